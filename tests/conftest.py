@@ -1,0 +1,47 @@
+"""Real servers for the tests: started once a session on free loopback ports, ended with it come what may."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from anomalyze.embedded.postgres import EmbeddedPostgres
+from anomalyze.embedded.process import free_port
+from anomalyze.embedded.valkey import EmbeddedValkey
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL of our own kind."""
+    folder = tmp_path_factory.mktemp("postgres")
+    for parent in (folder, *folder.parents):  # pytest makes them 0700; the server's user must pass
+        if parent.owner() == folder.owner() and parent != Path("/"):
+            os.chmod(parent, parent.stat().st_mode | 0o011)
+    server = EmbeddedPostgres(folder / "pg", free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def empty_database(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """DSN of a new, empty database, dropped afterwards."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.dsn.rsplit("/", 1)[0] + f"/{name}"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey of our own kind."""
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"), free_port())
+    yield server.start()
+    server.stop()
