@@ -1,0 +1,1 @@
+"""Seeded traffic of ordinary users, with labelled incidents among it."""
