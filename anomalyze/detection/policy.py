@@ -1,0 +1,235 @@
+"""The decision policy: thresholds, caps, lists and actions, read from ``policy.yaml``.
+
+It holds what an operator may change about a verdict; ``decision`` applies it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from anomalyze.errors import ConfigError
+from anomalyze.events.batch import Action, Severity
+
+__all__ = ["Level", "Policy", "TailLevel", "load_policy", "parse_policy", "policy_schema"]
+
+SeverityName = Literal["NONE", "LOW", "MEDIUM", "HIGH", "CRITICAL"]
+ActionName = Literal["ALLOW", "REVIEW", "BLOCK"]
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are mistakes, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Level(Section):
+    """A severity from a value on: ``over`` is exclusive."""
+
+    over: float = Field(gt=0, allow_inf_nan=False, description="the severity holds above this value")
+    severity: SeverityName
+
+
+class TailLevel(Section):
+    """A severity from a rarity on: ``tail`` is the share of the training history that is as strange."""
+
+    tail: float = Field(gt=0, lt=1, description="0.001: one in 1,000 of the history is as strange")
+    severity: SeverityName
+
+
+class Statistics(Section):
+    """What the amount is held against without rules or model."""
+
+    group: str = Field(
+        default="amount", pattern=r"^[a-z][a-z0-9_]{0,39}$", description="rule group they count in"
+    )
+    amount_base_min: float = Field(
+        default=0.0, ge=0, description="smaller amounts are never flagged by a statistic"
+    )
+    robust_z: tuple[Level, ...] = Field(
+        default=(), description="distance from the median in robust deviations"
+    )
+    iqr: tuple[Level, ...] = Field(default=(), description="interquartile ranges above the upper quartile")
+    two_quantile: tuple[TailLevel, ...] = Field(default=(), description="the day-one detector, by rarity")
+
+
+class Model(Section):
+    """What the model's calibrated score is worth."""
+
+    levels: tuple[TailLevel, ...] = ()
+    learning_rows_min: int = Field(
+        default=2000, ge=0, description="history an account needs for its own judgement"
+    )
+
+
+class Caps(Section):
+    """The most that one kind of finding reaches alone."""
+
+    model_alone: SeverityName = "MEDIUM"
+    statistics_alone: SeverityName = "MEDIUM"
+    model_learning: SeverityName = "NONE"
+
+    @field_validator("model_alone", "model_learning")
+    @classmethod
+    def _model_stays_below_high(cls, value: SeverityName) -> SeverityName:
+        # An isolation forest is near chance on labelled fraud until it is shown to beat the rules.
+        if Severity[value] > Severity.MEDIUM:
+            raise ValueError("a model alone reaches at most MEDIUM")
+        return value
+
+
+class Raise(Section):
+    """Agreement of independent findings raises the verdict one level."""
+
+    groups: int = Field(default=2, ge=2, le=20, description="how many rule groups must agree")
+    at: SeverityName = Field(default="MEDIUM", description="severity that each of them must have at least")
+
+
+class Lists(Section):
+    """What being on a list means."""
+
+    block: SeverityName = "CRITICAL"
+    allow: SeverityName = "NONE"
+
+
+class Case(Section):
+    """How anomalies are grouped."""
+
+    window_hours: float = Field(default=24.0, gt=0, le=24 * 31)
+
+
+class Actions(Section):
+    """Action by severity."""
+
+    NONE: ActionName = "ALLOW"
+    LOW: ActionName = "ALLOW"
+    MEDIUM: ActionName = "REVIEW"
+    HIGH: ActionName = "REVIEW"
+    CRITICAL: ActionName = "BLOCK"
+
+    @model_validator(mode="after")
+    def _never_milder(self) -> Actions:
+        order = [Action[getattr(self, severity.name)] for severity in Severity]
+        if order != sorted(order):
+            raise ValueError("a higher severity cannot have a milder action (ALLOW < REVIEW < BLOCK)")
+        return self
+
+
+class Policy(Section):
+    """The whole of ``policy.yaml``.
+
+    Examples
+    --------
+    >>> policy = parse_policy("version: 1")
+    >>> policy.action(Severity.CRITICAL).name, policy.case_window_ms
+    ('BLOCK', 86400000)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, title="policy.yaml")
+
+    version: Literal[1]
+    statistics: Statistics = Statistics()
+    model: Model = Model()
+    caps: Caps = Caps()
+    raised: Raise = Field(default=Raise(), alias="raise")
+    lists: Lists = Lists()
+    actions: Actions = Actions()
+    score_timeout_action: ActionName = "REVIEW"
+    case: Case = Case()
+    notify_age_max_minutes: float = Field(default=60.0, ge=0, le=60 * 24 * 31)
+
+    def action(self, severity: Severity) -> Action:
+        """What is done about a verdict of this severity."""
+        return Action[getattr(self.actions, severity.name)]
+
+    @property
+    def case_window_ms(self) -> int:
+        """Span of a case in ms."""
+        return round(self.case.window_hours * 3_600_000)
+
+    @property
+    def notify_age_max_ms(self) -> int:
+        """Age in ms (append time less event time) beyond which nobody is told."""
+        return round(self.notify_age_max_minutes * 60_000)
+
+    def to_json(self) -> dict[str, Any]:
+        """The policy as plain values, with every default written out; ``parse_policy`` reads it again."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy file.
+
+    Raises
+    ------
+    ConfigError
+        Naming every mistake with file and line, or that the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a policy file, got: {error.strerror}") from error
+    return parse_policy(text, str(path))
+
+
+def parse_policy(text: str, name: str = "policy.yaml") -> Policy:
+    """Read a policy from YAML (or JSON) text; ``name`` is what mistakes are reported under.
+
+    Raises
+    ------
+    ConfigError
+        One line a mistake: ``file:line: field: what is wrong``.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{name}:{line}: not YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}:1: expected keys such as `version: 1`, got {type(values).__name__}")
+    try:
+        return Policy.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(
+                f"{name}:{line_of(node, item['loc'])}: {'.'.join(map(str, item['loc']))}: {message_of(item)}"
+                for item in error.errors()
+            )
+        ) from error
+
+
+def policy_schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors."""
+    return Policy.model_json_schema(by_alias=True)
+
+
+def message_of(item: Any) -> str:
+    """pydantic's message with what came."""
+    if item["type"] == "extra_forbidden":
+        return "unknown key; remove it or correct its name"
+    if item["type"] == "missing":
+        return "missing"
+    got = item["input"]
+    return f"{item['msg']}, got {got!r}" if isinstance(got, str | int | float | bool) else item["msg"]
+
+
+def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Line of the value at a path, or of the deepest part of the path that exists."""
+    line = 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+            if found is None:
+                return line
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
