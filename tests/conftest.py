@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -13,6 +14,9 @@ import pytest
 from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import free_port
 from anomalyze.embedded.valkey import EmbeddedValkey
+
+if TYPE_CHECKING:
+    from tests.kafka import KafkaBroker
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +49,17 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"), free_port())
     yield server.start()
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A real Kafka broker; skipped where Java is missing, but never in CI."""
+    from tests.kafka import KafkaBroker, missing_programs
+
+    missing = missing_programs()
+    if missing is not None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), free_port())
+    broker.start()
+    yield broker
+    broker.stop()
