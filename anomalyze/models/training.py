@@ -1,0 +1,201 @@
+"""From a frame of features to a model that can be served: forest, ONNX, calibration, and the parity gate.
+
+Everything downstream of the frame is a function of its rows in their order and the seed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.errors import ContractError
+from anomalyze.models.calibration import Calibration, fit_calibration
+from anomalyze.models.export import ensemble_to_onnx
+from anomalyze.models.forest import (
+    DEFAULT_INPUTS,
+    SAMPLES_MAX,
+    TREES,
+    Forest,
+    ModelInput,
+    fold_forest,
+    train_forest,
+)
+from anomalyze.models.kernel import TreeKernel
+from anomalyze.models.runtime import OnnxScorer
+from anomalyze.models.tree import TreeEnsemble
+
+__all__ = ["PARITY_MAX", "STATISTIC_FEATURES", "STATISTIC_QUANTILE", "TrainedModel", "train_bundle_model"]
+
+PARITY_MAX = 1e-5
+# The day-one detector: max(lr / its quantile, amount / its quantile); anything above 1 is strange.
+STATISTIC_FEATURES = ("user_amount_lr", "amount_base")
+STATISTIC_QUANTILE = 0.995
+_PROBES_MAX = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """What a bundle takes from a training run.
+
+    Attributes
+    ----------
+    onnx
+        The model's file.
+    inputs
+        Its inputs in their order; those without a value in training are left out.
+    reference
+        float32 ``[k]``: the most ordinary real row of training, to explain others against.
+    calibration
+        Of raw scores over all rows of training.
+    statistics
+        Quantiles of the two-quantile maximum, by feature.
+    window
+        First and last instant of training, as given.
+    metrics
+        Figures of the run.
+    """
+
+    onnx: bytes
+    inputs: tuple[ModelInput, ...]
+    reference: npt.NDArray[np.float32]
+    calibration: Calibration
+    statistics: Mapping[str, float]
+    window: tuple[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def train_bundle_model(
+    features: npt.NDArray[np.float64],
+    names: Sequence[str],
+    *,
+    window: tuple[str, str],
+    seed: int = 0,
+    inputs: Sequence[ModelInput] = DEFAULT_INPUTS,
+    label_p: float = 0.005,
+    trees: int = TREES,
+    samples_max: int = SAMPLES_MAX,
+) -> TrainedModel:
+    """Train, export, calibrate, and refuse what does not serve as it was trained.
+
+    Parameters
+    ----------
+    features
+        float64 ``[n, F]``, NaN = NULL, rows in the order of their log.
+    names
+        Feature names of the columns.
+    window
+        First and last instant of the rows, RFC 3339.
+    label_p
+        Share of history beyond the label ANOMALY.
+
+    Raises
+    ------
+    ContractError
+        On unknown inputs, too little data, or when the exported scores leave the trained model's by more
+        than 1e-5, or one label.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or features.shape[1] != len(names):
+        raise ContractError(f"training: expected [n, {len(names)}] features, got shape {features.shape}")
+    columns = {name: index for index, name in enumerate(names)}
+    for wanted in (*(i.name for i in inputs), *STATISTIC_FEATURES):
+        if wanted not in columns:
+            near = difflib.get_close_matches(wanted, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ContractError(f"training: input {wanted!r} is not among the features{hint}")
+    used = tuple(i for i in inputs if not np.isnan(features[:, columns[i.name]]).all())
+    if not used:
+        raise ContractError(
+            "training: no input has a single value; the frame is empty or from another source"
+        )
+    rows = features[:, [columns[i.name] for i in used]].astype(np.float32)
+    forest = train_forest(rows, [i.one_sided for i in used], seed=seed, trees=trees, samples_max=samples_max)
+    ensemble = fold_forest(forest)
+    onnx = ensemble_to_onnx(ensemble)
+    scores = OnnxScorer(onnx).score(rows)
+    calibration = fit_calibration(scores, label_p)
+    difference = check_parity(forest, ensemble, onnx, calibration, rows)
+    return TrainedModel(
+        onnx=onnx,
+        inputs=used,
+        reference=rows[int(np.argmin(scores))].copy(),
+        calibration=calibration,
+        statistics=_fit_statistics(features, columns),
+        window=window,
+        metrics={
+            "rows": float(len(rows)),
+            "inputs": float(len(used)),
+            "trees": float(trees),
+            "nodes": float(ensemble.node_count),
+            "seed": float(seed),
+            "parity_difference_max": difference,
+            "labelled_share": float(calibration.compute_labels(scores).mean()),
+        },
+    )
+
+
+def check_parity(
+    forest: Forest,
+    ensemble: TreeEnsemble,
+    onnx: bytes,
+    calibration: Calibration,
+    rows: npt.NDArray[np.float32],
+) -> float:
+    """Largest distance between the trained model's anomaly scores and the exported one's.
+
+    Held over all rows of training and over probes that lie on and beside the splits' thresholds; both
+    engines answer.
+
+    Raises
+    ------
+    ContractError
+        When it exceeds 1e-5, a label differs, or the two engines do.
+    """
+    held = np.concatenate([rows, _threshold_probes(ensemble, rows)])
+    trained = forest.score(held)
+    exported = OnnxScorer(onnx).score(held)
+    if not np.array_equal(exported, TreeKernel.from_onnx(onnx).score(held)):
+        raise ContractError("parity: ONNX Runtime and the compiled kernel score the same model differently")
+    difference = float(np.abs(np.exp2(trained) - np.exp2(exported.astype(np.float64))).max())
+    if not difference <= PARITY_MAX:
+        raise ContractError(
+            f"parity: exported scores leave the trained ones by {difference:.2e}, allowed {PARITY_MAX}"
+        )
+    flipped = int((calibration.compute_labels(exported) != (trained > calibration.cut)).sum())
+    if flipped:
+        raise ContractError(
+            f"parity: {flipped} of {len(held)} labels of the exported model differ from the trained"
+        )
+    return difference
+
+
+def _threshold_probes(ensemble: TreeEnsemble, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows of training with one value replaced by a threshold or one of its float32 neighbours."""
+    branches = np.flatnonzero(ensemble.feature >= 0)
+    if not len(branches):
+        return rows[:0]
+    picked = branches[np.linspace(0, len(branches) - 1, min(len(branches), _PROBES_MAX)).astype(np.int64)]
+    probes = rows[np.arange(len(picked)) % len(rows)].copy()
+    threshold = ensemble.threshold[picked]
+    neighbours = np.stack(
+        [threshold, np.nextafter(threshold, np.float32(np.inf)), np.nextafter(threshold, np.float32(-np.inf))]
+    )
+    probes[np.arange(len(picked)), ensemble.feature[picked]] = neighbours[
+        np.arange(len(picked)) % 3, np.arange(len(picked))
+    ]
+    return probes
+
+
+def _fit_statistics(features: npt.NDArray[np.float64], columns: Mapping[str, int]) -> dict[str, float]:
+    """The 99.5 % quantile of each statistic's feature that has values."""
+    statistics = {}
+    for name in STATISTIC_FEATURES:
+        values = features[:, columns[name]]
+        values = values[~np.isnan(values)]
+        if len(values):
+            statistics[name] = float(np.quantile(values, STATISTIC_QUANTILE))
+    return statistics
