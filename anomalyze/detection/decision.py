@@ -6,7 +6,8 @@ The order of steps, for each row:
 2. Statistics count in their own group, at most at their cap; the model at most at its cap (lower still while
    it is LEARNING or of a starter bundle). The model is no group: it reads the same features as the rules.
 3. The verdict is the highest of all; where enough groups agree, one level more.
-4. Lists: a block sets at least its severity, an allow sets its own; block beats allow, allow beats rules.
+4. Rules with the effect block set at least the policy's severity for it, those with the effect allow set
+   theirs (lists): block beats allow, allow beats rules.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from numba import njit
 
 from anomalyze.detection.policy import Policy
 from anomalyze.events.batch import Severity
+from anomalyze.rules.rule import Rule
 
 __all__ = ["Decision", "compile_decision"]
 
 CRITICAL = int(Severity.CRITICAL)
+FLAG, ALLOW, BLOCK = 0, 1, 2
+EFFECTS = {"flag": FLAG, "allow": ALLOW, "block": BLOCK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,9 @@ class Decision:
     Attributes
     ----------
     severities, groups
-        Severity (int8) and group number (int64) of each rule, ``[R]``, in the order of its columns.
+        Severity (int8) and group number (int64) of each rule, ``[R]``.
+    effects
+        Whether each rule flags (0), allows (1) or blocks (2).
     group_names
         Names of the groups; the statistics' group is among them.
     actions
@@ -42,6 +48,7 @@ class Decision:
 
     severities: npt.NDArray[np.int8]
     groups: npt.NDArray[np.int64]
+    effects: npt.NDArray[np.int8]
     group_names: tuple[str, ...]
     actions: npt.NDArray[np.int8]
     _limits: npt.NDArray[np.int64]
@@ -52,42 +59,37 @@ class Decision:
         statistic: npt.NDArray[np.int8],
         model: npt.NDArray[np.int8],
         learning: npt.NDArray[np.bool_],
-        listed: npt.NDArray[np.int8],
     ) -> npt.NDArray[np.int8]:
         """Severity of each row, int8 ``[n]``.
 
         Parameters
         ----------
         fired
-            ``[n, R]``: live rules that fired.
+            ``[R, n]``: live rules that fired.
         statistic, model
             Severity that the statistics and the model propose, ``[n]``.
         learning
             Whether the model is still learning this row's account.
-        listed
-            1 where something of the row is on a block list, 2 where on an allow list only, else 0.
         """
-        out = np.empty(len(fired), dtype=np.int8)
+        out = np.empty(fired.shape[1], dtype=np.int8)
         _decide(
             np.ascontiguousarray(fired),
             self.severities,
             self.groups,
+            self.effects,
             len(self.group_names),
             statistic,
             model,
             learning,
-            listed,
             self._limits,
             out,
         )
         return out
 
 
-def compile_decision(
-    policy: Policy, rule_groups: Sequence[str], rule_severities: Sequence[Severity], *, starter: bool
-) -> Decision:
+def compile_decision(policy: Policy, rules: Sequence[Rule], *, starter: bool) -> Decision:
     """Bind a policy to rules; ``starter`` caps the model as if every account were learning."""
-    names = tuple(dict.fromkeys([*rule_groups, policy.statistics.group]))
+    names = tuple(dict.fromkeys([*(rule.group for rule in rules), policy.statistics.group]))
     learning_cap = Severity[policy.caps.model_learning]
     limits = [
         names.index(policy.statistics.group),
@@ -100,8 +102,9 @@ def compile_decision(
         Severity[policy.lists.allow],
     ]
     return Decision(
-        severities=np.array([int(s) for s in rule_severities], dtype=np.int8),
-        groups=np.array([names.index(g) for g in rule_groups], dtype=np.int64),
+        severities=np.array([int(rule.severity) for rule in rules], dtype=np.int8),
+        groups=np.array([names.index(rule.group) for rule in rules], dtype=np.int64),
+        effects=np.array([EFFECTS[rule.effect] for rule in rules], dtype=np.int8),
         group_names=names,
         actions=np.array([int(policy.action(s)) for s in Severity], dtype=np.int8),
         _limits=np.array([int(value) for value in limits], dtype=np.int64),
@@ -110,28 +113,33 @@ def compile_decision(
 
 @njit(cache=True, nogil=True)
 def _decide(  # type: ignore[no-untyped-def]
-    fired, severities, groups, group_count, statistic, model, learning, listed, limits, out
+    fired, severities, groups, effects, group_count, statistic, model, learning, limits, out
 ):
     statistic_group, statistic_cap, model_cap, learning_cap = limits[0], limits[1], limits[2], limits[3]
     raise_groups, raise_at, block, allow = limits[4], limits[5], limits[6], limits[7]
-    highest = np.zeros(group_count, dtype=np.int64)
-    for row in range(len(out)):
-        highest[:] = 0
-        for rule in range(len(severities)):
-            if fired[row, rule] and severities[rule] > highest[groups[rule]]:
-                highest[groups[rule]] = severities[rule]
+    n = len(out)
+    highest = np.zeros((n, group_count), dtype=np.int8)
+    listed = np.zeros(n, dtype=np.int8)
+    for rule in range(len(severities)):
+        for row in range(n):
+            if fired[rule, row]:
+                if effects[rule] != FLAG:
+                    listed[row] = max(listed[row], effects[rule])
+                elif severities[rule] > highest[row, groups[rule]]:
+                    highest[row, groups[rule]] = severities[rule]
+    for row in range(n):
         by_statistic = min(np.int64(statistic[row]), statistic_cap)
-        highest[statistic_group] = max(highest[statistic_group], by_statistic)
+        highest[row, statistic_group] = max(np.int64(highest[row, statistic_group]), by_statistic)
         severity = min(np.int64(model[row]), learning_cap if learning[row] else model_cap)
         agreeing = 0
         for group in range(group_count):
-            severity = max(severity, highest[group])
-            if highest[group] >= raise_at:
+            severity = max(severity, np.int64(highest[row, group]))
+            if highest[row, group] >= raise_at:
                 agreeing += 1
         if agreeing >= raise_groups and severity < CRITICAL:
             severity += 1
-        if listed[row] == 1:
+        if listed[row] == BLOCK:
             severity = max(severity, block)
-        elif listed[row] == 2:
+        elif listed[row] == ALLOW:
             severity = allow
         out[row] = severity

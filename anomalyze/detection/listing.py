@@ -1,4 +1,4 @@
-"""Allow and block lists of one partition: users, devices, merchants and IPs, by account, with expiry.
+"""Allow and block lists of one partition: users, devices, merchants and more, by account, with expiry.
 
 Lists change only by control records, which stand on every partition of the log, so that a verdict depends on
 the log alone. An entry ends by the broker's append time of the record that is judged, not by a clock.
@@ -21,7 +21,18 @@ from anomalyze.events.hashing import text_key, user_key
 
 __all__ = ["ENTRIES_MAX", "FIELDS", "ListState"]
 
-FIELDS = ("user_id", "device_id", "merchant_id", "ip")
+# The text columns of a transaction; a field's place is part of stored states: add at the end only.
+FIELDS = (
+    "user_id",
+    "device_id",
+    "merchant_id",
+    "ip",
+    "merchant_category",
+    "channel",
+    "country",
+    "currency",
+    "status",
+)
 ENTRIES_MAX = 200_000  # of one partition, all accounts together: 8 MB of keys
 NEVER_MS = np.iinfo(np.int64).max
 # Spreads account hashes before they are combined with value hashes (the 64-bit golden ratio).
@@ -110,18 +121,6 @@ class ListState:
         keys = [(k[0], k[1], k[2], k[3]) for k in arrays["list_key"].tolist()]
         self._entries = dict(zip(keys, arrays["list_expires_ms"].tolist(), strict=True))
         self._tables = build_tables(self._entries)
-
-
-def listed_values(batch: MicroBatch, field: str) -> npt.NDArray[np.uint64]:
-    """The column of a batch that a list's field is looked up by."""
-    if field == "user_id":
-        return np.ascontiguousarray(batch.user_key[:, 0])
-    column: npt.NDArray[np.uint64] = {
-        "device_id": batch.device,
-        "merchant_id": batch.merchant,
-        "ip": batch.ip,
-    }[field]
-    return column
 
 
 def account_keys(batch: MicroBatch) -> npt.NDArray[np.uint64]:

@@ -9,14 +9,22 @@ from hypothesis import strategies as st
 from anomalyze.detection.decision import Decision, compile_decision
 from anomalyze.detection.policy import Policy, parse_policy
 from anomalyze.events.batch import Severity
+from anomalyze.rules.rule import Rule
 
 NONE, LOW, MEDIUM, HIGH, CRITICAL = Severity
-GROUPS = ["velocity", "velocity", "amount", "place"]
-SEVERITIES = [LOW, MEDIUM, MEDIUM, HIGH]
+RULES = [
+    Rule("A", "speed", LOW, "TRUE", "a"),
+    Rule("B", "speed", MEDIUM, "TRUE", "b"),
+    Rule("C", "amount", MEDIUM, "TRUE", "c"),
+    Rule("D", "place", HIGH, "TRUE", "d"),
+    Rule("E", "list", HIGH, "TRUE", "e", effect="allow"),
+    Rule("F", "list", LOW, "TRUE", "f", effect="block"),
+]
+ALLOW, BLOCK = 4, 5
 
 
 def compiled(text: str = "version: 1", *, starter: bool = False) -> Decision:
-    return compile_decision(parse_policy(text), GROUPS, SEVERITIES, starter=starter)
+    return compile_decision(parse_policy(text), RULES, starter=starter)
 
 
 def decide(
@@ -25,18 +33,16 @@ def decide(
     statistic: Severity = NONE,
     model: Severity = NONE,
     learning: bool = False,
-    listed: int = 0,
     decision: Decision | None = None,
 ) -> Severity:
-    row = np.zeros((1, len(GROUPS)), dtype=np.bool_)
-    row[0, fired] = True
+    row = np.zeros((len(RULES), 1), dtype=np.bool_)
+    row[fired] = True
     decision = decision or compiled()
     out = decision.decide(
         row,
         np.array([statistic], dtype=np.int8),
         np.array([model], dtype=np.int8),
         np.array([learning]),
-        np.array([listed], dtype=np.int8),
     )
     return Severity(int(out[0]))
 
@@ -80,25 +86,25 @@ def test_a_learning_or_starter_model_flags_nothing_alone() -> None:
 
 
 def test_block_beats_allow_beats_rules() -> None:
-    assert decide([1, 2, 3], listed=2) == NONE
-    assert decide([], listed=1) == CRITICAL
-    assert decide([], listed=1, decision=compiled("{version: 1, lists: {block: HIGH}}")) == HIGH
-    assert decide([1, 2, 3], listed=1, decision=compiled("{version: 1, lists: {block: LOW}}")) == CRITICAL
+    assert decide([1, 2, 3, ALLOW]) == NONE
+    assert decide([BLOCK]) == CRITICAL
+    assert decide([ALLOW, BLOCK]) == CRITICAL
+    assert decide([BLOCK], decision=compiled("{version: 1, lists: {block: HIGH}}")) == HIGH
+    assert decide([1, 2, 3, BLOCK], decision=compiled("{version: 1, lists: {block: LOW}}")) == CRITICAL
+    assert decide([2, ALLOW], decision=compiled("{version: 1, lists: {allow: LOW}}")) == LOW
 
 
 def test_actions_follow_severity() -> None:
     assert compiled().actions.tolist() == [0, 0, 1, 1, 2]
 
 
-def reference(
-    policy: Policy, row: list[bool], statistic: int, model: int, learning: bool, listed: int
-) -> int:
-    if listed == 2:
+def reference(policy: Policy, row: list[bool], statistic: int, model: int, learning: bool) -> int:
+    if row[ALLOW] and not row[BLOCK]:
         return Severity[policy.lists.allow]
     of_group: dict[str, int] = {}
-    for fired, group, severity in zip(row, GROUPS, SEVERITIES, strict=True):
-        if fired:
-            of_group[group] = max(of_group.get(group, 0), severity)
+    for fired, rule in zip(row, RULES, strict=True):
+        if fired and rule.effect == "flag":
+            of_group[rule.group] = max(of_group.get(rule.group, 0), rule.severity)
     statistic = min(statistic, Severity[policy.caps.statistics_alone])
     of_group[policy.statistics.group] = max(of_group.get(policy.statistics.group, 0), statistic)
     cap = policy.caps.model_learning if learning else policy.caps.model_alone
@@ -106,18 +112,17 @@ def reference(
     loud = [s for s in of_group.values() if s >= Severity[policy.raised.at]]
     if len(loud) >= policy.raised.groups:
         severity = min(severity + 1, CRITICAL)
-    return max(severity, Severity[policy.lists.block]) if listed == 1 else severity
+    return max(severity, Severity[policy.lists.block]) if row[BLOCK] else severity
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     rows=st.lists(
         st.tuples(
-            st.lists(st.booleans(), min_size=4, max_size=4),
+            st.lists(st.booleans(), min_size=6, max_size=6),
             st.integers(0, 4),
             st.integers(0, 4),
             st.booleans(),
-            st.integers(0, 2),
         ),
         min_size=1,
         max_size=30,
@@ -127,15 +132,14 @@ def reference(
     groups=st.integers(2, 3),
 )
 def test_the_kernel_equals_the_reference(
-    rows: list[tuple[list[bool], int, int, bool, int]], group: str, at: str, groups: int
+    rows: list[tuple[list[bool], int, int, bool]], group: str, at: str, groups: int
 ) -> None:
     text = f"{{version: 1, statistics: {{group: {group}}}, raise: {{groups: {groups}, at: {at}}}}}"
     got = compiled(text).decide(
-        np.array([r[0] for r in rows]),
+        np.array([r[0] for r in rows]).T,
         np.array([r[1] for r in rows], dtype=np.int8),
         np.array([r[2] for r in rows], dtype=np.int8),
         np.array([r[3] for r in rows]),
-        np.array([r[4] for r in rows], dtype=np.int8),
     )
     policy = parse_policy(text)
     assert got.tolist() == [reference(policy, *row) for row in rows]
