@@ -36,7 +36,7 @@ class Level(Section):
 class TailLevel(Section):
     """A severity from a rarity on: ``tail`` is the share of the training history that is as strange."""
 
-    tail: float = Field(gt=0, lt=1, description="0.001: one in 1,000 of the history is as strange")
+    tail: float = Field(ge=0.00001, le=0.05, description="0.001: one in 1,000 of the history is as strange")
     severity: SeverityName
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anomalyze.detection.policy import Level, Statistics, TailLevel
-from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity
 
 __all__ = ["NAMES", "Judged", "TwoQuantile", "fit_two_quantile", "judge_amounts"]
@@ -25,7 +23,9 @@ Column = npt.NDArray[np.float64]
 
 NAMES = ("robust_z", "iqr", "two_quantile")
 QUANTILE = 0.995
-TAIL_KEPT = 2_000  # scores of the history's tail that a bundle keeps: rarities down to 1 in its length
+# Rarities whose scores a bundle keeps; policies name one between the first and the last.
+TAILS = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001, 0.00005, 0.00002, 0.00001)
+ROWS_BEYOND_MIN = 10  # with fewer rows of history beyond it, a threshold is set by chance
 IQR_SHARE_MIN = 0.1  # of the median: a user who always pays 9.99 has an interquartile range of nothing
 
 
@@ -37,16 +37,14 @@ class TwoQuantile:
     ----------
     lr_scale, amount_scale
         The quantiles; infinite where that half is not to be used.
-    rows
-        Length of the training history.
-    tail
-        Its highest scores, ascending, float64.
+    tails, scores
+        Rarities (falling) and the score (rising) that this share of the history exceeds.
     """
 
     lr_scale: float
     amount_scale: float
-    rows: int
-    tail: npt.NDArray[np.float64]
+    tails: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
 
     def score(self, lr: Column, amount_base: Column) -> Column:
         """The larger of the two ratios; NaN where both are unknown."""
@@ -54,43 +52,36 @@ class TwoQuantile:
         return scores
 
     def threshold(self, tail: float) -> float:
-        """Scores above this have a tail probability (1 + #{s_i >= s}) / (n + 1) of at most ``tail``.
-
-        Infinite where the history is too short to say: no threshold below 10 / n.
-        """
-        if tail < 10 / max(self.rows, 1):
+        """Score that this share of the history exceeds; infinite where the history is too short to say."""
+        if not len(self.tails) or tail < self.tails[-1]:
             return float("inf")
-        above = int(tail * (self.rows + 1)) - 1  # scores of the history that may be as high
-        if above >= len(self.tail):
-            raise ContractError(
-                f"two_quantile: tail {tail} needs {above} scores, the bundle keeps {len(self.tail)}; "
-                "name a smaller tail in policy.yaml"
-            )
-        return float(self.tail[-above - 1])
+        return float(np.interp(-np.log(tail), -np.log(self.tails), self.scores))
 
     def rarity(self, score: float) -> float:
-        """Tail probability of a score: 0.002 is one in 500 of the history; not below 1 / (n + 1)."""
-        above = len(self.tail) - int(np.searchsorted(self.tail, score, side="left"))
-        return (1 + above) / (self.rows + 1)
+        """Share of the history with a higher score, within what the bundle keeps."""
+        if not len(self.tails):
+            return 1.0
+        return float(np.exp(-np.interp(score, self.scores, -np.log(self.tails))))
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; ``from_json`` reads them to the bit."""
-        return {
-            "lr_scale": self.lr_scale,
-            "amount_scale": self.amount_scale if np.isfinite(self.amount_scale) else None,
-            "rows": self.rows,
-            "tail": self.tail.tolist(),
-        }
+    def to_statistics(self) -> dict[str, float]:
+        """As the bundle's plain numbers; ``from_statistics`` reads them to the bit."""
+        scales = {"user_amount_lr": self.lr_scale}
+        if np.isfinite(self.amount_scale):
+            scales["amount_base"] = self.amount_scale
+        points = zip(self.tails.tolist(), self.scores.tolist(), strict=True)
+        return scales | {f"two_quantile_{tail!r}": score for tail, score in points}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TwoQuantile:
-        """What ``to_json`` wrote."""
-        amount = values["amount_scale"]
+    def from_statistics(cls, values: Mapping[str, float]) -> TwoQuantile | None:
+        """What ``to_statistics`` wrote; None when the history had no amounts to compare."""
+        if "user_amount_lr" not in values:
+            return None
+        known = [tail for tail in TAILS if f"two_quantile_{tail!r}" in values]
         return cls(
-            lr_scale=float(values["lr_scale"]),
-            amount_scale=float("inf") if amount is None else float(amount),
-            rows=int(values["rows"]),
-            tail=np.array(values["tail"], dtype=np.float64),
+            lr_scale=values["user_amount_lr"],
+            amount_scale=values.get("amount_base", float("inf")),
+            tails=np.array(known),
+            scores=np.array([values[f"two_quantile_{tail!r}"] for tail in known]),
         )
 
 
@@ -107,10 +98,11 @@ def fit_two_quantile(lr: Column, amount_base: Column, *, use_amount: bool = True
     amount_scale = float(np.nanquantile(amount_base, QUANTILE)) if use_amount else float("inf")
     if not (lr_scale > 0 and amount_scale > 0):
         return None
-    fitted = TwoQuantile(lr_scale, amount_scale, 0, np.empty(0))
+    fitted = TwoQuantile(lr_scale, amount_scale, np.empty(0), np.empty(0))
     scores = fitted.score(lr, amount_base)
-    scores = np.sort(scores[~np.isnan(scores)])
-    return TwoQuantile(lr_scale, amount_scale, len(scores), scores[-TAIL_KEPT:].copy())
+    scores = scores[~np.isnan(scores)]
+    tails = np.array([tail for tail in TAILS if tail * len(scores) >= ROWS_BEYOND_MIN])
+    return TwoQuantile(lr_scale, amount_scale, tails, np.quantile(scores, 1.0 - tails))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +147,8 @@ def judge_amounts(
     )
     values[2] = nothing if two_quantile is None else two_quantile.score(lr, amount)
     severities = np.zeros((len(NAMES), n), dtype=np.int8)
-    for i, limits in enumerate((plain(policy.robust_z), plain(policy.iqr), rare(policy, two_quantile))):
+    limits_of = (plain(policy.robust_z), plain(policy.iqr), rare(policy.two_quantile, two_quantile))
+    for i, limits in enumerate(limits_of):
         for over, severity in limits:
             severities[i][values[i] > over] = severity
     severities[:, ~(amount >= policy.amount_base_min)] = 0
@@ -175,12 +168,9 @@ def plain(levels: Sequence[Level]) -> list[tuple[float, Severity]]:
     return sorted((level.over, Severity[level.severity]) for level in levels)
 
 
-def rare(policy: Statistics, fitted: TwoQuantile | None) -> list[tuple[float, Severity]]:
-    """Thresholds of the two-quantile maximum, mildest first."""
-    return [] if fitted is None else thresholds(policy.two_quantile, fitted)
-
-
-def thresholds(levels: Sequence[TailLevel], fitted: TwoQuantile) -> list[tuple[float, Severity]]:
+def rare(levels: Sequence[TailLevel], fitted: TwoQuantile | None) -> list[tuple[float, Severity]]:
     """Score thresholds of rarities, mildest first."""
+    if fitted is None:
+        return []
     ordered = sorted(levels, key=lambda level: -level.tail)
     return [(fitted.threshold(level.tail), Severity[level.severity]) for level in ordered]

@@ -35,9 +35,9 @@ def test_the_shipped_file_is_valid_and_survives_the_bundle() -> None:
         ("version: 1\ncaps:\n  model_alone: HIGH\n", 3, "at most MEDIUM"),
         ("version: 1\nraise:\n  groups: 1\n", 3, "greater than or equal to 2"),
         (
-            "version: 1\nmodel:\n  levels:\n    - {tail: 0.1, severity: LOW}\n    - {tail: 3, severity: LOW}\n",
+            "version: 1\nmodel:\n  levels:\n    - {tail: 0.01, severity: LOW}\n    - {tail: 3, severity: LOW}\n",
             5,
-            "less than 1",
+            "less than or equal to 0.05",
         ),
         ("version: 1\nmodle:\n  levels: []\n", 2, "unknown key"),
         ("version: 1\nactions:\n  LOW: BLOCK\n", 2, "milder"),
