@@ -1,0 +1,125 @@
+"""Appends to the log in groups: what arrives while one group is being made durable forms the next.
+
+A request is answered only when the bus has acknowledged its records. A group that fails leaves every request
+of it in the unknown: the answer is 503, and sending the same ids again is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anomalyze.bus.contract import Bus, Producer
+from anomalyze.bus.partitioner import murmur2_partitions
+from anomalyze.bus.topics import TRANSACTIONS
+from anomalyze.errors import TransientError
+from anomalyze.log import get
+
+__all__ = ["Ingest"]
+
+# Records waiting for the bus; past it requests are answered 503 at once instead of piling up.
+PENDING_RECORDS_MAX = 100_000
+FLUSH_TIMEOUT_S = 10.0
+
+
+@dataclass(slots=True)
+class _Append:
+    keys: Sequence[bytes]
+    values: Sequence[bytes]
+    done: asyncio.Future[None]
+    loop: asyncio.AbstractEventLoop
+
+
+class Ingest:
+    """A thread that owns the API's producer."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._partitions = 0
+        self._pending: list[_Append] = []
+        self._pending_records = 0
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+        self._thread.start()
+
+    async def append(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Append records to `transactions`, by key; returns when they are durable.
+
+        Raises
+        ------
+        TransientError
+            The bus does not take them now, or did not say that it has them.
+        """
+        if not values:
+            return
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        with self._wake:
+            if self._closed:
+                raise TransientError("the API is stopping", 1.0)
+            if self._pending_records + len(values) > PENDING_RECORDS_MAX and self._pending:
+                raise TransientError("the log takes less than what arrives", 1.0)
+            self._pending.append(_Append(keys, values, done, loop))
+            self._pending_records += len(values)
+            self._wake.notify()
+        await done
+
+    def close(self) -> None:
+        """Append what waits, then stop."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join(FLUSH_TIMEOUT_S + 1)
+
+    def _run(self) -> None:
+        producer: Producer | None = None
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._pending or self._closed)
+                group, self._pending = self._pending, []
+                self._pending_records = 0
+                if not group:
+                    break
+            error: TransientError | None = None
+            try:
+                if producer is None:
+                    self._partitions = self._bus.partitions(TRANSACTIONS)
+                    producer = self._bus.producer(linger_ms=0.0)
+                self._send(producer, group)
+            except TransientError as problem:
+                error = problem
+            except Exception as problem:  # noqa: BLE001 - the thread's top; nobody must wait for ever
+                get().error("append_failed", exc_info=problem)
+                error = TransientError(repr(problem))
+            if error is not None and producer is not None:
+                producer.close()
+                producer = None
+            resolve(group, error)
+        if producer is not None:
+            producer.close()
+
+    def _send(self, producer: Producer, group: list[_Append]) -> None:
+        keys = [key for append in group for key in append.keys]
+        values = [value for append in group for value in append.values]
+        partitions = murmur2_partitions(keys, self._partitions)
+        producer.send_many(TRANSACTIONS, partitions, keys, values)
+        producer.flush(FLUSH_TIMEOUT_S)
+
+
+def resolve(group: list[_Append], error: TransientError | None) -> None:
+    """Tell the requests of a group how it ended, in their own loops."""
+
+    def tell(appends: list[_Append]) -> None:
+        for append in appends:
+            if append.done.done():
+                continue
+            if error is None:
+                append.done.set_result(None)
+            else:
+                append.done.set_exception(error)
+
+    for loop in {append.loop for append in group}:
+        loop.call_soon_threadsafe(tell, [append for append in group if append.loop is loop])

@@ -1,0 +1,97 @@
+"""``python -m realtime.detector [--instance N]`` runs one worker; ``--workers N`` runs N under watch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.detector import STATE_FORMAT
+
+from anomalyze.bus.topics import TRANSACTIONS
+from anomalyze.embedded.supervisor import Program as Watched
+from anomalyze.embedded.supervisor import Supervisor
+from anomalyze.log import get
+from anomalyze.storage.objects import open_objects
+from realtime.detector.checkpoint import CheckpointStore
+from realtime.detector.judge import DetectorCache, Judge
+from realtime.detector.metrics import WorkerMetrics
+from realtime.detector.poison import AttemptFile, SkipList
+from realtime.detector.worker import Worker
+from realtime.program import Heartbeat, Program, retry_until_stopped, start_program
+
+
+def main() -> None:
+    """Run one worker, or several."""
+    parser = argparse.ArgumentParser(prog="python -m realtime.detector", description=__doc__)
+    parser.add_argument("--instance", default="0", help="name of this worker on this machine")
+    parser.add_argument("--workers", type=int, default=1, help="run this many and restart those that end")
+    arguments = parser.parse_args()
+    if arguments.workers > 1:
+        run_many(arguments.workers)
+    else:
+        run_one(start_program("detector", arguments.instance))
+
+
+def run_one(program: Program) -> None:
+    """One worker until SIGTERM."""
+    settings = program.settings
+    bus = program.open_bus()
+    partition_count = retry_until_stopped(program.stop, "bus", lambda: bus.partitions(TRANSACTIONS))
+    if partition_count is None:
+        return
+    objects = open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url)
+    bundles = BundleStore(objects)
+    log_id = bus.log_id()
+    metrics = WorkerMetrics(program.registry)
+    judge = Judge(DetectorCache(bundles.load), partition_count, settings.future_tolerance_s)
+    worker = Worker(
+        bus,
+        judge,
+        CheckpointStore(objects, log_id, STATE_FORMAT),
+        SkipList(objects, log_id),
+        AttemptFile(settings.data_dir / "attempts" / program.instance),
+        lambda: bundles.pointer("champion"),
+        redis.Redis.from_url(program.addresses.redis_url, socket_timeout=2.0),
+        metrics,
+        settings.checkpoint_interval_s,
+    )
+    port = program.serve_metrics()
+
+    def state() -> dict[str, Any]:
+        return {**metrics.state(), **worker.bundles(), "metrics_port": port}
+
+    Heartbeat(program, state).start()
+    worker.run(program.stop)
+    get().info("stopped")
+
+
+def run_many(workers: int) -> None:
+    """Several workers, each a process of its own."""
+    program = start_program("detector-supervisor")
+    argv = [sys.executable, "-m", "realtime.detector"]
+    supervisor = Supervisor(
+        [Watched(f"detector-{n}", [*argv, "--instance", str(n)]) for n in range(workers)],
+        Path(program.settings.data_dir) / "logs",
+        lambda text: get().warning("worker", text=text),
+    )
+    watch(supervisor, program.stop)
+
+
+def watch(supervisor: Supervisor, stop: threading.Event) -> None:
+    """Keep them running until stopped."""
+    try:
+        while not stop.is_set():
+            supervisor.tick()
+            time.sleep(0.2)
+    finally:
+        supervisor.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""From records to outputs: decode, split at control records, judge, encode. No I/O but loading a new bundle.
+
+What comes out depends on the records, the partitions' states and the bundles named in the log, and on
+nothing else: the live worker and the silent replay call the same ``Judge.judge``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.detector import Detector, PartitionState, Verdicts
+from anomalyze.detection.output import encode_anomalies, encode_scored
+from anomalyze.features.state import Disposition
+
+from anomalyze.bus.contract import Records
+from anomalyze.errors import ContractError, ModelError
+from anomalyze.events.batch import Control, DeadLetter, MicroBatch
+from anomalyze.events.decode import decode_records
+from anomalyze.log import get
+
+__all__ = ["DetectorCache", "Judge", "Outputs", "OwnedPartition"]
+
+DETECTORS_KEPT = 4
+
+
+@dataclass(slots=True)
+class OwnedPartition:
+    """A partition that this worker judges.
+
+    Attributes
+    ----------
+    state
+        All that its users' history contributes.
+    bundle
+        Id of the bundle in force; None until the log has named one.
+    offset
+        Last record the state contains; -1 at the log's beginning.
+    emitted
+        ``src`` offset of the last record written to ``scored``; -1 when none was.
+    checkpointed
+        Offset of its newest checkpoint.
+    """
+
+    number: int
+    state: PartitionState
+    bundle: str | None = None
+    offset: int = -1
+    emitted: int = -1
+    checkpointed: int = -1
+    changed_since_s: float | None = None
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What one poll of the log causes, as parallel lists ready for the producer."""
+
+    scored_partitions: list[int] = field(default_factory=list)
+    scored_keys: list[bytes | None] = field(default_factory=list)
+    scored: list[bytes] = field(default_factory=list)
+    anomaly_partitions: list[int] = field(default_factory=list)
+    anomaly_keys: list[bytes | None] = field(default_factory=list)
+    anomalies: list[bytes] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    replies: list[tuple[str, bytes]] = field(default_factory=list)
+    repeats: int = 0
+    append_ms: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    severities: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(5, np.int64))
+
+
+class DetectorCache:
+    """Detectors by bundle id; a few are kept, because partitions swap one after the other."""
+
+    def __init__(self, load: Callable[[str], Bundle]) -> None:
+        self._load = load
+        self._detectors: OrderedDict[str, Detector] = OrderedDict()
+
+    def get(self, bundle: str) -> Detector:
+        """The detector of a bundle. Raises what loading raises."""
+        detector = self._detectors.get(bundle)
+        if detector is None:
+            detector = self._detectors[bundle] = Detector(self._load(bundle))
+            while len(self._detectors) > DETECTORS_KEPT:
+                self._detectors.popitem(last=False)
+        self._detectors.move_to_end(bundle)
+        return detector
+
+
+class Judge:
+    """Judges records of owned partitions and moves their states on."""
+
+    def __init__(self, detectors: DetectorCache, partition_count: int, future_tolerance_s: int) -> None:
+        self._detectors = detectors
+        self._partition_count = partition_count
+        self._future_tolerance_ms = future_tolerance_s * 1000
+
+    def judge(
+        self, records: Records, owned: dict[int, OwnedPartition], skipped: dict[int, set[int]]
+    ) -> Outputs:
+        """Judge one poll's records, in their order, and advance ``owned``.
+
+        Parameters
+        ----------
+        skipped
+            Offsets by partition that are known to kill the process: they become dead letters unseen.
+        """
+        outputs = Outputs()
+        poisonous = [
+            i for i, p in enumerate(records.partitions) if skipped.get(p) and records.offsets[i] in skipped[p]
+        ]
+        if poisonous:
+            outputs.dead += [poison_letter(records, i) for i in poisonous]
+            records = take(records, [i for i in range(len(records)) if i not in set(poisonous)])
+        for piece in self._pieces(records, owned):
+            if isinstance(piece, Control):
+                self._apply(piece, owned[piece.partition])
+            else:
+                self._judge_piece(piece, owned, outputs)
+        for partition, offset in zip(records.partitions, records.offsets, strict=True):
+            if offset > owned[partition].offset:
+                owned[partition].offset = offset
+        for i in outputs.dead:
+            owned[i.partition].offset = max(owned[i.partition].offset, i.offset)
+        return outputs
+
+    def _pieces(self, records: Records, owned: dict[int, OwnedPartition]) -> Iterable[Records | Control]:
+        """Runs of records under one bundle, and the control records between them."""
+        controls = [i for i, value in enumerate(records.values) if value.startswith(b'{"control":')]
+        bundles = {owned[p].bundle for p in set(records.partitions)}
+        if not controls and len(bundles) <= 1:
+            yield records
+            return
+        marked = set(controls)
+        for partition in sorted(set(records.partitions)):
+            run: list[int] = []
+            for i, p in enumerate(records.partitions):
+                if p != partition:
+                    continue
+                if i in marked:
+                    yield take(records, run)
+                    run = []
+                    body = json.loads(records.values[i])
+                    yield Control(partition, records.offsets[i], body["control"], body)
+                else:
+                    run.append(i)
+            yield take(records, run)
+
+    def _apply(self, control: Control, partition: OwnedPartition) -> None:
+        log = get().bind(partition=control.partition, offset=control.offset, kind=control.kind)
+        if control.kind == "bundle":
+            bundle = str(control.body["bundle"])
+            try:
+                self._detectors.get(bundle)
+            except (ContractError, ModelError) as error:
+                # The last good bundle stays, and every verdict goes on naming it.
+                log.error("bundle_refused", bundle=bundle, kept=partition.bundle, reason=str(error))
+                return
+            partition.bundle = bundle
+            log.info("bundle_swapped", bundle=bundle)
+        else:
+            if partition.bundle is None:
+                raise ContractError(
+                    f"control record {control.kind!r} before any bundle in {control.partition}"
+                )
+            self._detectors.get(partition.bundle).apply_control(control, partition.state)
+            log.info("control_applied")
+
+    def _judge_piece(self, records: Records, owned: dict[int, OwnedPartition], outputs: Outputs) -> None:
+        if not len(records):
+            return
+        bundle = owned[records.partitions[0]].bundle
+        assert bundle is not None, "recovery names the first bundle"
+        detector = self._detectors.get(bundle)
+        decoded = decode_records(
+            records.partitions,
+            records.offsets,
+            records.append_ms,
+            records.values,
+            partition_count=self._partition_count,
+            future_tolerance_ms=self._future_tolerance_ms,
+            gazetteer=detector.gazetteer,
+        )
+        outputs.dead += decoded.dead
+        batch = decoded.batch
+        if not batch.n:
+            return
+        states = {p: owned[p].state for p, _, _ in batch.groups}
+        verdicts = detector.process(batch, states)
+        outputs.dead += verdicts.dead
+        self._collect(records, batch, verdicts, owned, outputs)
+
+    def _collect(
+        self,
+        records: Records,
+        batch: MicroBatch,
+        verdicts: Verdicts,
+        owned: dict[int, OwnedPartition],
+        outputs: Outputs,
+    ) -> None:
+        said = (verdicts.disposition == Disposition.JUDGE) | (
+            verdicts.disposition == Disposition.STATUS_UPDATE
+        )
+        rows = np.flatnonzero(said)
+        previous = np.empty(len(rows), np.int64)
+        if len(rows):
+            previous[1:] = batch.offset[rows[:-1]]
+            partitions = batch.partition[rows]
+            firsts = np.flatnonzero(np.r_[True, partitions[1:] != partitions[:-1]])
+            for first in firsts:
+                previous[first] = owned[int(partitions[first])].emitted
+            lasts = np.r_[firsts[1:] - 1, len(rows) - 1]
+            for last in lasts:
+                owned[int(partitions[last])].emitted = int(batch.offset[rows[last]])
+            outputs.scored += encode_scored(batch, verdicts, rows, previous)
+            outputs.scored_partitions += partitions.tolist()
+            keys = row_keys(records, batch)
+            outputs.scored_keys += [keys[row] for row in rows.tolist()] if len(rows) < len(keys) else keys
+            for row, value in encode_anomalies(batch, verdicts, rows, previous):
+                outputs.anomaly_partitions.append(int(batch.partition[row]))
+                outputs.anomaly_keys.append(keys[row])
+                outputs.anomalies.append(value)
+        if batch.replies:
+            place = {int(row): i for i, row in enumerate(rows)}
+            written = len(outputs.scored) - len(rows)
+            for row, channel in batch.replies.items():
+                at = place.get(row)
+                outputs.replies.append((channel, outputs.scored[written + at] if at is not None else b""))
+        outputs.append_ms.append(batch.append_ms)
+        outputs.repeats += int((verdicts.disposition == Disposition.REPEAT).sum())
+        judged = verdicts.severity[verdicts.disposition == Disposition.JUDGE]
+        outputs.severities += np.bincount(judged, minlength=5)
+
+
+def row_keys(records: Records, batch: MicroBatch) -> list[bytes | None]:
+    """The record key of every row of the batch."""
+    if batch.n == len(records):
+        return records.keys
+    place = {pair: i for i, pair in enumerate(zip(records.partitions, records.offsets, strict=True))}
+    pairs = zip(batch.partition.tolist(), batch.offset.tolist(), strict=True)
+    return [records.keys[place[pair]] for pair in pairs]
+
+
+def take(records: Records, index: list[int]) -> Records:
+    """Some of the records, in the order given."""
+    return Records(
+        records.topic,
+        [records.partitions[i] for i in index],
+        [records.offsets[i] for i in index],
+        [records.append_ms[i] for i in index],
+        [records.keys[i] for i in index],
+        [records.values[i] for i in index],
+    )
+
+
+def poison_letter(records: Records, i: int) -> DeadLetter:
+    """The dead letter of a record that ended the process again and again."""
+    return DeadLetter(
+        records.partitions[i],
+        records.offsets[i],
+        "poison",
+        "",
+        "a record that can be judged",
+        "one that ended the worker three times when judged alone",
+        records.values[i],
+    )

@@ -1,0 +1,322 @@
+"""The detector worker: reads `transactions`, writes a verdict for each to `scored`.
+
+The order that makes it lose nothing, at each commit:
+
+1. Outputs are flushed and acknowledged; then those who wait for a verdict get it.
+2. Checkpoints that are due are copied between two micro-batches and written by a thread.
+3. Offsets are committed. They only show lag: after a crash the truth is the tail of `scored`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from anomalyze.storage.dead_letters import encode_dead_letter
+
+from anomalyze.bus.contract import Bus, Rebalance, Records
+from anomalyze.bus.topics import ANOMALIES, DEAD_LETTERS, SCORED, TRANSACTIONS
+from anomalyze.errors import TransientError
+from anomalyze.log import get
+from realtime.detector.checkpoint import Checkpoint, CheckpointStore
+from realtime.detector.judge import Judge, Outputs, OwnedPartition, take
+from realtime.detector.metrics import WorkerMetrics
+from realtime.detector.poison import AttemptFile, SkipList
+from realtime.detector.recovery import Recovery
+
+__all__ = ["Replies", "Worker"]
+
+GROUP = "detector"
+RECORDS_MAX = 8_000
+POLL_S = 0.2
+COMMIT_S = 1.0
+# Outputs in flight: what a crash makes a successor judge again, and what a paused zombie can still write.
+UNFLUSHED_MAX = 40_000
+FLUSH_TIMEOUT_S = 30.0
+CHECKPOINT_RECORDS = 500_000
+
+
+class Replies(Protocol):
+    """Where somebody waits for a verdict."""
+
+    def publish(self, channel: str, message: bytes) -> Any: ...
+
+
+class CheckpointWriter:
+    """Writes checkpoints on a thread; a failure is logged and the next one tried when due."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+        self._queue: queue.Queue[Checkpoint | None] = queue.Queue(maxsize=2)
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether another one can be taken without waiting."""
+        return not self._queue.full()
+
+    def submit(self, checkpoint: Checkpoint) -> None:
+        """Queue one; waits while two are queued."""
+        self._queue.put(checkpoint)
+
+    def close(self) -> None:
+        """Write what is queued, then end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (checkpoint := self._queue.get()) is not None:
+            try:
+                self._store.save(checkpoint)
+            except Exception as error:  # noqa: BLE001 - the thread's top: recovery only takes longer
+                get().error("checkpoint_failed", partition=checkpoint.partition, reason=repr(error))
+
+
+class Worker:
+    """One worker process's loop; ``run`` returns when ``stop`` is set."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        judge: Judge,
+        checkpoints: CheckpointStore,
+        skips: SkipList,
+        attempts: AttemptFile,
+        champion: Any,
+        replies: Replies | None,
+        metrics: WorkerMetrics,
+        checkpoint_interval_s: float,
+    ) -> None:
+        self._bus = bus
+        self._judge = judge
+        self._skips = skips
+        self._attempts = attempts
+        self._replies = replies
+        self._metrics = metrics
+        self._interval_s = checkpoint_interval_s
+        self._log_id = bus.log_id()
+        self._owned: dict[int, OwnedPartition] = {}
+        self._skipped: dict[int, set[int]] = {}
+        self._singly: dict[int, int] = {}
+        self._arrived: list[int] = []
+        self._recovering: list[int] = []
+        self._steps: Iterator[None] | None = None
+        self._again_at_s = 0.0
+        self._unflushed = 0
+        self._waiting: list[tuple[str, bytes]] = []
+        self._last_commit_s = time.monotonic()
+        self._producer = bus.producer()
+        self._writer = CheckpointWriter(checkpoints)
+        self._recovery = Recovery(bus, judge, checkpoints, champion, self._announce, self._reemit)
+
+    def run(self, stop: threading.Event) -> None:
+        """Judge until stopped; on the way out everything is flushed, checkpointed and committed."""
+        self._skips.note_deaths(self._attempts.left_behind())
+        self._attempts.idle()
+        consumer = self._consumer = self._bus.consumer(
+            TRANSACTIONS, GROUP, Rebalance(self._on_assigned, self._on_revoked, self._on_lost)
+        )
+        try:
+            while not stop.is_set():
+                busy = self._recover_some()
+                records = consumer.poll(RECORDS_MAX, 0.0 if busy else self._patience_s())
+                if len(records):
+                    self._process(self._mine(records))
+                if self._due():
+                    self._commit()
+        finally:
+            consumer.close()  # calls _on_revoked: flush, checkpoint, commit
+            self._writer.close()
+            self._producer.close()
+
+    def bundles(self) -> dict[str, Any]:
+        """The bundles in force, for the heartbeat."""
+        return {"bundles": sorted({p.bundle for p in list(self._owned.values()) if p.bundle})}
+
+    # Partitions come and go
+
+    def _on_assigned(self, partitions: Sequence[int]) -> Mapping[int, int] | None:
+        self._arrived += partitions
+        return None
+
+    def _on_revoked(self, partitions: Sequence[int]) -> None:
+        self._commit(checkpoint=set(partitions))
+        self._forget(partitions)
+
+    def _on_lost(self, partitions: Sequence[int]) -> None:
+        get().warning("partitions_lost", partitions=list(partitions))
+        self._forget(partitions)
+
+    def _forget(self, partitions: Sequence[int]) -> None:
+        gone = set(partitions)
+        self._arrived = [p for p in self._arrived if p not in gone]
+        if gone & set(self._recovering):
+            # Those that stay begin again: recovery only reads.
+            self._arrived += [p for p in self._recovering if p not in gone]
+            self._recovering, self._steps = [], None
+        for partition in gone:
+            self._owned.pop(partition, None)
+
+    def _recover_some(self) -> bool:
+        """One slice of recovery; whether there is more to do."""
+        if self._steps is None and self._arrived and time.monotonic() >= self._again_at_s:
+            self._recovering, self._arrived = self._arrived, []
+            self._consumer.pause(self._recovering)
+            for p in self._recovering:
+                self._skipped[p] = self._skips.skipped(p)
+                self._singly[p] = self._skips.singly_until(p)
+            self._steps = self._recovery.recover(self._recovering, self._skipped, self._owned)
+        if self._steps is None:
+            return False
+        try:
+            next(self._steps)
+        except StopIteration:
+            for p in self._recovering:
+                self._consumer.seek(p, self._owned[p].offset + 1)
+            self._consumer.resume(self._recovering)
+            self._recovering, self._steps = [], None
+        except TransientError as error:
+            get().warning("recovery_waits", reason=str(error))
+            self._again_at_s = time.monotonic() + error.retry_after_s
+            self._arrived += self._recovering
+            self._recovering, self._steps = [], None
+            return False
+        return True
+
+    def _mine(self, records: Records) -> Records:
+        """Only records that come next in a partition that has recovered: a poll may still bring others."""
+        if all(p in self._owned for p in set(records.partitions)) and not self._just_sought(records):
+            return records
+        index = [
+            i
+            for i, (p, offset) in enumerate(zip(records.partitions, records.offsets, strict=True))
+            if p in self._owned and offset > self._owned[p].offset
+        ]
+        return take(records, index)
+
+    def _just_sought(self, records: Records) -> bool:
+        seen: set[int] = set()
+        for p, offset in zip(records.partitions, records.offsets, strict=True):
+            if p not in seen:
+                seen.add(p)
+                if offset <= self._owned[p].offset:
+                    return True
+        return False
+
+    # Records
+
+    def _process(self, records: Records) -> None:
+        suspected = (
+            [
+                i
+                for i, (p, offset) in enumerate(zip(records.partitions, records.offsets, strict=True))
+                if offset <= self._singly[p]
+            ]
+            if any(last >= 0 for last in self._singly.values())
+            else []
+        )
+        for i in suspected:
+            self._judge_and_send(take(records, [i]))
+        if suspected:
+            chosen = set(suspected)
+            records = take(records, [i for i in range(len(records)) if i not in chosen])
+        if len(records):
+            self._judge_and_send(records)
+
+    def _judge_and_send(self, records: Records) -> None:
+        self._attempts.begin(records)
+        started_s = time.perf_counter()
+        outputs = self._judge.judge(records, self._owned, self._skipped)
+        self._attempts.idle()
+        self._producer.send_many(SCORED, outputs.scored_partitions, outputs.scored_keys, outputs.scored)
+        self._reemit(outputs)
+        self._waiting += outputs.replies
+        self._unflushed += len(records)
+        now_s = time.monotonic()
+        for p in set(records.partitions):
+            if self._owned[p].changed_since_s is None:
+                self._owned[p].changed_since_s = now_s
+        self._metrics.judged(len(records), outputs, time.perf_counter() - started_s)
+
+    def _reemit(self, outputs: Outputs) -> None:
+        """Everything but `scored`: readers of these drop what they have seen."""
+        self._producer.send_many(
+            ANOMALIES, outputs.anomaly_partitions, outputs.anomaly_keys, outputs.anomalies
+        )
+        for letter in outputs.dead:
+            self._producer.send(DEAD_LETTERS, letter.partition, None, encode_dead_letter(letter))
+        if outputs.dead:
+            self._metrics.dead_letters(outputs.dead)
+
+    def _announce(self, partition: int, bundle: str) -> None:
+        control = b'{"control":"bundle","bundle":"%b"}' % bundle.encode()
+        self._producer.send(TRANSACTIONS, partition, None, control)
+        self._producer.flush(FLUSH_TIMEOUT_S)
+
+    # Commit
+
+    def _patience_s(self) -> float:
+        """How long a poll may wait for a first record without delaying a commit."""
+        if not self._unflushed:
+            return POLL_S
+        return max(0.0, min(POLL_S, self._last_commit_s + COMMIT_S - time.monotonic()))
+
+    def _due(self) -> bool:
+        if self._waiting or self._unflushed >= UNFLUSHED_MAX:
+            return True
+        if not self._unflushed and not self._checkpoints_due():
+            return False
+        return time.monotonic() - self._last_commit_s >= COMMIT_S
+
+    def _commit(self, checkpoint: set[int] | None = None) -> None:
+        """The commit order of the module's docstring; ``checkpoint`` forces some partitions' checkpoints."""
+        # 1. Outputs are durable.
+        self._producer.flush(FLUSH_TIMEOUT_S)
+        self._unflushed = 0
+        waiting, self._waiting = self._waiting, []
+        if self._replies is not None:
+            for channel, message in waiting:
+                try:
+                    self._replies.publish(channel, message)
+                except Exception as error:  # noqa: BLE001 - whoever waits times out and asks PostgreSQL
+                    get().warning("reply_failed", reason=repr(error))
+                    break
+        # 2. Checkpoints that are due, or of partitions that leave.
+        for p in sorted(checkpoint or ()) + self._checkpoints_due():
+            partition = self._owned.get(p)
+            if partition is None or partition.offset <= partition.checkpointed:
+                continue
+            if checkpoint is None and not self._writer.idle:
+                break  # the disk is slow: later, never blocking commits
+            self._writer.submit(
+                Checkpoint(
+                    self._log_id,
+                    p,
+                    partition.offset,
+                    partition.emitted,
+                    partition.bundle,
+                    partition.state.snapshot(),
+                )
+            )
+            partition.checkpointed = partition.offset
+            partition.changed_since_s = None
+        # 3. Offsets.
+        self._consumer.commit({p: partition.offset + 1 for p, partition in self._owned.items()})
+        self._last_commit_s = time.monotonic()
+        self._metrics.committed(self._consumer.lag(), len(self._owned))
+
+    def _checkpoints_due(self) -> list[int]:
+        now_s = time.monotonic()
+        return [
+            p
+            for p, partition in self._owned.items()
+            if (
+                partition.changed_since_s is not None
+                and now_s - partition.changed_since_s >= self._interval_s
+            )
+            or partition.offset - partition.checkpointed >= CHECKPOINT_RECORDS
+        ]
