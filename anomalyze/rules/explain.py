@@ -1,0 +1,239 @@
+"""Why a rule fired, in words and numbers that a person can check.
+
+Explanations are templates such as ``{user_tx_count_5m} transactions in 5 minutes``. Between the braces
+stands a column, a parameter, or arithmetic in the language of the rules, and after a colon maybe a unit:
+``{amount_base / user_amount_median} times the usual {user_amount_median:base_money}``. Nothing is looked up
+by attribute or index, and values are never read as templates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from anomalyze.rules import expression as tree
+from anomalyze.rules.column import ColumnTypes, Unit
+from anomalyze.rules.evaluate_row import RowValues, row_value
+from anomalyze.rules.expression import Node, walk
+from anomalyze.rules.gate import ExpressionError
+from anomalyze.rules.parse import ParameterValue, kind_of_value, parse_value
+from anomalyze.rules.show import UNITS, show
+
+__all__ = [
+    "MAX_TEMPLATE_CHARS",
+    "Comparison",
+    "Template",
+    "condition_text",
+    "parse_template",
+    "read_comparisons",
+]
+
+MAX_TEMPLATE_CHARS = 500
+
+_PLACE = re.compile(r"\{([^{}]*)\}")
+_UNIT = re.compile(rf"^(.*\S)\s*:({'|'.join(map(re.escape, UNITS))})\s*$", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed explanation: texts, and between them values with the unit to show them in."""
+
+    parts: tuple[str | tuple[Node, Unit], ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the template shows, in its order."""
+        nodes = (node for part in self.parts if not isinstance(part, str) for node in walk(part[0]))
+        return tuple(dict.fromkeys(node.name for node in nodes if isinstance(node, tree.ColumnRef)))
+
+    def format(self, values: RowValues, parameters: Mapping[str, ParameterValue]) -> str:
+        """The sentence for one transaction; what is missing shows as "–"."""
+        return "".join(
+            part if isinstance(part, str) else _shown_part(*part, values, parameters) for part in self.parts
+        )
+
+
+def parse_template(text: str, types: ColumnTypes, parameters: Mapping[str, ParameterValue]) -> Template:
+    """Check and parse an explanation.
+
+    Raises
+    ------
+    ExpressionError
+        Too long, a brace that is not closed, an unknown name, or not an expression.
+    """
+    if len(text) > MAX_TEMPLATE_CHARS:
+        raise ExpressionError(
+            f"an explanation has at most {MAX_TEMPLATE_CHARS} characters, this one {len(text)}"
+        )
+    parts: list[str | tuple[Node, Unit]] = []
+    end = 0
+    for place in _PLACE.finditer(text):
+        parts += [text[end : place.start()], _parse_place(place, types, parameters)]
+        end = place.end()
+    parts.append(text[end:])
+    for part in parts:
+        if isinstance(part, str) and ("{" in part or "}" in part):
+            raise ExpressionError(
+                "braces stand only around a column, a parameter or arithmetic, as in {amount_base}",
+                text.index(part),
+            )
+    return Template(tuple(part for part in parts if part))
+
+
+def _parse_place(
+    place: re.Match[str], types: ColumnTypes, parameters: Mapping[str, ParameterValue]
+) -> tuple[Node, Unit]:
+    inside, start = place.group(1), place.start(1)
+    found = _UNIT.match(inside)
+    written, unit = (found.group(1), found.group(2)) if found else (inside, None)
+    bare = written.strip()
+    if bare in parameters and bare not in types:
+        kind, many = kind_of_value(parameters[bare])
+        return tree.Parameter(bare, kind or "text", many=many), next((u for u in UNITS if u == unit), "plain")
+    try:
+        node = parse_value(written, types, parameters)
+    except ExpressionError as error:
+        raise ExpressionError(error.message, start + error.position, error.suggestion) from None
+    return node, next((known for known in UNITS if known == unit), unit_of(node, types))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One comparison of a condition, with what stood on both sides.
+
+    Attributes
+    ----------
+    left, operator, right
+        As written: ``amount_base``, ``>``, ``3 * user_amount_p95``. A condition of one part (a flag, a list)
+        has it in ``left``, with ``right`` empty.
+    left_value, right_value
+        Their values for this transaction; None = unknown.
+    left_shown, right_shown
+        The same as a person reads them: ``4,500.50 USD``, ``600.00 USD``.
+    holds
+        Whether it was true here; None when unknown.
+    """
+
+    left: str
+    operator: str
+    right: str
+    left_value: float | str | bool | None
+    right_value: float | str | bool | None
+    left_shown: str
+    right_shown: str
+    holds: bool | None
+
+
+def read_comparisons(
+    root: Node, values: RowValues, parameters: Mapping[str, ParameterValue], types: ColumnTypes
+) -> list[Comparison]:
+    """Each comparison of a condition, in written order."""
+    return [_comparison(node, values, parameters, types) for node in _conditions(root)]
+
+
+def _conditions(node: Node) -> Iterator[Node]:
+    if isinstance(node, tree.And | tree.Or):
+        for term in node.terms:
+            yield from _conditions(term)
+    elif isinstance(node, tree.Not) and isinstance(node.term, tree.And | tree.Or | tree.Not):
+        yield from _conditions(node.term)
+    elif isinstance(node, tree.Not) and isinstance(node.term, tree.Compare):
+        yield tree.opposite(node.term)
+    else:
+        yield node
+
+
+def _comparison(
+    node: Node, values: RowValues, parameters: Mapping[str, ParameterValue], types: ColumnTypes
+) -> Comparison:
+    holds = row_value(node, values, parameters)
+    holds = holds if isinstance(holds, bool) else None
+    if not isinstance(node, tree.Compare):
+        inner = next((child for child in walk(node) if isinstance(child, tree.ColumnRef)), node)
+        value = row_value(inner, values, parameters)
+        shown = _shown(value, unit_of(inner, types), values)
+        return Comparison(tree.render(node), "", "", value, None, shown, "", holds)
+    unit = _unit_of_both(node, types)
+    left, right = (row_value(side, values, parameters) for side in (node.left, node.right))
+    return Comparison(
+        tree.render(node.left),
+        node.operator,
+        tree.render(node.right),
+        left,
+        right,
+        _shown(left, unit, values),
+        _shown(right, unit, values),
+        holds,
+    )
+
+
+def condition_text(
+    root: Node, values: RowValues, parameters: Mapping[str, ParameterValue], types: ColumnTypes
+) -> str:
+    """The condition with its values: ``amount_base 4,500.50 > 600.00 (3 * user_amount_p95 200.00)``."""
+
+    def leaf(node: Node) -> str | None:
+        if isinstance(node, tree.ColumnRef):
+            value = row_value(node, values, parameters)
+            return f"{node.name} {_quoted(value) or show(value, types[node.name].unit)}"
+        if isinstance(node, tree.Parameter):
+            written = parameters.get(node.name)
+            many = written if isinstance(written, tuple) else (written,)
+            return ", ".join(_quoted(value) or show(value) for value in many)
+        if isinstance(node, tree.Compare):
+            unit = _unit_of_both(node, types)
+            return f"{side(node.left, unit)} {node.operator} {side(node.right, unit)}"
+        return None
+
+    def side(node: Node, unit: Unit) -> str:
+        if isinstance(node, tree.ColumnRef | tree.Text | tree.Flag):
+            return tree.render(node, leaf)
+        value = row_value(node, values, parameters)
+        shown = _quoted(value) or show(value, unit)
+        if isinstance(node, tree.Parameter | tree.Number):
+            return shown
+        return f"{shown} ({tree.render(node, leaf)})"
+
+    return tree.render(root, leaf)
+
+
+def unit_of(node: Node, types: ColumnTypes) -> Unit:
+    """Unit of a value: that of its columns, as far as arithmetic keeps it."""
+    match node:
+        case tree.ColumnRef(name=name):
+            return types[name].unit
+        case tree.Negative(value=value):
+            return unit_of(value, types)
+        case tree.Call(arguments=arguments):
+            return unit_of(arguments[0], types)
+        case tree.Arithmetic(operator=operator, left=left, right=right):
+            one, other = unit_of(left, types), unit_of(right, types)
+            if operator in "+-":
+                return other if one == "plain" else one
+            if operator == "/":
+                return one if other == "plain" else "plain"
+            return other if one == "plain" else one if other == "plain" else "plain"
+        case _:
+            return "plain"
+
+
+def _unit_of_both(node: tree.Compare, types: ColumnTypes) -> Unit:
+    left = unit_of(node.left, types)
+    return unit_of(node.right, types) if left == "plain" else left
+
+
+def _shown_part(node: Node, unit: Unit, values: RowValues, parameters: Mapping[str, ParameterValue]) -> str:
+    given = parameters.get(node.name) if isinstance(node, tree.Parameter) else None
+    if isinstance(given, tuple):
+        return ", ".join(_shown(value, unit, values) for value in given)
+    return _shown(row_value(node, values, parameters), unit, values)
+
+
+def _shown(value: float | str | bool | None, unit: Unit, values: RowValues) -> str:
+    currency = values.get({"money": "currency", "base_money": "base_currency"}.get(unit, ""))
+    return show(value, unit, currency if isinstance(currency, str) else None)
+
+
+def _quoted(value: object) -> str:
+    return f"'{value}'" if isinstance(value, str) else ""
