@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector, PartitionState, Verdicts
 from anomalyze.detection.output import encode_anomalies, encode_scored
-from anomalyze.features.state import Disposition
 
 from anomalyze.bus.contract import Records
+from anomalyze.detection.bundle import Bundle
 from anomalyze.errors import ContractError, ModelError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch
 from anomalyze.events.decode import decode_records
+from anomalyze.features.state import Disposition
 from anomalyze.log import get
 
 __all__ = ["DetectorCache", "Judge", "Outputs", "OwnedPartition"]

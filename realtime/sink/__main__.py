@@ -1,0 +1,122 @@
+"""``python -m realtime.sink``: one thread stores `scored`, another `dead-letters`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from anomalyze.bus.contract import Records
+from anomalyze.bus.topics import DEAD_LETTERS, SCORED
+from anomalyze.log import get
+from anomalyze.storage.dead_letters import decode_dead_letter, store_dead_letters
+from anomalyze.storage.partition import PartitionKeeper, ensure_partitions_ahead
+from anomalyze.storage.pool import connect
+from anomalyze.storage.position import load_positions
+from anomalyze.storage.scored import decode_scored
+from anomalyze.storage.store import store_scored
+from realtime.program import Heartbeat, Program, retry_until_stopped, start_program
+from realtime.sink.metrics import SinkMetrics
+from realtime.sink.worker import Sink, next_offsets
+
+CONSUMER = "sink"
+AHEAD_EVERY_S = 6 * 3600.0
+
+
+def main() -> None:
+    """Store until SIGTERM; the first thread that fails ends the program, which is then started again."""
+    program = start_program("sink")
+    bus = program.open_bus()
+    log_id = retry_until_stopped(program.stop, "bus", bus.log_id)
+    if log_id is None:
+        return
+    metrics = SinkMetrics(program.registry)
+    failures: list[BaseException] = []
+    keeper = PartitionKeeper()
+
+    def positions(topic: str) -> Any:
+        def load(connection: psycopg.Connection[Any], partitions: Sequence[int]) -> Mapping[int, int]:
+            found = load_positions(connection, CONSUMER, log_id, topic)
+            return {p: found[p].next_offset for p in partitions if p in found}
+
+        return load
+
+    def store_verdicts(connection: psycopg.Connection[Any], records: Records) -> int:
+        counts = store_scored(
+            connection,
+            decode_scored(records.values),
+            consumer=CONSUMER,
+            log_id=log_id,
+            topic=SCORED,
+            next_offsets=next_offsets(records),
+            partitions=keeper,
+        )
+        return counts.stored
+
+    def store_letters(connection: psycopg.Connection[Any], records: Records) -> int:
+        return store_dead_letters(
+            connection,
+            [decode_dead_letter(value) for value in records.values],
+            consumer=CONSUMER,
+            log_id=log_id,
+            topic=DEAD_LETTERS,
+            next_offsets=next_offsets(records),
+        )
+
+    def guarded(sink: Sink) -> None:
+        try:
+            sink.run()
+        except BaseException as error:  # noqa: BLE001 - the thread's top
+            get().error("sink_failed", exc_info=error)
+            failures.append(error)
+            program.stop.set()
+
+    dsn = program.addresses.postgres_dsn
+    sinks = [
+        Sink(bus, dsn, SCORED, CONSUMER, store_verdicts, positions(SCORED), metrics, program.stop),
+        Sink(
+            bus,
+            dsn,
+            DEAD_LETTERS,
+            f"{CONSUMER}-dead-letters",
+            store_letters,
+            positions(DEAD_LETTERS),
+            metrics,
+            program.stop,
+        ),
+    ]
+    threads = [
+        threading.Thread(target=guarded, args=(sink,), name=f"sink-{i}") for i, sink in enumerate(sinks)
+    ]
+    threads.append(
+        threading.Thread(target=keep_partitions_ahead, args=(program,), name="partitions", daemon=True)
+    )
+    port = program.serve_metrics()
+    Heartbeat(program, lambda: {**metrics.state(), "metrics_port": port}).start()
+    for thread in threads:
+        thread.start()
+    for thread in threads[:2]:
+        thread.join()
+    bus.close()
+    get().info("stopped")
+    if failures:
+        raise SystemExit(1)
+
+
+def keep_partitions_ahead(program: Program) -> None:
+    """Make the coming months' table partitions before anything needs them."""
+
+    def make() -> bool:
+        with connect(program.addresses.postgres_dsn, program="anomalyze-sink") as connection:
+            ensure_partitions_ahead(connection)
+        return True
+
+    while not program.stop.is_set():
+        retry_until_stopped(program.stop, "partitions", make)
+        program.stop.wait(AHEAD_EVERY_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Kill programs at seeded moments under load, then hold what is stored against an undisturbed replay.
+
+``python -m tests.simulation.chaos --bus kafka|embedded --kills K --seed S --transactions N`` prints a table and,
+as its last line, one JSON object. ``--canary`` runs a worker whose commit order is broken on purpose: it must
+be found out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psycopg
+
+from anomalyze.bus.topics import SCORED, TRANSACTIONS
+from anomalyze.simulation.record import flat_records
+from anomalyze.simulation.world import Simulation
+from tests.simulation.ledger import Comparison, compare, replay
+from tests.simulation.stack import Stack
+
+SENDERS = 4
+REQUEST_ROWS = 25
+# Load between two kills: programs are killed while they work, and recovered when the next one comes.
+SECONDS_A_KILL = 3.0
+REPEAT_SHARE = 0.03
+STATUS_SHARE = 0.02
+DRAIN_TIMEOUT_S = 240.0
+
+
+@dataclass(slots=True)
+class Load:
+    """What was sent and what was accepted."""
+
+    sent: int = 0
+    refused: int = 0
+    accepted: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def run(
+    bus: str, kills: int, seed: int, transactions: int, folder: Path, canary: bool = False
+) -> dict[str, Any]:
+    """One chaos run; see the module's docstring."""
+    choose = random.Random(seed)
+    extra = {"ANOMALYZE_CHECKPOINT_INTERVAL_S": "2"}
+    if canary:
+        extra["PYTHONPATH"] = str(Path(__file__).with_name("canary"))
+    stack = Stack(folder, bus, **extra)
+    stack.start()
+    killed: Counter[str] = Counter()
+    load = Load()
+    try:
+        stop = threading.Event()
+        senders = start_senders(stack, load, transactions, seed, kills * SECONDS_A_KILL, stop)
+        targets = ["api", "detector", "detector", "sink", "postgresql", "valkey"] + (
+            ["broker"] if bus == "kafka" else []
+        )
+        begun_s = time.monotonic()
+        for number in range(kills):
+            due_s = begun_s + (number + choose.uniform(0.3, 1.0)) * SECONDS_A_KILL
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            target = choose.choice(targets)
+            if stack.kill(target, choose.randrange(8)):
+                killed[target] += 1
+                say(f"{time.monotonic() - begun_s:6.1f} s  killed {target:<10} accepted {len(load.accepted)}")
+            else:
+                say(f"{time.monotonic() - begun_s:6.1f} s  {target} was down already")
+            if target == "broker":
+                assert stack.broker is not None
+                stack.broker.start()
+        for sender in senders:
+            sender.join()
+        drain(stack)
+        say("drained; replaying the log undisturbed")
+        log = stack.open_bus()
+        try:
+            scored, statuses = replay(log, stack.settings, seed)
+        finally:
+            log.close()
+        with psycopg.connect(stack.dsn) as connection:
+            result = compare(connection, load.accepted, scored, statuses)
+        if not result.clean:
+            say(stack.output())
+        return report(load, result, killed)
+    finally:
+        stack.stop()
+
+
+def start_senders(
+    stack: Stack, load: Load, transactions: int, seed: int, seconds: float, stop: threading.Event
+) -> list[threading.Thread]:
+    """Threads that post until each of their transactions was accepted."""
+    start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=20)
+    world = Simulation(
+        users=400,
+        seed=seed,
+        start_ms=int(start.timestamp() * 1000),
+        days=18,
+        per_day_mean=max(1.0, transactions / 400 / 16),
+        incidents_per_10k=40.0,
+    )
+    bodies: list[bytes] = []
+    for chunk in world.chunks():
+        bodies += flat_records(chunk, f"c{seed}")
+    bodies = bodies[:transactions]
+    by_sender: list[list[bytes]] = [[] for _ in range(SENDERS)]
+    for body in bodies:  # a user's transactions stay in order: one sender has all of them
+        by_sender[zlib.crc32(body[: body.index(b",")]) % SENDERS].append(body)
+    pause_s = seconds / max(1, len(bodies) / REQUEST_ROWS / SENDERS)
+    threads = [
+        threading.Thread(target=send, args=(stack, load, rows, seed + i, pause_s, stop), daemon=True)
+        for i, rows in enumerate(by_sender)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def send(
+    stack: Stack, load: Load, rows: list[bytes], seed: int, pause_s: float, stop: threading.Event
+) -> None:
+    """Post all rows in order; what is not known to be accepted is sent again."""
+    choose = random.Random(seed)
+    ids: list[str] = [msgspec.json.decode(row)["tx_id"] for row in rows]
+    with httpx.Client(timeout=5.0) as client:
+        for at in range(0, len(rows), REQUEST_ROWS):
+            part = rows[at : at + REQUEST_ROWS]
+            extra = []
+            if choose.random() < REPEAT_SHARE * REQUEST_ROWS and at:
+                extra.append(rows[choose.randrange(at)])
+            if choose.random() < STATUS_SHARE * REQUEST_ROWS and at:
+                changed = msgspec.json.decode(rows[choose.randrange(at)])
+                changed["status"] = "reversed"
+                extra.append(msgspec.json.encode(changed))
+            body = b"[" + b",".join(part + extra) + b"]"
+            begun_s = time.monotonic()
+            while not stop.is_set():
+                if post(client, stack, load, body):
+                    break
+                time.sleep(0.1)
+            with load.lock:
+                load.sent += len(part)
+                load.accepted.update(ids[at : at + REQUEST_ROWS])
+            time.sleep(max(0.0, pause_s - (time.monotonic() - begun_s)))
+
+
+def post(client: httpx.Client, stack: Stack, load: Load, body: bytes) -> bool:
+    """One try; True when the API said that it has everything."""
+    try:
+        answer = client.post(
+            f"{stack.api}/v1/transactions",
+            content=body,
+            headers={**stack.headers, "Content-Type": "application/json"},
+        )
+    except httpx.HTTPError:
+        return False
+    if answer.status_code != 202:
+        if answer.status_code not in (429, 503):
+            raise RuntimeError(f"unexpected answer {answer.status_code}: {answer.text[:500]}")
+        return False
+    refused = answer.json()["rejected"]
+    if refused:
+        raise RuntimeError(f"the API refused what it should take: {refused[:3]}")
+    return True
+
+
+def drain(stack: Stack) -> None:
+    """Wait until every record was judged and every verdict stored."""
+    deadline = time.monotonic() + DRAIN_TIMEOUT_S
+    last, unchanged_since = (-1, -1), time.monotonic()
+    while time.monotonic() < deadline:
+        try:
+            log = stack.open_bus()
+            try:
+                marks, ends = log.watermarks(TRANSACTIONS), log.watermarks(SCORED)
+            finally:
+                log.close()
+            with psycopg.connect(stack.dsn, connect_timeout=3) as connection:
+                stored = dict(
+                    connection.execute(
+                        "SELECT partition, next_offset FROM positions WHERE consumer = 'sink' AND topic = 'scored'"
+                    ).fetchall()
+                )
+                count = connection.execute("SELECT count(*) FROM transactions").fetchone()
+        except Exception:
+            time.sleep(0.5)
+            continue
+        assert count is not None
+        now = (sum(high for _, high in ends.values()), count[0])
+        if now != last:
+            last, unchanged_since = now, time.monotonic()
+        caught_up = all(stored.get(p, 0) >= high for p, (low, high) in ends.items() if high > low)
+        if caught_up and marks and time.monotonic() - unchanged_since > 6.0:
+            return
+        time.sleep(0.5)
+    raise RuntimeError(f"not drained within {DRAIN_TIMEOUT_S:.0f} s\n{stack.output()}")
+
+
+def report(load: Load, result: Comparison, killed: Counter[str]) -> dict[str, Any]:
+    """The ledger as one object."""
+    return {
+        "sent": load.sent,
+        "accepted": len(load.accepted),
+        "stored": result.stored,
+        "missing": result.missing,
+        "doubled": result.doubled,
+        "verdicts_differ": result.verdicts_differ,
+        "counters_differ": result.counters_differ,
+        "kills": dict(sorted(killed.items())),
+        "examples": result.examples,
+    }
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Command line; the exit code is 1 when anything was lost, doubled or differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bus", choices=("kafka", "embedded"), default="kafka")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--transactions", type=int, default=10_000)
+    parser.add_argument("--canary", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="keep the data folder")
+    parser.add_argument("--json", type=Path, help="also write the JSON there")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="anomalyze-chaos-"))
+    try:
+        result = run(
+            arguments.bus, arguments.kills, arguments.seed, arguments.transactions, folder, arguments.canary
+        )
+    finally:
+        if arguments.keep:
+            say(f"kept {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    for name, value in result.items():
+        say(f"{name:>16}  {value}")
+    line = json.dumps(result)
+    if arguments.json:
+        arguments.json.write_text(line)
+    print(line)
+    bad = any(result[name] for name in ("missing", "doubled", "verdicts_differ", "counters_differ"))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
