@@ -1,0 +1,256 @@
+"""Records of the log to a columnar micro-batch.
+
+``decode_records`` reads most records with the compiled scanner (``scan.py``) and everything unusual with the
+plain parser (``schema.py``); ``decode_records_plain`` reads all of them with the latter. Both give the same
+arrays and the same dead letters for any bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.errors import EventError
+from anomalyze.events.batch import Control, DeadLetter, Decoded, MicroBatch
+from anomalyze.events.columns import PAYLOAD_WORDS, Columns, pack_code
+from anomalyze.events.gazetteer import COUNTRIES, Gazetteer
+from anomalyze.events.hashing import hash_words, text_key, user_key
+from anomalyze.events.memory import PADDING
+from anomalyze.events.money import CURRENCIES
+from anomalyze.events.murmur2 import murmur2_partition_bytes
+from anomalyze.events.scan import scan_records
+from anomalyze.events.schema import RECORD_BYTES_MAX, Transaction, parse_record
+
+__all__ = ["CONTROL_PREFIX", "decode_records", "decode_records_plain", "warm"]
+
+# A value that begins like this is a control record, whatever its size: only our own programs write them.
+CONTROL_PREFIX = b'{"control":'
+
+
+@dataclass(slots=True)
+class _Joined:
+    partitions: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    append_ms: npt.NDArray[np.int64]
+    values: Sequence[bytes]
+    buffer: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+
+def decode_records(
+    partitions: Sequence[int],
+    offsets: Sequence[int],
+    append_ms: Sequence[int],
+    values: Sequence[bytes],
+    *,
+    partition_count: int,
+    future_tolerance_ms: int,
+    gazetteer: Gazetteer,
+) -> Decoded:
+    """Valid rows sorted by (partition, offset), dead letters and control records in that order too.
+
+    ``partition_count`` is that of the topic: a record whose user belongs elsewhere is a dead letter; 0
+    leaves this unchecked. Never raises for any bytes.
+    """
+    joined = _join(partitions, offsets, append_ms, values)
+    columns = Columns.allocate(len(joined.values))
+    accounts = scan_records(
+        joined.buffer,
+        joined.starts,
+        joined.ends,
+        joined.append_ms,
+        joined.partitions,
+        partition_count,
+        future_tolerance_ms,
+        gazetteer,
+        columns,
+    )
+    return _assemble(joined, columns, accounts, partition_count, future_tolerance_ms, gazetteer)
+
+
+def decode_records_plain(
+    partitions: Sequence[int],
+    offsets: Sequence[int],
+    append_ms: Sequence[int],
+    values: Sequence[bytes],
+    *,
+    partition_count: int,
+    future_tolerance_ms: int,
+    gazetteer: Gazetteer,
+) -> Decoded:
+    """``decode_records`` without the compiled scanner: slower, obvious, the oracle of its test."""
+    joined = _join(partitions, offsets, append_ms, values)
+    columns = Columns.allocate(len(joined.values))
+    return _assemble(joined, columns, [], partition_count, future_tolerance_ms, gazetteer)
+
+
+def warm() -> None:
+    """Compile everything that decoding needs (from numba's cache when it is there)."""
+    record = (
+        b'{"meta":{"timestamp":"2025-12-20T12:00:00Z","user_id":"u","account_id":"a"},'
+        b'"data":{"tx_id":"t","amount":1,"currency":"USD","location":"NY"}}'
+    )
+    decode_records(
+        [0], [0], [1 << 42], [record], partition_count=1, future_tolerance_ms=0, gazetteer=Gazetteer.load()
+    )
+
+
+def _join(
+    partitions: Sequence[int], offsets: Sequence[int], append_ms: Sequence[int], values: Sequence[bytes]
+) -> _Joined:
+    partition = np.array(partitions, dtype=np.int32)
+    offset = np.array(offsets, dtype=np.int64)
+    appended = np.array(append_ms, dtype=np.int64)
+    later, earlier = partition[1:], partition[:-1]
+    if not np.all((later > earlier) | ((later == earlier) & (offset[1:] >= offset[:-1]))):
+        order = np.lexsort((offset, partition))
+        partition, offset, appended = partition[order], offset[order], appended[order]
+        values = [values[i] for i in order]
+    # A NUL behind each record ends every scan that a malformed one would let run on.
+    buffer = np.frombuffer(bytearray(b"\0").join([*values, bytes(PADDING)]), dtype=np.uint8)
+    lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+    ends = np.cumsum(lengths + 1) - 1
+    return _Joined(partition, offset, appended, values, buffer, ends - lengths, ends)
+
+
+def _assemble(
+    joined: _Joined,
+    columns: Columns,
+    accounts: list[str],
+    partition_count: int,
+    future_tolerance_ms: int,
+    gazetteer: Gazetteer,
+) -> Decoded:
+    dead: list[DeadLetter] = []
+    controls: list[Control] = []
+    account_index = {account: i for i, account in enumerate(accounts)}
+    replies = columns.read_replies(joined.buffer)
+    for row in np.flatnonzero(~columns.valid).tolist():
+        value = joined.values[row]
+        partition, offset = int(joined.partitions[row]), int(joined.offsets[row])
+        try:
+            if value.startswith(CONTROL_PREFIX):
+                controls.append(_parse_control(partition, offset, value))
+                continue
+            if len(value) > RECORD_BYTES_MAX:
+                raise EventError("", f"at most {RECORD_BYTES_MAX} bytes", f"{len(value)} bytes")
+            transaction = parse_record(value, int(joined.append_ms[row]), future_tolerance_ms)
+            home = _home_partition(transaction.user_id, partition_count) if partition_count else partition
+            if home != partition:
+                raise _WrongPartitionError("meta.user_id", f"partition {home}", f"partition {partition}")
+        except EventError as error:
+            reason = _reason(error, value)
+            dead.append(DeadLetter(partition, offset, reason, error.field, error.expected, error.got, value))
+            continue
+        _fill(columns, row, transaction, gazetteer)
+        columns.data_end[row] = joined.starts[row] + value.rindex(b"}")
+        columns.account[row] = account_index.setdefault(transaction.account_id, len(account_index))
+        if transaction.reply_to:
+            replies[row] = transaction.reply_to
+    return Decoded(_build_batch(joined, columns, list(account_index), replies), dead, controls)
+
+
+def _home_partition(user_id: str, partition_count: int) -> int:
+    key = user_id.encode()
+    return int(
+        murmur2_partition_bytes(np.frombuffer(bytearray(key), dtype=np.uint8), 0, len(key), partition_count)
+    )
+
+
+class _WrongPartitionError(EventError):
+    """The producer's partitioner is not ours: one user would have two states."""
+
+
+def _reason(error: EventError, value: bytes) -> str:
+    if isinstance(error, _WrongPartitionError):
+        return "wrong_partition"
+    if len(value) > RECORD_BYTES_MAX and not value.startswith(CONTROL_PREFIX):
+        return "too_large"
+    return "invalid" if error.field else "malformed"
+
+
+def _parse_control(partition: int, offset: int, value: bytes) -> Control:
+    try:
+        body = msgspec.json.decode(value)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise EventError("", f"a control record ({error})", value[:120].decode(errors="replace")) from error
+    kind = body["control"]
+    if not isinstance(kind, str):
+        raise EventError("control", "text", repr(kind))
+    return Control(partition, offset, kind, body)
+
+
+def _fill(columns: Columns, row: int, transaction: Transaction, gazetteer: Gazetteer) -> None:
+    """Write one transaction of the plain parser into the columns."""
+    currency = CURRENCIES[transaction.currency]
+    country = COUNTRIES[transaction.country] if transaction.country >= 0 else ""
+    columns.valid[row] = True
+    columns.user_key[row] = user_key(transaction.account_id, transaction.user_id)
+    columns.tx_key[row] = text_key(transaction.tx_id)
+    columns.ts_ms[row] = transaction.ts_ms
+    columns.amount_minor[row] = transaction.amount_minor
+    columns.currency[row] = transaction.currency
+    columns.status[row] = transaction.status
+    for name, text in (
+        ("merchant", transaction.merchant_id),
+        ("merchant_category", transaction.merchant_category),
+        ("device", transaction.device_id),
+        ("ip", transaction.ip),
+        ("channel", transaction.channel),
+    ):
+        getattr(columns, name)[row] = text_key(text) if text else 0
+
+    words = np.zeros(PAYLOAD_WORDS, dtype=np.uint64)
+    words[0] = np.int64(transaction.amount_minor).view(np.uint64)
+    words[1] = pack_code(currency)
+    words[2] = np.float64(transaction.latitude).view(np.uint64)
+    words[3] = np.float64(transaction.longitude).view(np.uint64)
+    words[4] = pack_code(country)
+    words[5] = text_key(transaction.location) if transaction.location else 0
+    for i, name in enumerate(("merchant", "merchant_category", "device", "ip", "channel")):
+        words[6 + i] = getattr(columns, name)[row]
+    columns.payload_key[row] = hash_words(words, PAYLOAD_WORDS)
+
+    place = gazetteer.lookup(transaction.location, country or None, currency)
+    columns.country[row] = transaction.country
+    if place >= 0 and transaction.country < 0:
+        columns.country[row] = gazetteer.country[place]
+    if not np.isnan(transaction.latitude):
+        columns.latitude[row] = transaction.latitude
+        columns.longitude[row] = transaction.longitude
+        columns.radius_km[row] = 0.0
+    elif place >= 0:
+        columns.latitude[row] = gazetteer.latitude[place]
+        columns.longitude[row] = gazetteer.longitude[place]
+        columns.radius_km[row] = gazetteer.radius_km[place]
+
+
+def _build_batch(
+    joined: _Joined, columns: Columns, accounts: list[str], replies: dict[int, str]
+) -> MicroBatch:
+    placed: dict[str, npt.NDArray[Any]] = {
+        "starts": joined.starts,
+        "ends": joined.ends,
+        "partition": joined.partitions,
+        "offset": joined.offsets,
+        "append_ms": joined.append_ms,
+        **columns.published(),
+    }
+    if not columns.valid.all():
+        kept = np.flatnonzero(columns.valid)
+        placed = {name: array[kept] for name, array in placed.items()}
+        if replies:
+            new_row = {int(row): i for i, row in enumerate(kept)}
+            replies = {new_row[row]: channel for row, channel in replies.items()}
+    n = len(placed["starts"])
+    partition = placed["partition"]
+    edges = [0, *(np.flatnonzero(partition[1:] != partition[:-1]) + 1).tolist(), n] if n else []
+    groups = [(int(partition[first]), first, end) for first, end in pairwise(edges)]
+    return MicroBatch(n=n, buffer=joined.buffer, groups=groups, accounts=accounts, replies=replies, **placed)
