@@ -1,0 +1,63 @@
+"""What the kernel can compute: the measures that ``features.yaml`` may declare.
+
+The kernel writes one row of ``WINDOW_MEASURES`` for each window, then ``MEASURES``; ``FeatureSpec`` maps the
+declared names onto these positions. Amounts are in units of the account's base currency. A *purchase* is an
+approved or pending transaction with an amount of zero or more; "baseline" means the user's last purchases
+older than 24 hours, confirmed fraud left out. NULL is NaN.
+"""
+
+from __future__ import annotations
+
+__all__ = ["INTRADAY", "MEASURES", "NOT_OF_USER", "WINDOW_MEASURES"]
+
+# Over (t - W, t], the judged transaction included.
+WINDOW_MEASURES: tuple[str, ...] = (
+    "user_tx_count",  # transactions of any status
+    "user_amount_sum",  # of purchases
+    "user_amount_mean",
+    "user_amount_std",  # sample deviation; NULL below two purchases
+    "user_amount_max",
+    "user_declined_count",
+    "user_refund_sum",  # magnitude: refunds as transactions of their own, and purchases since refunded
+    "user_merchant_count",  # distinct; NULL when no transaction in the window names one
+    "user_device_count",
+    "user_country_count",
+)
+
+MEASURES: tuple[str, ...] = (
+    "user_declined_streak",
+    "user_amount_n",
+    "user_amount_median",
+    "user_amount_p95",
+    "user_amount_rz",
+    "user_amount_iqr_low",
+    "user_amount_iqr_high",
+    "user_amount_mean_20",
+    "user_amount_z90",
+    "user_amount_rank",
+    "user_amount_lr",
+    "user_amount_excess_3d",
+    "user_amount_excess_14d",
+    "user_amount_lr_max_14d",
+    "user_spend_per_day",
+    "user_spend_24h_ratio",
+    "user_age_days",
+    "user_seconds_since_last",
+    "is_new_merchant",
+    "is_new_device",
+    "is_new_country",
+    "is_new_currency",
+    "travel_km",
+    "travel_kmh",
+    "hour_rarity",
+    "local_hour",
+    "weekday",
+    "is_night",
+    "amount_base",
+)
+
+# NULL when a time is known only to the day (windows shorter than a day are too).
+INTRADAY = frozenset({"travel_kmh", "user_seconds_since_last", "hour_rarity", "local_hour", "is_night"})
+
+# Kept when the user is really "guest"; everything else is of a user.
+NOT_OF_USER = frozenset({"local_hour", "weekday", "is_night", "amount_base"})
