@@ -13,6 +13,7 @@ one would have been continued.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,24 +103,24 @@ class CaseState:
         """Copies as arrays, in the order of the log: restored, everything goes on as if nothing happened."""
         rows = [(key, case) for key, cases in self._users.items() for case in cases]
         return {
-            "case_user": np.array([key for key, _ in rows], dtype=np.uint64).reshape(-1, 2),
-            "case_id": np.array([case.id for _, case in rows], dtype=f"S{5 + 2 * ID_BYTES}"),
-            "case_first_ms": np.array([case.first_ms for _, case in rows], dtype=np.int64),
-            "case_severity": np.array([case.severity for _, case in rows], dtype=np.int8),
-            "case_anomalies": np.array([case.anomalies for _, case in rows], dtype=np.int64),
-            "case_value_base": np.array([case.value_base for _, case in rows], dtype=np.float64),
+            "user": np.array([key for key, _ in rows], dtype=np.uint64).reshape(-1, 2),
+            "id": np.array([case.id for _, case in rows], dtype=f"S{5 + 2 * ID_BYTES}"),
+            "first_ms": np.array([case.first_ms for _, case in rows], dtype=np.int64),
+            "severity": np.array([case.severity for _, case in rows], dtype=np.int8),
+            "anomalies": np.array([case.anomalies for _, case in rows], dtype=np.int64),
+            "value_base": np.array([case.value_base for _, case in rows], dtype=np.float64),
         }
 
-    def restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Become what ``snapshot`` described."""
         self._users = {}
         columns = zip(
-            arrays["case_user"].tolist(),
-            arrays["case_id"].tolist(),
-            arrays["case_first_ms"].tolist(),
-            arrays["case_severity"].tolist(),
-            arrays["case_anomalies"].tolist(),
-            arrays["case_value_base"].tolist(),
+            arrays["user"].tolist(),
+            arrays["id"].tolist(),
+            arrays["first_ms"].tolist(),
+            arrays["severity"].tolist(),
+            arrays["anomalies"].tolist(),
+            arrays["value_base"].tolist(),
             strict=True,
         )
         for (first, second), name, first_ms, severity, anomalies, value in columns:

@@ -1,0 +1,331 @@
+"""The one detector: stream worker, backtest, training frame, synchronous answer and tests all call it.
+
+``Detector.process`` is a function of (bundle, states, micro-batch): no clock, no I/O, no randomness. What it
+says of a row does not depend on the rows beside it, so cutting the log elsewhere gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.case import anomaly_id
+from anomalyze.detection.column import Columns
+from anomalyze.detection.counterfactual import change_columns, describe_changes
+from anomalyze.detection.decision import compile_decision
+from anomalyze.detection.explanation import Explainer, Finding, read_row
+from anomalyze.detection.model import ModelJudge
+from anomalyze.detection.policy import parse_policy
+from anomalyze.detection.state import STATE_FORMAT, PartitionState
+from anomalyze.detection.statistic import TwoQuantile, judge_amounts
+from anomalyze.detection.verdict import Anomaly, Verdicts
+from anomalyze.errors import ContractError, EventError
+from anomalyze.events.batch import Control, DeadLetter, MicroBatch, Severity
+from anomalyze.events.gazetteer import Gazetteer
+from anomalyze.events.money import RateTable
+from anomalyze.features.kernel import AccountParameters, compute_features, prepare_rows
+from anomalyze.features.spec import FeatureSpec
+from anomalyze.features.state import Disposition
+from anomalyze.rules import ColumnTypes, RuleMode, RuleSet, compile_rules
+
+__all__ = ["GAZETTEER", "RATES", "RULES", "STATE_FORMAT", "Detector", "PartitionState", "Verdicts"]
+
+# Names of the bundle's parts that a detector reads.
+RULES, RATES, GAZETTEER = "rules.json", "currency_rates.json", "gazetteer.json"
+
+
+class Detector:
+    """Judges micro-batches by one bundle; made once a bundle, never changed, free for several threads.
+
+    Parameters
+    ----------
+    bundle
+        What decides.
+
+    Raises
+    ------
+    ContractError
+        The bundle contradicts itself or lacks a part: keep the last good one.
+
+    Attributes
+    ----------
+    bundle
+        The bundle.
+    policy, spec, rules
+        What it holds, parsed.
+    gazetteer
+        Its places: the decoder takes them.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.policy = parse_policy(bundle.policy, f"{bundle.id}/policy.yaml")
+        self.spec = FeatureSpec.from_yaml(bundle.features, f"{bundle.id}/features.yaml")
+        try:
+            rule_set = RuleSet.from_json(bundle.rules[RULES].encode()) if bundle.rules else RuleSet()
+            self.rates = RateTable.from_content(bundle.tables[RATES].encode())
+            self.gazetteer = Gazetteer.from_content(bundle.tables[GAZETTEER].encode())
+        except KeyError as error:
+            raise ContractError(f"bundle {bundle.id}: expected a part {error.args[0]}") from error
+        self.rules = compile_rules(rule_set, ColumnTypes.of_features(self.spec.kinds))
+        starter = bundle.kind == "starter"
+        self._decision = compile_decision(self.policy, self.rules.rules, starter=starter)
+        self._two_quantile = TwoQuantile.from_statistics(bundle.statistics)
+        self._model = ModelJudge(bundle, self.spec.names, self.policy.model)
+        self._explainer = Explainer(
+            self.spec,
+            self.rules,
+            bundle.inputs,
+            self._two_quantile,
+            usual_ranges(bundle.statistics),
+            starter=starter,
+        )
+        self._account_parameters: dict[str, AccountParameters] = {}
+
+    def process(self, batch: MicroBatch, states: Mapping[int, PartitionState]) -> Verdicts:
+        """Judge a micro-batch and move the states of its partitions on.
+
+        Parameters
+        ----------
+        batch
+            Rows sorted by (partition, offset), each partition's beginning where its state ends.
+        states
+            By partition; changed.
+        """
+        features, disposition, history = self._compute_features(batch, states)
+        columns = Columns(batch, self.spec.names, features)
+        fired, shadow = self._evaluate(batch, columns, states)
+        judged = judge_amounts(self.policy.statistics, self._two_quantile, columns, batch.n)
+        model = self._model.judge(features, batch.accounts, batch.account)
+        severity = self._decision.decide(fired, judged.severity, model.severity, model.learning)
+        severity[disposition != Disposition.JUDGE] = Severity.NONE
+        verdicts = Verdicts(
+            n=batch.n,
+            bundle=self.bundle.id,
+            spec=self.spec,
+            disposition=disposition,
+            features=features,
+            history=history,
+            rule_ids=self.rules.ids,
+            fired=fired.T,
+            shadow=shadow.T,
+            ml_score=model.score,
+            prediction=model.prediction,
+            severity=severity,
+            action=self._decision.actions[severity],
+            dead=conflicts(batch, disposition),
+        )
+        flagged = np.flatnonzero(severity > Severity.NONE)
+        if len(flagged):
+            self._explain(batch, states, verdicts, flagged, model.tail)
+        return verdicts
+
+    def apply_control(self, control: Control, state: PartitionState) -> str | None:
+        """Follow a control record that changes a partition's state.
+
+        Returns why the record was refused (the state is then as before), else None. Records of kind
+        ``bundle`` are the worker's: they name another detector.
+        """
+        if control.kind != "list":
+            return f"control: expected list or bundle, got {control.kind!r}"
+        try:
+            state.lists.apply(control.body)
+        except EventError as error:
+            return str(error)
+        return None
+
+    def base_currency(self, account_id: str) -> str:
+        """Currency that an account's amounts are compared in."""
+        return self._parameters(account_id).base_currency or self.spec.document.base_currency
+
+    def _parameters(self, account_id: str) -> AccountParameters:
+        overlay = self.bundle.overlays.get(account_id)
+        if not overlay:
+            return AccountParameters()
+        found = self._account_parameters.get(account_id)
+        if found is None:
+            names = ("time_zone", "base_currency", "population_amount_median")
+            found = AccountParameters(**{name: overlay[name] for name in names if name in overlay})
+            self._account_parameters[account_id] = found
+        return found
+
+    def _compute_features(
+        self, batch: MicroBatch, states: Mapping[int, PartitionState]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int8], npt.NDArray[np.uint8]]:
+        amount, unknown = self._amounts_base(batch)
+        parameters = [self._parameters(account) for account in batch.accounts]
+        rows = prepare_rows(self.spec, batch, amount, unknown, parameters)
+        features = np.empty((batch.n, len(self.spec.names)))
+        disposition = np.empty(batch.n, dtype=np.int8)
+        history = np.empty(batch.n, dtype=np.uint8)
+        for partition, first, end in batch.groups:
+            compute_features(
+                self.spec, rows, first, end, states[partition].features, features, disposition, history
+            )
+        return features, disposition, history
+
+    def _amounts_base(self, batch: MicroBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        bases = [self.base_currency(account) for account in batch.accounts]
+        if len(set(bases)) == 1:
+            return self.rates.to_base_minor(batch.amount_minor, batch.currency, batch.ts_ms, bases[0])
+        amount = np.zeros(batch.n, dtype=np.int64)
+        unknown = np.ones(batch.n, dtype=np.bool_)
+        for base in sorted(set(bases)):
+            rows = np.flatnonzero(np.array([b == base for b in bases])[batch.account])
+            amount[rows], unknown[rows] = self.rates.to_base_minor(
+                batch.amount_minor[rows], batch.currency[rows], batch.ts_ms[rows], base
+            )
+        return amount, unknown
+
+    def _evaluate(
+        self, batch: MicroBatch, columns: Columns, states: Mapping[int, PartitionState]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Live and shadow rules that fired, each ``[R, n]``."""
+        if any(len(states[partition].lists) for partition, _, _ in batch.groups):
+            parts = []
+            for partition, first, end in batch.groups:
+                part = columns.between(first, end)
+                parts.append(
+                    self.rules.evaluate(
+                        part,
+                        end - first,
+                        states[partition].lists,
+                        accounts=batch.accounts,
+                        account=batch.account[first:end],
+                        ts_ms=batch.append_ms[first:end],
+                    ).T
+                )
+            fired = np.concatenate(parts, axis=1)
+        else:
+            fired = self.rules.evaluate(
+                columns, batch.n, None, accounts=batch.accounts, account=batch.account
+            ).T
+        modes = self.rules.modes(batch.accounts, batch.account).T
+        return fired & (modes == RuleMode.LIVE), fired & (modes == RuleMode.SHADOW)
+
+    def _explain(
+        self,
+        batch: MicroBatch,
+        states: Mapping[int, PartitionState],
+        verdicts: Verdicts,
+        rows: npt.NDArray[np.intp],
+        tail: npt.NDArray[np.float64],
+    ) -> None:
+        """Cases, sentences and details of the flagged rows, in the order of their log."""
+        features = verdicts.features[rows]
+        judged = judge_amounts(
+            self.policy.statistics,
+            self._two_quantile,
+            Columns(batch, self.spec.names, verdicts.features).at(rows),
+            len(rows),
+        )
+        shares = self._model.explain(features)
+        changed = self._counterfactuals(batch, states, verdicts, rows)
+        model_severity = self._model.severity_of(tail[rows], batch.accounts, batch.account[rows])
+        for i, row in enumerate(rows.tolist()):
+            account = batch.accounts[int(batch.account[row])]
+            read = read_row(
+                batch,
+                row,
+                self.spec.names,
+                features[i],
+                int(verdicts.history[row]),
+                self.base_currency(account),
+            )
+            found = Finding(
+                severity=Severity(int(verdicts.severity[row])),
+                rules=[self.rules.rules[r] for r in np.flatnonzero(verdicts.fired[row]).tolist()],
+                statistics=judged.values[:, i],
+                statistic_severities=judged.severities[:, i],
+                tail=float(tail[row]),
+                model_severity=Severity(int(model_severity[i])),
+                shares=shares[i],
+                changes=describe_changes(read, changed[i]),
+            )
+            state = states[int(batch.partition[row])]
+            key = (int(batch.user_key[row, 0]), int(batch.user_key[row, 1]))
+            tx = int(batch.tx_key[row])
+            amount = read.number("amount_base")
+            case = state.cases.assign(
+                key,
+                tx,
+                int(batch.ts_ms[row]),
+                int(verdicts.severity[row]),
+                float("nan") if amount is None else amount,
+                self.policy.case_window_ms,
+            )
+            verdicts.anomalies[row] = Anomaly(
+                id=anomaly_id(key, tx),
+                case_id=case.id,
+                case_anomalies=case.anomalies,
+                late=int(batch.append_ms[row] - batch.ts_ms[row]) > self.policy.notify_age_max_ms,
+                explanation=self._explainer.sentence(read, found),
+                details=self._explainer.details(read, found),
+            )
+
+    def _counterfactuals(
+        self,
+        batch: MicroBatch,
+        states: Mapping[int, PartitionState],
+        verdicts: Verdicts,
+        rows: npt.NDArray[np.intp],
+    ) -> list[dict[str, Severity]]:
+        """For each row, severity under each change that applies to it."""
+        base = Columns(batch, self.spec.names, verdicts.features).at(rows)
+        changes = change_columns(base)
+        found: list[dict[str, Severity]] = [{} for _ in rows]
+        modes = self.rules.modes(batch.accounts, batch.account[rows]).T
+        partitions = batch.partition[rows]
+        for name, (columns, applies) in changes.items():
+            fired = np.zeros((len(self.rules), len(rows)), dtype=np.bool_)
+            for partition in np.unique(partitions).tolist():
+                here = np.flatnonzero(partitions == partition)
+                fired[:, here] = self.rules.evaluate(
+                    {column: values[here] for column, values in columns.items()},
+                    len(here),
+                    states[partition].lists,
+                    accounts=batch.accounts,
+                    account=batch.account[rows][here],
+                    ts_ms=batch.append_ms[rows][here],
+                ).T
+            features = np.column_stack([columns[feature] for feature in self.spec.names])
+            model = self._model.judge(features, batch.accounts, batch.account[rows])
+            statistics = judge_amounts(self.policy.statistics, self._two_quantile, columns, len(rows))
+            severity = self._decision.decide(
+                fired & (modes == RuleMode.LIVE), statistics.severity, model.severity, model.learning
+            )
+            for i in np.flatnonzero(applies).tolist():
+                found[i][name] = Severity(int(severity[i]))
+        return found
+
+
+def conflicts(batch: MicroBatch, disposition: npt.NDArray[np.int8]) -> list[DeadLetter]:
+    """Dead letters of rows that claim an identity which another payload has."""
+    return [
+        DeadLetter(
+            partition=int(batch.partition[row]),
+            offset=int(batch.offset[row]),
+            reason="conflict",
+            field="data",
+            expected="the fields that this tx_id was first sent with (only status may change)",
+            got="other values for the same account, user and tx_id",
+            value=batch.row_bytes(row),
+        )
+        for row in np.flatnonzero(disposition == Disposition.CONFLICT).tolist()
+    ]
+
+
+def usual_ranges(statistics: Mapping[str, float]) -> dict[str, tuple[float, float, float]]:
+    """Training quantiles by feature, from the bundle's plain numbers."""
+    names = {name.removeprefix("usual_mid_") for name in statistics if name.startswith("usual_mid_")}
+    return {
+        name: (
+            statistics[f"usual_low_{name}"],
+            statistics[f"usual_mid_{name}"],
+            statistics[f"usual_high_{name}"],
+        )
+        for name in sorted(names)
+    }

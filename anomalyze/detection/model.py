@@ -1,0 +1,144 @@
+"""The bundle's model at work: raw score, calibrated rarity, label, and each group's share in the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.policy import Model
+from anomalyze.detection.verdict import Prediction
+from anomalyze.errors import ContractError
+from anomalyze.events.batch import Severity
+from anomalyze.models.calibration import Calibration
+from anomalyze.models.shapley import compute_shapley
+
+__all__ = ["ModelJudge", "ModelJudgement"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelJudgement:
+    """What the model says of rows; arrays ``[n]``.
+
+    Attributes
+    ----------
+    tail
+        Tail probability, float64; NaN without a model.
+    score
+        ``ml_score``: 1 - tail.
+    prediction
+        ``Prediction``, int8.
+    severity
+        What the policy makes of the tail, before caps, int8.
+    learning
+        Rows of accounts whose score is calibrated on somebody else's history, bool.
+    """
+
+    tail: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64]
+    prediction: npt.NDArray[np.int8]
+    severity: npt.NDArray[np.int8]
+    learning: npt.NDArray[np.bool_]
+
+
+class ModelJudge:
+    """Scores features by a bundle's model; silent where the bundle has none.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    names
+        Feature names in the order of the matrix' columns.
+    policy
+        Thresholds by rarity, and how much history an account needs.
+    """
+
+    def __init__(self, bundle: Bundle, names: Sequence[str], policy: Model) -> None:
+        unknown = [i.name for i in bundle.inputs if i.name not in names]
+        if unknown:
+            raise ContractError(f"bundle {bundle.id}: its model reads {', '.join(unknown)}, no such features")
+        self._scorer = bundle.build_scorer()
+        self._source = np.array([names.index(i.name) for i in bundle.inputs], dtype=np.intp)
+        self._reference = np.array(bundle.reference, dtype=np.float32)
+        self._groups = tuple(dict.fromkeys(i.group for i in bundle.inputs))
+        self._group = np.array([self._groups.index(i.group) for i in bundle.inputs], dtype=np.int64)
+        self._calibration = bundle.calibration
+        self._own = {
+            account: calibration
+            for account, calibration in bundle.account_calibrations.items()
+            if calibration.rows >= policy.learning_rows_min
+        }
+        self._starter = bundle.kind == "starter"
+        self._levels = sorted(
+            ((level.tail, int(Severity[level.severity])) for level in policy.levels), reverse=True
+        )
+
+    def judge(
+        self, features: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+    ) -> ModelJudgement:
+        """Score rows of features ``[n, F]`` of these accounts (``account`` indexes them)."""
+        n = len(features)
+        tail = np.full(n, np.nan)
+        prediction = np.zeros(n, dtype=np.int8)
+        learning = self._learning(accounts)[account]
+        if self._scorer is not None and self._calibration is not None and n:
+            raw = self._scorer.score(features[:, self._source].astype(np.float32))
+            labelled = np.zeros(n, dtype=np.bool_)
+            for calibration, rows in self._calibrated(accounts, account):
+                tail[rows] = calibration.compute_tail(raw[rows])
+                labelled[rows] = calibration.compute_labels(raw[rows])
+            prediction = np.where(labelled, Prediction.ANOMALY, Prediction.NORMAL).astype(np.int8)
+            prediction[learning] = Prediction.LEARNING
+        return ModelJudgement(
+            tail=tail,
+            score=1.0 - tail,
+            prediction=prediction,
+            severity=self.severity_of(tail, accounts, account),
+            learning=learning,
+        )
+
+    def severity_of(
+        self, tail: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.int8]:
+        """Severity by the policy's rarities, none rarer than a calibration can tell (10 / n)."""
+        severity = np.zeros(len(tail), dtype=np.int8)
+        if self._calibration is None:
+            return severity
+        p_min = np.array([self._of(name).p_min for name in accounts])[account]
+        for limit, level in self._levels:
+            severity[tail <= np.maximum(limit, p_min)] = level
+        return severity
+
+    def explain(self, features: npt.NDArray[np.float64]) -> list[dict[str, float]]:
+        """Share of each group in what makes each row stranger than the reference; the largest first."""
+        if self._scorer is None:
+            return [{} for _ in features]
+        rows = features[:, self._source].astype(np.float32)
+        values = compute_shapley(self._scorer, rows, self._reference, self._group).clip(0.0, None)
+        explained = []
+        for row in values:
+            total = float(row.sum())
+            shares = (
+                {g: float(v) / total for g, v in zip(self._groups, row, strict=True)} if total > 0 else {}
+            )
+            explained.append(dict(sorted(shares.items(), key=lambda item: (-item[1], item[0]))))
+        return explained
+
+    def _of(self, account: str) -> Calibration:
+        assert self._calibration is not None
+        return self._own.get(account, self._calibration)
+
+    def _learning(self, accounts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        return np.array([self._starter or name not in self._own for name in accounts], dtype=np.bool_)
+
+    def _calibrated(
+        self, accounts: Sequence[str], account: npt.NDArray[np.int32]
+    ) -> list[tuple[Calibration, npt.NDArray[np.intp] | slice]]:
+        """Calibrations, each with the rows it holds for."""
+        if len(accounts) == 1 or not self._own:
+            return [(self._of(accounts[0]), slice(None))]
+        return [(self._of(name), np.flatnonzero(account == i)) for i, name in enumerate(accounts)]

@@ -1,0 +1,164 @@
+"""From a configuration folder and a history to a bundle: the one way in which bundles are made.
+
+The training frame is what ``Detector.process`` itself computed for each row of the history, so that training
+and serving cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.detector import GAZETTEER, RATES, RULES, Detector
+from anomalyze.detection.policy import load_policy
+from anomalyze.detection.state import PartitionState
+from anomalyze.detection.statistic import fit_two_quantile
+from anomalyze.errors import ConfigError
+from anomalyze.events.batch import MicroBatch
+from anomalyze.events.gazetteer import Gazetteer
+from anomalyze.events.money import RateTable
+from anomalyze.features.spec import FeatureSpec
+from anomalyze.features.state import Disposition
+from anomalyze.models.calibration import fit_calibration
+from anomalyze.models.training import train_bundle_model
+from anomalyze.rules import RuleSet
+
+__all__ = ["Frame", "build_bundle", "collect_frame", "train_bundle"]
+
+USUAL = (("low", 0.05), ("mid", 0.5), ("high", 0.95))
+# Enough for a forest of 4,096-row samples and for rarities of one in 10,000; more only costs time.
+TRAINING_ROWS_MAX = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Features of a history, rows in the order of their log.
+
+    Attributes
+    ----------
+    features
+        float64 ``[n, F]``, NaN = NULL, of judged rows.
+    account
+        int32 ``[n]``, index into ``accounts``.
+    window
+        First and last event time, RFC 3339.
+    """
+
+    features: npt.NDArray[np.float64]
+    accounts: tuple[str, ...]
+    account: npt.NDArray[np.int32]
+    window: tuple[str, str]
+
+
+def build_bundle(config_dir: Path) -> Bundle:
+    """What a configuration folder says, without a model: rules and statistics alone.
+
+    Raises
+    ------
+    ConfigError
+        A file is missing or wrong.
+    """
+    features = config_dir / "features.yaml"
+    policy = config_dir / "policy.yaml"
+    load_policy(policy)
+    spec = FeatureSpec.load(features)
+    rules = load_rules(config_dir, spec.names)
+    return Bundle(
+        kind="trained",
+        features=spec.text,
+        policy=policy.read_text(encoding="utf-8"),
+        rules={RULES: rules.to_json().decode()},
+        tables={
+            RATES: RateTable.load(config_dir / "currency_rates.yaml").content.decode(),
+            GAZETTEER: Gazetteer.load(config_dir).content.decode(),
+        },
+    )
+
+
+def load_rules(config_dir: Path, features: Sequence[str]) -> RuleSet:
+    """The rules of a configuration folder."""
+    return RuleSet()
+
+
+def collect_frame(
+    bundle: Bundle, batches: Iterable[MicroBatch], states: Mapping[int, PartitionState]
+) -> Frame:
+    """Run a history through the bundle's detector and keep what it computed.
+
+    Parameters
+    ----------
+    batches
+        Micro-batches in the order of the log.
+    states
+        By partition; moved on.
+    """
+    detector = Detector(bundle)
+    features, account, ids = [], [], {}  # type: ignore[var-annotated]
+    first_ms, last_ms = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    for batch in batches:
+        verdicts = detector.process(batch, states)
+        judged = verdicts.disposition == Disposition.JUDGE
+        codes = np.array([ids.setdefault(name, len(ids)) for name in batch.accounts], dtype=np.int32)
+        features.append(verdicts.features[judged])
+        account.append(codes[batch.account[judged]])
+        if batch.n:
+            first_ms, last_ms = min(first_ms, int(batch.ts_ms.min())), max(last_ms, int(batch.ts_ms.max()))
+    if not features:
+        raise ConfigError("training: expected a history, got no transaction")
+    return Frame(
+        np.concatenate(features), tuple(ids), np.concatenate(account), (instant(first_ms), instant(last_ms))
+    )
+
+
+def train_bundle(bundle: Bundle, frame: Frame, kind: Literal["starter", "trained"], seed: int = 0) -> Bundle:
+    """The bundle with a model, statistics and calibrations of this history.
+
+    A trained bundle has calibrations of their own for the accounts with enough rows in it; the others stay
+    LEARNING.
+    """
+    names = FeatureSpec.from_yaml(bundle.features).names
+    features = frame.features[-TRAINING_ROWS_MAX:]
+    account = frame.account[-TRAINING_ROWS_MAX:]
+    trained = train_bundle_model(features, names, window=frame.window, seed=seed)
+    column = {name: features[:, i] for i, name in enumerate(names)}
+    two_quantile = fit_two_quantile(
+        column["user_amount_lr"], column["amount_base"], use_amount=kind == "trained"
+    )
+    statistics = {} if two_quantile is None else two_quantile.to_statistics()
+    for model_input in trained.inputs:
+        values = column[model_input.name]
+        values = values[~np.isnan(values)]
+        for place, share in USUAL:
+            statistics[f"usual_{place}_{model_input.name}"] = float(np.quantile(values, share))
+    made = replace(bundle.with_model(trained, kind), statistics=statistics)
+    if kind == "starter":
+        return made
+    scorer = made.build_scorer()
+    assert scorer is not None
+    rows = np.column_stack([column[i.name] for i in made.inputs]).astype(np.float32)
+    scores = scorer.score(rows)
+    own = {
+        name: fit_calibration(scores[account == i])
+        for i, name in enumerate(frame.accounts)
+        if (account == i).sum() >= load_rows_min(bundle)
+    }
+    return replace(made, account_calibrations=own)
+
+
+def load_rows_min(bundle: Bundle) -> int:
+    """Rows of its own that an account needs in training."""
+    from anomalyze.detection.policy import parse_policy
+
+    return parse_policy(bundle.policy).model.learning_rows_min
+
+
+def instant(ms: int) -> str:
+    """RFC 3339 in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat().replace("+00:00", "Z")
