@@ -14,6 +14,7 @@ from anomalyze.settings import Settings
 from anomalyze.storage.pool import AsyncPool
 from realtime.api.ingest import Ingest
 from realtime.api.live import Live
+from realtime.api.metrics import ApiMetrics
 from realtime.api.rate import RateLimit
 from realtime.api.score import Waiters
 
@@ -35,6 +36,7 @@ class State:
     scored: Live
     anomalies: Live
     rate: RateLimit
+    metrics: ApiMetrics
 
 
 def state_of(request: Request) -> State:

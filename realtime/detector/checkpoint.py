@@ -126,7 +126,7 @@ class CheckpointStore:
         """Write one and drop all but the newest three."""
         folder = self._folder(checkpoint.partition)
         self._objects.put(
-            f"{folder}{checkpoint.offset:020d}{self._suffix}", encode_checkpoint(checkpoint), if_absent=True
+            f"{folder}/{checkpoint.offset:020d}{self._suffix}", encode_checkpoint(checkpoint), if_absent=True
         )
         for path in self._paths(checkpoint.partition)[:-KEPT]:
             self._objects.delete(path)
@@ -152,7 +152,7 @@ class CheckpointStore:
         return None, refused
 
     def _folder(self, partition: int) -> str:
-        return f"checkpoints/{self._log_id}/{partition:04d}/"
+        return f"checkpoints/{self._log_id}/{partition:04d}"
 
     def _paths(self, partition: int) -> list[str]:
         return sorted(p for p in self._objects.list(self._folder(partition)) if p.endswith(self._suffix))

@@ -81,7 +81,7 @@ class SkipList:
 
     def skipped(self, partition: int) -> set[int]:
         """Offsets that must not be judged."""
-        return {int(p.rsplit("/", 1)[1]) for p in self._objects.list(f"{self._folder}{partition:04d}/skip/")}
+        return {int(p.rsplit("/", 1)[1]) for p in self._objects.list(f"{self._folder}{partition:04d}/skip")}
 
     def singly_until(self, partition: int) -> int:
         """Judge one record at a time up to this offset; -1 when there is no suspicion."""
