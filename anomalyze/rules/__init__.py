@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anomalyze.rules.column import EVENT_COLUMNS, Column, ColumnTypes
+from anomalyze.rules.column import Column, ColumnTypes, event_columns
 from anomalyze.rules.compiled import CompiledRules, check_rules, compile_rules
 from anomalyze.rules.explain import Comparison
 from anomalyze.rules.gate import ExpressionError
@@ -11,7 +11,6 @@ from anomalyze.rules.parse import parse_expression
 from anomalyze.rules.rule import GROUPS, Overlay, Rule, RuleMode, RuleSet
 
 __all__ = [
-    "EVENT_COLUMNS",
     "GROUPS",
     "Column",
     "ColumnTypes",
@@ -25,6 +24,7 @@ __all__ = [
     "RuleSet",
     "check_rules",
     "compile_rules",
+    "event_columns",
     "list_value_key",
     "parse_expression",
 ]

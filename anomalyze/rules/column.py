@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Literal, Protocol
 
-__all__ = ["EVENT_COLUMNS", "Column", "ColumnTypes", "Kind", "Unit", "unit_of_feature"]
+from anomalyze.events.batch import Status
+
+__all__ = ["TEXT_COLUMNS", "Column", "ColumnTypes", "FeatureMeaning", "Kind", "Unit", "event_columns"]
 
 Kind = Literal["number", "text", "flag"]
 Unit = Literal[
-    "plain", "money", "base_money", "count", "ordinal", "km", "km/h", "seconds", "days", "hour", "percent"
+    "plain",
+    "money",  # in the event's currency
+    "base_money",  # in the account's
+    "count",
+    "ordinal",
+    "km",
+    "km/h",
+    "seconds",
+    "days",
+    "hour",
+    "weekday",
+    "percent",
 ]
+# What the feature definition calls a unit; what is not here is shown plain.
+_FEATURE_UNITS: Mapping[str, Unit] = {
+    "money": "base_money",
+    "count": "count",
+    "km": "km",
+    "kmh": "km/h",
+    "seconds": "seconds",
+    "days": "days",
+    "hour": "hour",
+    "weekday": "weekday",
+    "share": "percent",
+}
 
-# First match wins. The names are those of the feature definition: <entity>_<measure>_<window>.
-_FEATURE_UNITS: tuple[tuple[str, Unit], ...] = (
-    (r"_count(_|$)|_streak$|_amount_n$|_tx_n$", "count"),
-    (r"_ratio$|_rz$|_lr$|^hour_rarity$", "plain"),
-    (r"_kmh$", "km/h"),
-    (r"_km$", "km"),
-    (r"_seconds(_|$)", "seconds"),
-    (r"_days$", "days"),
-    (r"^local_hour$", "hour"),
-    (r"^amount_base$|_amount_|_refund_sum|_spend_", "base_money"),
-)
+
+class FeatureMeaning(Protocol):
+    """What a feature definition says of a feature; ``anomalyze.features.spec.FeatureKind`` is one."""
+
+    @property
+    def kind(self) -> Literal["number", "flag"]:
+        """Number, or flag (1 or 0)."""
+
+    @property
+    def unit(self) -> str:
+        """Unit in which it is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,42 +80,51 @@ class Column:
 
 _STATUSES = frozenset({"pending", "approved", "declined", "refunded", "reversed"})
 
-EVENT_COLUMNS: tuple[Column, ...] = (
-    Column("amount", "number", "money"),
-    Column("currency", "text"),
-    Column("country", "text"),
-    Column("status", "text", choices=_STATUSES),
-    Column("channel", "text"),
-    Column("merchant_id", "text"),
-    Column("merchant_category", "text"),
-    Column("device_id", "text"),
-    Column("ip", "text"),
-    Column("user_id", "text", listed_only=True),
+TEXT_COLUMNS = (
+    "currency",
+    "country",
+    "status",
+    "channel",
+    "merchant_id",
+    "merchant_category",
+    "device_id",
+    "ip",
+    "user_id",
 )
 
 
-class ColumnTypes(Mapping[str, Column]):
-    """The columns known to a set of rules: those of the event, and the features by name.
+@cache
+def event_columns() -> tuple[Column, ...]:
+    """Columns that every transaction may have."""
+    from anomalyze.events.gazetteer import COUNTRIES  # here: these load tables that few callers need
+    from anomalyze.events.money import CURRENCIES
 
-    Examples
-    --------
-    >>> types = ColumnTypes.of_features(["user_tx_count_5m", "is_new_device"])
-    >>> types["is_new_device"].kind, types["user_tx_count_5m"].unit
-    ('flag', 'count')
-    """
+    choices = {
+        "currency": frozenset(CURRENCIES),
+        "country": frozenset(COUNTRIES),
+        "status": frozenset(status.name.lower() for status in Status),
+    }
+    return (
+        Column("amount", "number", "money"),
+        *(Column(name, "text", "plain", name == "user_id", choices.get(name)) for name in TEXT_COLUMNS),
+    )
+
+
+class ColumnTypes(Mapping[str, Column]):
+    """The columns known to a set of rules: those of the event, and the features by name."""
 
     def __init__(self, columns: Iterable[Column]) -> None:
         self._columns = {column.name: column for column in columns}
 
     @classmethod
-    def of_features(cls, features: Iterable[str], event: Iterable[Column] = EVENT_COLUMNS) -> ColumnTypes:
-        """Event columns plus features, whose kind and unit follow from their names (``is_…`` is a flag)."""
+    def of_features(cls, features: Mapping[str, FeatureMeaning]) -> ColumnTypes:
+        """Event columns plus features (``FeatureSpec.kinds``)."""
         return cls(
             [
-                *event,
+                *event_columns(),
                 *(
-                    Column(name, "flag" if name.startswith("is_") else "number", unit_of_feature(name))
-                    for name in features
+                    Column(name, about.kind, _FEATURE_UNITS.get(about.unit, "plain"))
+                    for name, about in features.items()
                 ),
             ]
         )
@@ -103,8 +137,3 @@ class ColumnTypes(Mapping[str, Column]):
 
     def __len__(self) -> int:
         return len(self._columns)
-
-
-def unit_of_feature(name: str) -> Unit:
-    """Unit in which a feature is shown, read from its name."""
-    return next((unit for pattern, unit in _FEATURE_UNITS if re.search(pattern, name)), "plain")

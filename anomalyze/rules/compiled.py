@@ -1,6 +1,6 @@
 """A rule set ready to judge micro-batches: what the detector calls.
 
-rules = compile_rules(rule_set, ColumnTypes.of_features(spec.names))
+rules = compile_rules(rule_set, ColumnTypes.of_features(spec.kinds))
 fired = rules.evaluate(columns, n, lists, accounts=batch.accounts, account=batch.account, ts_ms=batch.ts_ms)
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anomalyze.config import closest
 from anomalyze.errors import ConfigError
 from anomalyze.rules.column import ColumnTypes
 from anomalyze.rules.compile import Lookup, Program
@@ -22,7 +23,7 @@ from anomalyze.rules.expression import ColumnRef, walk
 from anomalyze.rules.gate import ExpressionError
 from anomalyze.rules.lists import ListTable
 from anomalyze.rules.overlay import OverlayTable
-from anomalyze.rules.parse import Expression, ParameterValue, closest, kind_of_value, parse_expression
+from anomalyze.rules.parse import Expression, ParameterValue, kind_of_value, parse_expression
 from anomalyze.rules.rule import Overlay, Rule, RuleMode, RuleSet
 
 __all__ = ["CheckedRule", "CompiledRules", "RuleMistake", "check_rules", "compile_rules"]
@@ -70,7 +71,7 @@ def check_rules(rule_set: RuleSet, columns: ColumnTypes) -> tuple[dict[str, Chec
         for rule_id, overlay in overlays.items():
             owner = next((rule for rule in rule_set if rule.id == rule_id), None)
             if owner is None:
-                close = closest(rule_id, [rule.id.lower() for rule in rule_set]).upper()
+                close = closest(rule_id, [rule.id for rule in rule_set])
                 error = ExpressionError(f"there is no rule {rule_id}", 0, close)
                 mistakes.append(RuleMistake(True, (account, rule_id), error))
             elif rule_id in checked:

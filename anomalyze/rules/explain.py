@@ -86,16 +86,17 @@ def _parse_place(
 ) -> tuple[Node, Unit]:
     inside, start = place.group(1), place.start(1)
     found = _UNIT.match(inside)
-    written, unit = (found.group(1), found.group(2)) if found else (inside, None)
+    written = found.group(1) if found else inside
+    unit = next((known for known in UNITS if found and known == found.group(2)), None)
     bare = written.strip()
     if bare in parameters and bare not in types:
         kind, many = kind_of_value(parameters[bare])
-        return tree.Parameter(bare, kind or "text", many=many), next((u for u in UNITS if u == unit), "plain")
+        return tree.Parameter(bare, kind or "text", many=many), unit or "plain"
     try:
         node = parse_value(written, types, parameters)
     except ExpressionError as error:
         raise ExpressionError(error.message, start + error.position, error.suggestion) from None
-    return node, next((known for known in UNITS if known == unit), unit_of(node, types))
+    return node, unit or unit_of(node, types)
 
 
 @dataclass(frozen=True, slots=True)

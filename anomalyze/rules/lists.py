@@ -15,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.errors import ContractError, EventError
-from anomalyze.rules.column import EVENT_COLUMNS
+from anomalyze.rules.column import TEXT_COLUMNS
 
-__all__ = ["LISTED_FIELDS", "MAX_ENTRIES", "NEVER_MS", "ListEntry", "ListTable", "list_value_key"]
+__all__ = ["MAX_ENTRIES", "NEVER_MS", "TEXT_COLUMNS", "ListEntry", "ListTable", "list_value_key"]
 
 # 1 million entries are 32 MB; whoever needs more wants a profile, not a list.
 MAX_ENTRIES = 1_000_000
 # Expiry of an entry that stays until it is removed.
 NEVER_MS = (1 << 63) - 1
 
-LISTED_FIELDS = tuple(column.name for column in EVENT_COLUMNS if column.kind == "text")
 _FORMAT = 1
 
 _HASH_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth 6.4): spreads small codes
@@ -269,8 +268,8 @@ def _parse_entry(body: Mapping[str, Any]) -> ListEntry:
         raise EventError(
             "list", "op, account_id, list, field, value and maybe expires_ms", str(error)
         ) from error
-    if entry.field not in LISTED_FIELDS:
-        raise EventError("field", f"one of {', '.join(LISTED_FIELDS)}", entry.field)
+    if entry.field not in TEXT_COLUMNS:
+        raise EventError("field", f"one of {', '.join(TEXT_COLUMNS)}", entry.field)
     return entry
 
 

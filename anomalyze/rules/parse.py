@@ -6,7 +6,6 @@ tree (``anomalyze.rules.expression``), every part of it with a kind. Nothing of 
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import cast
 import sqlglot
 from sqlglot import exp
 
+from anomalyze.config import closest
 from anomalyze.rules import expression as tree
 from anomalyze.rules.column import ColumnTypes, Kind
 from anomalyze.rules.expression import Node, kind_of, walk
@@ -27,7 +27,6 @@ __all__ = [
     "MAX_TERMS",
     "Expression",
     "ParameterValue",
-    "closest",
     "kind_of_value",
     "parse_expression",
     "parse_value",
@@ -102,12 +101,6 @@ def parse_expression(
     ------
     ExpressionError
         With the position and, where a name is close, a suggestion.
-
-    Examples
-    --------
-    >>> types = ColumnTypes.of_features(["user_tx_count_5m"])
-    >>> sorted(parse_expression("user_tx_count_5m >= :n AND status = 'declined'", types, {"n": 5.0}).columns)
-    ['status', 'user_tx_count_5m']
     """
     parsed, tokens = _parse(text)
     root = _Checker(columns, parameters or {}, rule_id, tokens).check(parsed)
@@ -145,12 +138,6 @@ def _parse(text: str) -> tuple[exp.Expression, list[Token]]:
         raise ExpressionError(f"the condition nests too deep; {ALLOWED}") from None
     _check_size(parsed)
     return parsed, tokens
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """The known name that ``name`` was probably meant to be; empty when none is close."""
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return found[0] if found else ""
 
 
 def _syntax_error(error: sqlglot.ParseError, tokens: list[Token]) -> ExpressionError:
@@ -391,8 +378,7 @@ class _Checker:
                 and column.choices is not None
                 and other.value not in column.choices
             ):
-                by_case = {choice.lower(): choice for choice in column.choices}
-                near = by_case.get(closest(other.value, by_case), "")
+                near = closest(other.value, column.choices)
                 raise self._error(
                     parsed, f"{node.name} never holds '{other.value}'", f"'{near}'" if near else ""
                 )

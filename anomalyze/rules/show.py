@@ -15,6 +15,7 @@ __all__ = ["MISSING", "UNITS", "show"]
 
 MISSING = "–"
 UNITS: tuple[Unit, ...] = get_args(Unit)
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MINUS = "−"
 
 
@@ -47,6 +48,8 @@ def show(value: float | str | bool | None, unit: Unit = "plain", currency: str |
         return _money(value, currency)
     if unit == "ordinal":
         return _ordinal(round(value))
+    if unit == "weekday":
+        return _WEEKDAYS[round(value) % 7]
     if unit == "hour":
         return f"{round(value) % 24:02d}:00"
     if unit == "seconds":

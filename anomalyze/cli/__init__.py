@@ -1,0 +1,28 @@
+"""``anomalyze``: the command line.
+
+A file per group of commands; each imports what it needs inside its commands, so that ``--help`` answers at
+once. Long work shows progress on standard error; ``--json`` prints one JSON document on standard output.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from anomalyze.cli.check import check
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Finds anomalies in transactions as they arrive, with a reason a person can read.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _anomalyze() -> None:
+    """Finds anomalies in transactions as they arrive, with a reason a person can read."""
+
+
+app.command("check")(check)

@@ -1,0 +1,97 @@
+"""A document held against a pydantic model: every mistake, with its place and a suggestion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from anomalyze.config.document import Document
+from anomalyze.config.problem import ConfigProblems, Problem, closest
+
+__all__ = ["StrictModel", "validate"]
+
+Model = TypeVar("Model", bound=BaseModel)
+_SHOWN_MAX = 80
+
+
+class StrictModel(BaseModel):
+    """Base of what configuration files hold: no unknown key, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def validate(document: Document, model: type[Model]) -> Model:
+    """The document as a model.
+
+    Raises
+    ------
+    ConfigProblems
+        Every mistake in it.
+    """
+    data = {} if document.data is None else document.data
+    if not isinstance(data, dict):
+        message = f"expected keys and values, got {_shown(data)}"
+        raise ConfigProblems([document.problem((), message)])
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        schema = model.model_json_schema()
+        problems = {_problem(document, item, schema) for item in error.errors(include_url=False)}
+        raise ConfigProblems(sorted(problems)) from None
+
+
+def _problem(document: Document, item: Any, schema: Mapping[str, Any]) -> Problem:
+    path = tuple(_steps_in(document, item["loc"]))
+    known = _schema_at(schema, path[:-1]).get("properties", {})
+    if item["type"] == "extra_forbidden":
+        line, column = document.place_of_key(path)
+        message = f"expected one of {', '.join(known)}, got the key {path[-1]}"
+        meant = closest(str(path[-1]), known)
+        return Problem(document.file, line, column, ".".join(map(str, path)), message, meant)
+    if item["type"] == "missing":
+        return document.problem(path, f"expected the key {path[-1]}, got none")
+    meant = ""
+    if item["type"] in ("literal_error", "enum") and isinstance(item["input"], str):
+        meant = closest(item["input"], [str(word) for word in _schema_at(schema, path).get("enum", [])])
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return document.problem(path, f"{message}, got {_shown(item['input'])}", meant)
+
+
+def _steps_in(document: Document, location: Sequence[str | int]) -> list[str | int]:
+    """The part of pydantic's location that the file knows: branches of unions are left out."""
+    value: Any = document.data
+    steps: list[str | int] = []
+    for index, step in enumerate(location):
+        if (isinstance(value, dict) and step in value) or (
+            isinstance(value, list) and isinstance(step, int) and step < len(value)
+        ):
+            inner: Any = step
+            value = value[inner]
+        elif index < len(location) - 1 or not isinstance(value, dict):
+            continue
+        steps.append(step)
+    return steps
+
+
+def _schema_at(schema: Mapping[str, Any], path: Sequence[str | int]) -> Mapping[str, Any]:
+    """Part of a JSON Schema that describes the value at ``path``; empty when it is not plain."""
+    here: Any = schema
+    for step in (*path, None):
+        while "$ref" in here:
+            here = schema["$defs"][here["$ref"].rsplit("/", 1)[1]]
+        if step is None:
+            break
+        if isinstance(step, int):
+            here = here.get("items", {})
+        else:
+            here = here.get("properties", {}).get(step) or here.get("additionalProperties") or {}
+        if not isinstance(here, dict):
+            return {}
+    return here if isinstance(here, dict) else {}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"
