@@ -1,0 +1,536 @@
+"""What the dashboard reads and the one thing it writes: an analyst's decision.
+
+Every query names the account first, which comes from the session, so that no page can show another
+account's rows. Lists are read by keyset. A number that a page shows as a count over a whole table comes from
+tables that the sink keeps for that purpose (`users`, `hourly`, `rule_hourly`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
+
+__all__ = [
+    "CASE_STATES",
+    "AccountPulse",
+    "Case",
+    "CaseFilter",
+    "FeedEntry",
+    "ProgramState",
+    "QueueFigures",
+    "decide_case",
+    "find_key_end",
+    "load_account_name",
+    "load_case",
+    "load_cases",
+    "load_feed",
+    "load_feed_values",
+    "load_hourly",
+    "load_open_count",
+    "load_programs",
+    "load_pulse",
+    "load_queue_figures",
+    "load_rule_shares",
+    "load_shared_values",
+    "load_value_shares",
+]
+
+Connection = psycopg.AsyncConnection[Any]
+
+CASE_STATES = ("open", "confirmed", "dismissed")
+PAGE_ROWS = 100
+# Values in common are looked for among so many cases to review, newest first.
+SHARED_CASES_MAX = 500
+# A share "of all" is taken over so many of the newest transactions.
+SAMPLE_TRANSACTIONS = 2000
+SPARK_AMOUNTS = 20
+FEED_CASES_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFilter:
+    """Which cases a list shows; a field left empty admits all.
+
+    `hour` is the start of an hour in which the case last grew. `before` is the keyset: the last row's
+    (severity, last_at, case_id).
+    """
+
+    state: str = "open"
+    severities: tuple[int, ...] = ()
+    words: str = ""
+    rule: str = ""
+    merchant: str = ""
+    country: str = ""
+    device: str = ""
+    user: str = ""
+    hour: datetime | None = None
+    worst_first: bool = False
+    before: tuple[int, datetime, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of Now: a user's anomalies within 24 hours.
+
+    `amount` is the sum over its anomalies when they share a `currency`; else `value_base` has the sum.
+    `recent` holds the user's last amounts, oldest first, each with the severity of its verdict.
+    """
+
+    case_id: str
+    user_id: str
+    opened_at: datetime
+    last_at: datetime
+    stored_at: datetime
+    severity: int
+    score: float | None
+    anomalies: int
+    value_base: Decimal
+    headline: str
+    headline_anomaly_id: str
+    rule_flags: list[str]
+    state: str
+    decided_at: datetime | None
+    decided_by: str | None
+    decider: str | None
+    note: str | None
+    amount: Decimal | None = None
+    currency: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    new_device: bool = False
+    recent: list[tuple[float, int]] = field(default_factory=list)
+
+
+_CASE_COLUMNS = """
+    c.case_id, c.user_id, c.opened_at, c.last_at, c.stored_at, c.severity, c.score, c.anomalies, c.value_base,
+    c.headline, c.headline_anomaly_id, c.rule_flags, c.state, c.decided_at, c.decided_by, c.note,
+    k.name AS decider
+"""
+_CASE_TABLES = "cases c LEFT JOIN api_keys k ON k.key_id = c.decided_by AND k.account_id = c.account_id"
+
+# The anomalies of a case lie between its two times: the planner then reads those months only.
+_OF_CASE = "a.account_id = c.account_id AND a.case_id = c.case_id AND a.ts BETWEEN c.opened_at AND c.last_at"
+
+_CASE_DETAILS = f"""
+SELECT c.*, s.amount, s.currency, coalesce(h.data, '{{}}') AS data,
+       coalesce((h.enrichment->'features'->>'is_new_device')::float = 1, false) AS new_device,
+       coalesce(r.recent, '[]'::json) AS recent
+FROM picked c
+LEFT JOIN LATERAL (
+    SELECT CASE WHEN count(DISTINCT a.currency) = 1 THEN sum(a.amount) END AS amount,
+           CASE WHEN count(DISTINCT a.currency) = 1 THEN min(a.currency) END AS currency
+    FROM anomalies a WHERE {_OF_CASE}
+) s ON true
+LEFT JOIN LATERAL (
+    SELECT a.data, a.enrichment FROM anomalies a
+    WHERE {_OF_CASE} AND a.anomaly_id = c.headline_anomaly_id LIMIT 1
+) h ON true
+LEFT JOIN LATERAL (
+    SELECT json_agg(json_build_array(t.amount, t.severity) ORDER BY t.ts, t.tx_id) AS recent
+    FROM (SELECT t.amount, t.severity, t.ts, t.tx_id FROM transactions t
+          WHERE t.account_id = c.account_id AND t.user_id = c.user_id AND t.ts <= c.last_at
+          ORDER BY t.ts DESC, t.tx_id DESC LIMIT {SPARK_AMOUNTS}) t
+) r ON true
+"""  # noqa: S608 - constants only
+
+
+def _case_conditions(wanted: CaseFilter) -> tuple[str, dict[str, Any]]:
+    conditions = ["c.account_id = %(account)s"]
+    values: dict[str, Any] = {}
+
+    def add(condition: str, **named: Any) -> None:
+        conditions.append(condition)
+        values.update(named)
+
+    if wanted.state in CASE_STATES:
+        add("c.state = %(state)s", state=wanted.state)
+    if wanted.severities:
+        add("c.severity = ANY(%(severities)s)", severities=list(wanted.severities))
+    if wanted.user:
+        add("c.user_id = %(user)s", user=wanted.user)
+    if wanted.rule:
+        add("%(rule)s = ANY(c.rule_flags)", rule=wanted.rule)
+    if wanted.hour is not None:
+        add("c.last_at >= %(hour)s AND c.last_at < %(hour)s + interval '1 hour'", hour=wanted.hour)
+    for column in ("merchant", "country", "device"):
+        value = getattr(wanted, column)
+        if value:
+            name = "country" if column == "country" else f"{column}_id"
+            add(
+                f"EXISTS (SELECT FROM anomalies a WHERE {_OF_CASE} AND a.{name} = %({column})s)",
+                **{column: value},
+            )
+    if wanted.words:
+        add(
+            "(strpos(lower(c.user_id), %(words)s) > 0 OR strpos(lower(c.headline), %(words)s) > 0"
+            " OR strpos(lower(array_to_string(c.rule_flags, ' ')), %(words)s) > 0"
+            f" OR EXISTS (SELECT FROM anomalies a WHERE {_OF_CASE} AND strpos(lower(a.merchant_id), %(words)s) > 0))",
+            words=wanted.words.lower(),
+        )
+    if wanted.before is not None:
+        severity, last_at, case_id = wanted.before
+        if wanted.worst_first:
+            add(
+                "(c.severity < %(severity)s OR c.severity = %(severity)s AND (c.last_at < %(last_at)s"
+                " OR c.last_at = %(last_at)s AND c.case_id > %(case_id)s))",
+                severity=severity,
+            )
+        else:
+            conditions.append(
+                "(c.last_at < %(last_at)s OR c.last_at = %(last_at)s AND c.case_id > %(case_id)s)"
+            )
+        values.update(last_at=last_at, case_id=case_id)
+    return " AND ".join(conditions), values
+
+
+async def load_cases(
+    connection: Connection,
+    account_id: str,
+    wanted: CaseFilter,
+    *,
+    case_ids: Sequence[str] | None = None,
+    limit: int = PAGE_ROWS,
+) -> list[Case]:
+    """Cases by filter, newest (or worst) first, at most ``limit``.
+
+    Parameters
+    ----------
+    case_ids
+        Only these.
+    """
+    where, values = _case_conditions(wanted)
+    if case_ids is not None:
+        where += " AND c.case_id = ANY(%(case_ids)s)"
+        values["case_ids"] = list(case_ids)
+    order = (
+        "c.severity DESC, c.last_at DESC, c.case_id" if wanted.worst_first else "c.last_at DESC, c.case_id"
+    )
+    query = f"""
+        WITH picked AS MATERIALIZED (
+            SELECT c.account_id, {_CASE_COLUMNS} FROM {_CASE_TABLES} WHERE {where} ORDER BY {order} LIMIT %(limit)s
+        ) {_CASE_DETAILS} ORDER BY {order}"""  # noqa: S608 - constants; values are parameters
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query, {"account": account_id, "limit": limit} | values)
+        return [_read_case(row) async for row in cursor]
+
+
+async def load_case(connection: Connection, account_id: str, case_id: str) -> Case | None:
+    """One case, in whatever state; None when this account has none of that id."""
+    found = await load_cases(connection, account_id, CaseFilter(state="all"), case_ids=[case_id], limit=1)
+    return found[0] if found else None
+
+
+def _read_case(row: dict[str, Any]) -> Case:
+    del row["account_id"]
+    row["recent"] = [(float(amount), severity) for amount, severity in row["recent"]]
+    return Case(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """What the strip of Now counts.
+
+    `waiting` by severity (1 to 4) of cases to review; `decided` and `decided_before` are
+    (confirmed, reviewed) in the last 7 days and the 7 before.
+    """
+
+    waiting: dict[int, int]
+    oldest_at: datetime | None
+    confirmed: int
+    dismissed: int
+    decided: tuple[int, int]
+    decided_before: tuple[int, int]
+
+    @property
+    def open(self) -> int:
+        """Cases to review."""
+        return sum(self.waiting.values())
+
+
+async def load_queue_figures(connection: Connection, account_id: str) -> QueueFigures:
+    """Counts of the queue as it stands."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            "SELECT severity, count(*), min(stored_at) FROM cases "
+            "WHERE account_id = %s AND state = 'open' GROUP BY severity",
+            [account_id],
+        )
+        waiting: dict[int, int] = {}
+        oldest: datetime | None = None
+        async for severity, count, since in cursor:
+            waiting[severity] = count
+            oldest = since if oldest is None else min(oldest, since)
+        await cursor.execute(
+            """
+            SELECT count(*) FILTER (WHERE state = 'confirmed'), count(*) FILTER (WHERE state = 'dismissed'),
+                   count(*) FILTER (WHERE state = 'confirmed' AND decided_at > now() - interval '7 days'),
+                   count(*) FILTER (WHERE decided_at > now() - interval '7 days'),
+                   count(*) FILTER (WHERE state = 'confirmed' AND decided_at <= now() - interval '7 days'
+                                    AND decided_at > now() - interval '14 days'),
+                   count(*) FILTER (WHERE decided_at <= now() - interval '7 days'
+                                    AND decided_at > now() - interval '14 days')
+            FROM cases WHERE account_id = %s AND state IN ('confirmed', 'dismissed')
+            """,
+            [account_id],
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+    return QueueFigures(waiting, oldest, row[0], row[1], (row[2], row[3]), (row[4], row[5]))
+
+
+async def load_hourly(
+    connection: Connection, account_id: str, start: datetime, end: datetime
+) -> dict[datetime, list[int]]:
+    """Transactions of each hour in [start, end) by severity 0 to 4; hours without any are left out."""
+    hours: dict[datetime, list[int]] = {}
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            "SELECT hour, severity, transactions FROM hourly WHERE account_id = %s AND hour >= %s AND hour < %s",
+            [account_id, start, end],
+        )
+        async for hour, severity, count in cursor:
+            hours.setdefault(hour, [0] * 5)[severity] = count
+    return hours
+
+
+async def load_shared_values(connection: Connection, account_id: str) -> list[tuple[str, str, int]]:
+    """(kind, value, cases) that at least two cases to review have in common, most common first of each kind.
+
+    Kinds: rule, merchant, country, device, hour (ISO text of its start, UTC).
+    """
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            f"""
+            WITH c AS MATERIALIZED (
+                SELECT account_id, case_id, opened_at, last_at, rule_flags FROM cases
+                WHERE account_id = %(account)s AND state = 'open' ORDER BY last_at DESC, case_id LIMIT %(most)s
+            ), v AS (
+                SELECT DISTINCT c.case_id, x.kind, x.value FROM c JOIN anomalies a ON {_OF_CASE},
+                LATERAL (VALUES ('merchant', a.merchant_id), ('country', a.country), ('device', a.device_id)) x(kind, value)
+                WHERE x.value IS NOT NULL
+                UNION ALL SELECT c.case_id, 'rule', unnest(c.rule_flags) FROM c
+                UNION ALL SELECT c.case_id, 'hour',
+                    to_char(date_trunc('hour', c.last_at AT TIME ZONE 'UTC'), 'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM c
+            )
+            SELECT kind, value, count(*) FROM v GROUP BY kind, value HAVING count(*) > 1
+            ORDER BY count(*) DESC, value LIMIT 60
+            """,  # noqa: S608 - constants only
+            {"account": account_id, "most": SHARED_CASES_MAX},
+        )
+        return [(kind, value, count) async for kind, value, count in cursor]
+
+
+async def load_rule_shares(connection: Connection, account_id: str, since: datetime) -> dict[str, int]:
+    """Hits of each rule since an hour."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            "SELECT rule_id, sum(hits)::bigint FROM rule_hourly WHERE account_id = %s AND hour >= %s GROUP BY rule_id",
+            [account_id, since],
+        )
+        return {rule: hits async for rule, hits in cursor}
+
+
+async def load_value_shares(
+    connection: Connection, account_id: str, values: Sequence[tuple[str, str]]
+) -> tuple[int, dict[tuple[str, str], int]]:
+    """How many of the newest transactions have each (kind, value); also how many were looked at."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            """
+            WITH t AS MATERIALIZED (
+                SELECT data->>'merchant_id' AS merchant, data->>'country' AS country, data->>'device_id' AS device
+                FROM transactions WHERE account_id = %(account)s ORDER BY ts DESC, user_id DESC, tx_id DESC
+                LIMIT %(sample)s
+            )
+            SELECT 'all', '', count(*) FROM t
+            UNION ALL SELECT x.kind, x.value, count(*) FROM t,
+                LATERAL (VALUES ('merchant', merchant), ('country', country), ('device', device)) x(kind, value)
+                WHERE x.value = ANY(%(values)s) GROUP BY x.kind, x.value
+            """,
+            {"account": account_id, "sample": SAMPLE_TRANSACTIONS, "values": [value for _, value in values]},
+        )
+        total, counts = 0, {}
+        async for kind, value, count in cursor:
+            if kind == "all":
+                total = count
+            else:
+                counts[kind, value] = count
+        return total, counts
+
+
+async def load_open_count(connection: Connection, account_id: str) -> int:
+    """Cases to review."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            "SELECT count(*) FROM cases WHERE account_id = %s AND state = 'open'", [account_id]
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEntry:
+    """A case as the live feed compares it from one second to the next."""
+
+    case_id: str
+    user_id: str
+    severity: int
+    anomalies: int
+    state: str
+    last_at: datetime
+    stored_at: datetime
+    headline: str
+    rule_flags: list[str]
+
+
+async def load_feed(connection: Connection, account_id: str) -> list[FeedEntry]:
+    """The newest cases, decided ones too."""
+    async with connection.cursor(row_factory=class_row(FeedEntry)) as cursor:
+        await cursor.execute(
+            "SELECT case_id, user_id, severity, anomalies, state, last_at, stored_at, headline, rule_flags FROM cases "
+            "WHERE account_id = %s ORDER BY last_at DESC, case_id LIMIT %s",
+            [account_id, FEED_CASES_MAX],
+        )
+        return await cursor.fetchall()
+
+
+async def load_feed_values(
+    connection: Connection, account_id: str, case_ids: Sequence[str]
+) -> dict[str, set[tuple[str, str]]]:
+    """Merchants, countries and devices of some cases, for the filters of a page that is open."""
+    found: dict[str, set[tuple[str, str]]] = {case_id: set() for case_id in case_ids}
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            f"""
+            SELECT DISTINCT c.case_id, x.kind, x.value FROM cases c JOIN anomalies a ON {_OF_CASE},
+            LATERAL (VALUES ('merchant', a.merchant_id), ('country', a.country), ('device', a.device_id)) x(kind, value)
+            WHERE c.account_id = %s AND c.case_id = ANY(%s) AND x.value IS NOT NULL
+            """,  # noqa: S608 - constants only
+            [account_id, list(case_ids)],
+        )
+        async for case_id, kind, value in cursor:
+            found[case_id].add((kind, value))
+    return found
+
+
+async def load_account_name(connection: Connection, account_id: str) -> str:
+    """What the account is called."""
+    async with connection.cursor() as cursor:
+        await cursor.execute("SELECT name FROM accounts WHERE account_id = %s", [account_id])
+        row = await cursor.fetchone()
+    return row[0] if row else account_id
+
+
+async def decide_case(
+    connection: Connection, account_id: str, case_id: str, state: str, key_id: str, note: str | None = None
+) -> bool:
+    """Confirm or dismiss a case, or take that back, in one transaction.
+
+    Writes the case's state, one label for each of its anomalies (``fraud`` true, false, or null when taken
+    back) and a line of the audit log. Deciding the same again changes nothing.
+
+    Parameters
+    ----------
+    state
+        ``confirmed``, ``dismissed``, or ``open`` to take a decision back.
+    key_id
+        The key whose holder decides.
+
+    Returns
+    -------
+    Whether the account has such a case.
+    """
+    assert state in CASE_STATES, state
+    fraud = {"confirmed": True, "dismissed": False, "open": None}[state]
+    async with connection.transaction(), connection.cursor() as cursor:
+        await cursor.execute(
+            "SELECT state, opened_at, last_at FROM cases WHERE account_id = %s AND case_id = %s FOR UPDATE",
+            [account_id, case_id],
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return False
+        before, opened_at, last_at = row
+        if before == state:
+            return True
+        decided = state != "open"
+        await cursor.execute(
+            "UPDATE cases SET state = %s, decided_at = CASE WHEN %s THEN now() END, decided_by = %s, note = %s "
+            "WHERE account_id = %s AND case_id = %s",
+            [state, decided, key_id if decided else None, note if decided else None, account_id, case_id],
+        )
+        await cursor.execute(
+            "INSERT INTO labels (account_id, user_id, tx_id, fraud, reason, known_at, source, recorded_by) "
+            "SELECT account_id, user_id, tx_id, %s, %s, now(), 'analyst', %s FROM anomalies "
+            "WHERE account_id = %s AND case_id = %s AND ts BETWEEN %s AND %s ORDER BY ts, tx_id",
+            [fraud, note, key_id, account_id, case_id, opened_at, last_at],
+        )
+        await cursor.execute(
+            "INSERT INTO audit_log (account_id, actor, action, target, detail) VALUES (%s, %s, %s, %s, %s)",
+            [
+                account_id,
+                key_id,
+                f"case.{state}",
+                case_id,
+                Jsonb({"before": before, "labels": cursor.rowcount, "note": note}),
+            ],
+        )
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramState:
+    """The last heartbeat of one running program; `state` is as that program wrote it."""
+
+    program: str
+    instance: str
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPulse:
+    """Whether data comes for an account: event time of its last transaction, and counts of 24 hours."""
+
+    last_at: datetime | None
+    judged_day: int
+
+
+async def load_programs(connection: Connection) -> list[ProgramState]:
+    """Every program that ever sent a heartbeat."""
+    async with connection.cursor(row_factory=class_row(ProgramState)) as cursor:
+        await cursor.execute(
+            "SELECT program, instance, pid, started_at, seen_at, state FROM program_states ORDER BY program, instance"
+        )
+        return await cursor.fetchall()
+
+
+async def load_pulse(connection: Connection, account_id: str) -> AccountPulse:
+    """When the account's last transaction was, and how many were judged in 24 hours."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            "SELECT (SELECT last_ts FROM users WHERE account_id = %(account)s ORDER BY last_ts DESC LIMIT 1), "
+            "(SELECT coalesce(sum(transactions), 0)::bigint FROM hourly "
+            " WHERE account_id = %(account)s AND hour > now() - interval '24 hours')",
+            {"account": account_id},
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    return AccountPulse(*row)
+
+
+async def find_key_end(connection: Connection, key_hash: bytes) -> datetime | None:
+    """When the key with this hash was revoked; None when it was not, or there is none."""
+    async with connection.cursor() as cursor:
+        await cursor.execute("SELECT revoked_at FROM api_keys WHERE key_hash = %s", [key_hash])
+        row = await cursor.fetchone()
+    return row[0] if row else None

@@ -1,0 +1,138 @@
+"""Wires the dashboard: pool, hub, sessions, routes. The only place where its parts meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import fasthtml.core
+import structlog
+from fasthtml.core import Beforeware, FastHTML
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from anomalyze.access.sessions import SessionSigner
+from anomalyze.access.verify import AsyncKeyVerifier
+from anomalyze.errors import TransientError
+from anomalyze.settings import Settings
+from anomalyze.storage import board
+from anomalyze.storage.pool import AsyncPool
+from dashboard import routes
+from dashboard.decision import decide
+from dashboard.events import events, new_rows
+from dashboard.live import Hub
+from dashboard.now import now_page
+from dashboard.page import Answer, PageMemory, not_found, unavailable
+from dashboard.security import OPEN_PATHS, SecurityMiddleware, admit
+from dashboard.sign_in import sign_in, sign_in_form, sign_out
+
+__all__ = ["create_app"]
+
+POOL_MAX = 8
+# A page that takes longer says so instead.
+STATEMENT_TIMEOUT_S = 5.0
+ACCOUNT_NAMES_MAX = 1000
+
+log = structlog.get_logger()
+
+
+def create_app(
+    settings: Settings, dsn: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> FastHTML:
+    """The dashboard as an ASGI application.
+
+    Parameters
+    ----------
+    dsn
+        PostgreSQL, migrated.
+    clock
+        Now, aware; pages take their ages from it.
+    """
+    pool = AsyncPool(
+        dsn, program="anomalyze-dashboard", size_max=POOL_MAX, statement_timeout_s=STATEMENT_TIMEOUT_S
+    )
+    hub = Hub(pool, clock)
+
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        await pool.open()
+        yield
+        await hub.close()
+        await pool.close()
+
+    fasthtml.core.fh_cfg.indent = False
+    app = FastHTML(
+        default_hdrs=False,
+        canonical=False,
+        sess_cls=None,
+        secret_key="unused: sessions are ours",  # noqa: S106 - keeps FastHTML from writing a key file
+        title="Anomalyze",
+        lifespan=lifespan,
+        before=Beforeware(admit, skip=list(OPEN_PATHS)),
+        middleware=[Middleware(SecurityMiddleware), Middleware(GZipMiddleware, minimum_size=500)],
+        exception_handlers={404: _missing, TransientError: unavailable},
+    )
+    state = app.state
+    state.pool, state.hub, state.clock, state.memory = pool, hub, clock, PageMemory()
+    state.signer = SessionSigner.from_data_dir(settings.data_dir)
+    state.verifier = AsyncKeyVerifier(pool)
+    state.account_name = _account_names(pool)
+    state.stamp = lambda: time.time_ns() // 1000
+    state.api_port = settings.api_port
+    _add_routes(app)
+    return app
+
+
+def _add_routes(app: FastHTML) -> None:
+    for path, handler, method in (
+        (routes.HEALTH, health, "get"),
+        ("/", start, "get"),
+        (routes.SIGN_IN, sign_in_form, "get"),
+        (routes.SIGN_IN, sign_in, "post"),
+        (routes.SIGN_OUT, sign_out, "post"),
+        (routes.NOW, now_page, "get"),
+        (routes.NOW_ROWS, new_rows, "get"),
+        (routes.EVENTS, events, "get"),
+        (routes.CASE_DECISION, decide, "post"),
+    ):
+        app.route(path, methods=[method])(handler)
+    app.mount(routes.STATIC, StaticFiles(directory=routes.STATIC_FOLDER), name="static")
+    app.route("/{path:path}", methods=["get"])(elsewhere)
+
+
+async def health() -> JSONResponse:
+    """GET /health: open, says only that the program answers."""
+    return JSONResponse({"health": "ok"})
+
+
+async def start() -> RedirectResponse:
+    """GET /: Now."""
+    return RedirectResponse(routes.NOW, 303)
+
+
+async def elsewhere(request: Request) -> Answer:
+    """Any other address, for those who are signed in; others meet the sign-in form first."""
+    return await not_found(request, "There is no page at this address.")
+
+
+async def _missing(request: Request, error: HTTPException) -> Answer:
+    return await not_found(request, "There is nothing at this address.")
+
+
+def _account_names(pool: AsyncPool) -> Callable[[str], Any]:
+    known: dict[str, str] = {}
+
+    async def name_of(account_id: str) -> str:
+        if account_id not in known:
+            if len(known) >= ACCOUNT_NAMES_MAX:
+                known.clear()
+            async with pool.connection() as connection:
+                known[account_id] = await board.load_account_name(connection, account_id)
+        return known[account_id]
+
+    return name_of

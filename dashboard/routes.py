@@ -1,0 +1,87 @@
+"""Every address of the dashboard, as functions: no page writes a path by hand."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+__all__ = [
+    "CASE_DECISION",
+    "EVENTS",
+    "HEALTH",
+    "NOW",
+    "NOW_ROWS",
+    "SIGN_IN",
+    "SIGN_OUT",
+    "STATIC_FOLDER",
+    "SYSTEM",
+    "TRANSACTIONS",
+    "TRANSACTIONS_CSV",
+    "USERS",
+    "anomaly",
+    "case_decision",
+    "static",
+    "transactions",
+    "user",
+    "with_query",
+]
+
+NOW = "/now"
+NOW_ROWS = "/now/rows"
+EVENTS = "/events"
+ANOMALY = "/anomalies/{anomaly_id:path}"
+CASE_DECISION = "/cases/{case_id:path}/decision"
+TRANSACTIONS = "/transactions"
+TRANSACTIONS_CSV = "/transactions.csv"
+USERS = "/users"
+USER = "/users/{user_id:path}"
+SYSTEM = "/system"
+SIGN_IN = "/sign-in"
+SIGN_OUT = "/sign-out"
+HEALTH = "/health"
+STATIC = "/static"
+
+STATIC_FOLDER = Path(__file__).parent / "static"
+
+
+def with_query(path: str, **values: str | int | None) -> str:
+    """A path with the values that are set.
+
+    >>> with_query("/now", state="all", q="")
+    '/now?state=all'
+    """
+    query = urlencode({name: value for name, value in values.items() if value not in (None, "")})
+    return f"{path}?{query}" if query else path
+
+
+def anomaly(anomaly_id: str) -> str:
+    """The page of one anomaly."""
+    return f"/anomalies/{quote(anomaly_id, safe='')}"
+
+
+def case_decision(case_id: str) -> str:
+    """Where a decision on a case is posted."""
+    return f"/cases/{quote(case_id, safe='')}/decision"
+
+
+def user(user_id: str) -> str:
+    """The page of one user.
+
+    >>> user("a/b c")
+    '/users/a%2Fb%20c'
+    """
+    return f"/users/{quote(user_id, safe='')}"
+
+
+def transactions(**filters: str | int | None) -> str:
+    """The list of transactions with a filter."""
+    return with_query(TRANSACTIONS, **filters)
+
+
+@cache
+def static(name: str) -> str:
+    """A file of the static folder, with its content's hash, so that browsers may keep it for good."""
+    digest = hashlib.sha256((STATIC_FOLDER / name).read_bytes()).hexdigest()[:10]
+    return f"{STATIC}/{name}?v={digest}"
