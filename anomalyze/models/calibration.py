@@ -137,7 +137,7 @@ def fit_calibration(scores: npt.NDArray[np.float32], label_p: float = 0.005) -> 
         body = len(distinct) - _TAIL_POINTS
         # Evenly spaced in rows, not in distinct values: a heap of equal scores is one point.
         wanted = np.linspace(0, first[body - 1], POINTS_MAX - _TAIL_POINTS)
-        chosen = np.unique(np.searchsorted(first[:body], wanted, side="left"))
+        chosen = np.unique(np.searchsorted(first[:body], wanted, side="right") - 1)
         chosen = np.concatenate([chosen, np.arange(body, len(distinct))])
         distinct, counts = distinct[chosen], counts[chosen]
     return Calibration(distinct, counts.astype(np.int64), rows, _lay_cut(scores, label_p))

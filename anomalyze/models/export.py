@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto, helper
+from onnx import AttributeProto, TensorProto, helper
 
 from anomalyze.errors import ContractError
 from anomalyze.models.tree import NODES_MAX, TreeEnsemble
@@ -25,27 +25,28 @@ OPSET = 21
 OPSET_ML = 3
 # IR 10 came with opset 21; a newer one would shut out runtimes that could read the graph.
 IR_VERSION = 10
-_UNDERSTOOD = frozenset(
-    {
-        "nodes_treeids",
-        "nodes_nodeids",
-        "nodes_featureids",
-        "nodes_values",
-        "nodes_modes",
-        "nodes_truenodeids",
-        "nodes_falsenodeids",
-        "nodes_missing_value_tracks_true",
-        "nodes_hitrates",
-        "target_treeids",
-        "target_nodeids",
-        "target_ids",
-        "target_weights",
-        "n_targets",
-        "aggregate_function",
-        "post_transform",
-        "base_values",
-    }
-)
+# Attributes of the operator that the arrays of a TreeEnsemble hold, with their type and its field.
+_INTS = (AttributeProto.INTS, "ints")
+_FLOATS = (AttributeProto.FLOATS, "floats")
+_KNOWN = {
+    "n_targets": (AttributeProto.INT, "i"),
+    "aggregate_function": (AttributeProto.STRING, "s"),
+    "post_transform": (AttributeProto.STRING, "s"),
+    "base_values": _FLOATS,
+    "nodes_modes": (AttributeProto.STRINGS, "strings"),
+    "nodes_treeids": _INTS,
+    "nodes_nodeids": _INTS,
+    "nodes_featureids": _INTS,
+    "nodes_values": _FLOATS,
+    "nodes_truenodeids": _INTS,
+    "nodes_falsenodeids": _INTS,
+    "nodes_missing_value_tracks_true": _INTS,
+    "nodes_hitrates": _FLOATS,
+    "target_treeids": _INTS,
+    "target_nodeids": _INTS,
+    "target_ids": _INTS,
+    "target_weights": _FLOATS,
+}
 
 
 def ensemble_to_onnx(ensemble: TreeEnsemble) -> bytes:
@@ -130,7 +131,16 @@ def ensemble_from_onnx(data: bytes) -> TreeEnsemble | None:
         or tensor.shape.dim[1].dim_value < 1
     ):
         return None
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if not {attribute.name for attribute in node.attribute} <= set(_KNOWN):
+        return None
+    attributes: dict[str, Any] = {}
+    for attribute in node.attribute:
+        kind, of_kind = _KNOWN[attribute.name]
+        if attribute.type != kind or attribute.name in attributes:
+            raise ContractError(
+                f"model: attribute {attribute.name} has another type than the operator's, or comes twice"
+            )
+        attributes[attribute.name] = getattr(attribute, of_kind)
     if not _is_plain(attributes):
         return None
     return _read_ensemble(attributes, tensor.shape.dim[1].dim_value)
@@ -139,8 +149,7 @@ def ensemble_from_onnx(data: bytes) -> TreeEnsemble | None:
 def _is_plain(attributes: dict[str, Any]) -> bool:
     """Whether the node says nothing that the arrays of a ``TreeEnsemble`` cannot hold."""
     return (
-        set(attributes) <= _UNDERSTOOD
-        and attributes.get("n_targets") == 1
+        attributes.get("n_targets") == 1
         and attributes.get("aggregate_function", b"SUM") in (b"SUM", b"AVERAGE")
         and attributes.get("post_transform", b"NONE") == b"NONE"
         and len(attributes.get("base_values", ())) <= 1
@@ -148,53 +157,64 @@ def _is_plain(attributes: dict[str, Any]) -> bool:
     )
 
 
+class _Nodes:
+    """Finds nodes by (tree, id), without a Python object a node."""
+
+    def __init__(self, tree: npt.NDArray[np.int64], local: npt.NDArray[np.int64]) -> None:
+        self._keys = self._key(tree, local)
+        self._order = np.argsort(self._keys, kind="stable")
+        if len(np.unique(self._keys)) != len(self._keys):
+            raise ContractError("model: two nodes of one tree have the same id")
+
+    @staticmethod
+    def _key(tree: npt.NDArray[np.int64], local: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        for ids in (tree, local):
+            if ids.min(initial=0) < 0 or ids.max(initial=0) >= 1 << 31:
+                raise ContractError("model: tree and node ids must be non-negative 31-bit integers")
+        return (tree << 31) | local
+
+    def find(self, tree: npt.NDArray[np.int64], local: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Indices of nodes, all of which must exist."""
+        wanted = self._key(tree, local)
+        place = np.searchsorted(self._keys, wanted, sorter=self._order)
+        found = self._order[np.minimum(place, len(self._keys) - 1)]
+        if not np.array_equal(self._keys[found], wanted):
+            raise ContractError("model: a child or a target names a node that does not exist")
+        return found.astype(np.int32)
+
+
 def _read_ensemble(attributes: dict[str, Any], feature_count: int) -> TreeEnsemble:
+    """Arrays from attributes of known types, every reference among them checked."""
+
     def ints(name: str) -> npt.NDArray[np.int64]:
         return np.asarray(attributes.get(name, ()), dtype=np.int64)
 
-    tree, local = ints("nodes_treeids"), ints("nodes_nodeids")
+    tree, local, feature = ints("nodes_treeids"), ints("nodes_nodeids"), ints("nodes_featureids")
+    true_id, false_id = ints("nodes_truenodeids"), ints("nodes_falsenodeids")
+    branch = np.array([mode == b"BRANCH_LEQ" for mode in attributes.get("nodes_modes", ())], dtype=np.bool_)
+    threshold = np.asarray(attributes.get("nodes_values", ()), dtype=np.float32)
+    missing = ints("nodes_missing_value_tracks_true").astype(np.bool_)
+    target_tree, target_node = ints("target_treeids"), ints("target_nodeids")
+    target_weight = np.asarray(attributes.get("target_weights", ()), dtype=np.float32)
     count = len(tree)
-    modes = attributes.get("nodes_modes", ())
-    missing = (
-        ints("nodes_missing_value_tracks_true") if "nodes_missing_value_tracks_true" in attributes else None
-    )
-    columns = [local, ints("nodes_featureids"), ints("nodes_truenodeids"), ints("nodes_falsenodeids"), modes]
-    columns += [attributes.get("nodes_values", ())] + ([] if missing is None else [missing])
-    targets = [ints("target_treeids"), ints("target_nodeids"), ints("target_ids")]
-    weights = np.asarray(attributes.get("target_weights", ()), dtype=np.float32)
-    if not 0 < count <= NODES_MAX or any(len(c) != count for c in columns):
-        raise ContractError(
-            f"model: the node attributes of its {count} nodes differ in length, or are too many"
-        )
-    if any(len(t) != len(weights) for t in targets) or targets[2].any():
+    if missing.size == 0:
+        missing = np.zeros(count, dtype=np.bool_)
+    columns = (local, feature, true_id, false_id, branch, threshold, missing)
+    if not 0 < count <= NODES_MAX or any(len(column) != count for column in columns):
+        raise ContractError(f"model: the attributes of its {count} nodes differ in length, or are too many")
+    if not len(target_tree) == len(target_node) == len(target_weight) or ints("target_ids").any():
         raise ContractError("model: the target attributes differ in length or name another target than 0")
-    # One sorted key per (tree, node) finds children and targets without a Python object a node.
-    span = 1 << 31
-    if min(tree.min(), local.min()) < 0 or max(tree.max(), local.max()) >= span:
-        raise ContractError("model: tree and node ids must be non-negative 31-bit integers")
-    keys = tree * span + local
-    by_key = np.argsort(keys, kind="stable")
-    ordered = keys[by_key]
-
-    def find(wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        place = np.minimum(np.searchsorted(ordered, wanted), count - 1)
-        if not np.array_equal(ordered[place], wanted):
-            raise ContractError("model: a child or a target names a node that does not exist")
-        return by_key[place].astype(np.int32)
-
-    if len(np.unique(ordered)) != count:
-        raise ContractError("model: two nodes of one tree have the same id")
-    branch = np.fromiter((m == b"BRANCH_LEQ" for m in modes), dtype=np.bool_, count=count)
+    if branch.any() and not 0 <= feature[branch].min() <= feature[branch].max() < feature_count:
+        raise ContractError(f"model: a node compares a feature beyond the {feature_count} inputs")
+    nodes = _Nodes(tree, local)
     true_child, false_child = np.zeros(count, dtype=np.int32), np.zeros(count, dtype=np.int32)
-    true_child[branch] = find(tree[branch] * span + columns[2][branch])
-    false_child[branch] = find(tree[branch] * span + columns[3][branch])
-    leaves = find(targets[0] * span + targets[1])
+    true_child[branch] = nodes.find(tree[branch], true_id[branch])
+    false_child[branch] = nodes.find(tree[branch], false_id[branch])
+    leaves = nodes.find(target_tree, target_node)
     if branch[leaves].any() or len(np.unique(leaves)) != len(leaves):
-        raise ContractError(
-            "model: a weight belongs to a node that is no leaf, or to one that has a weight already"
-        )
+        raise ContractError("model: a weight belongs to a node that is no leaf, or that has one already")
     weight = np.zeros(count, dtype=np.float32)
-    weight[leaves] = weights
+    weight[leaves] = target_weight
     is_root = np.ones(count, dtype=np.bool_)
     is_root[true_child[branch]] = False
     is_root[false_child[branch]] = False
@@ -202,15 +222,15 @@ def _read_ensemble(attributes: dict[str, Any], feature_count: int) -> TreeEnsemb
     roots = roots[np.argsort(tree[roots], kind="stable")]
     if not np.array_equal(tree[roots], np.unique(tree)):
         raise ContractError("model: a tree has no root or several")
-    base = attributes.get("base_values", (0.0,))
+    base = attributes.get("base_values", ())
     ensemble = TreeEnsemble(
         feature_count=feature_count,
         roots=roots.astype(np.int32),
-        feature=np.where(branch, columns[1], -1).astype(np.int32),
-        threshold=np.asarray(attributes["nodes_values"], dtype=np.float32),
+        feature=np.where(branch, feature, -1).astype(np.int32),
+        threshold=threshold,
         true_child=true_child,
         false_child=false_child,
-        missing_true=np.zeros(count, dtype=np.bool_) if missing is None else missing.astype(np.bool_),
+        missing_true=missing & branch,
         weight=weight,
         average=attributes.get("aggregate_function", b"SUM") == b"AVERAGE",
         base=float(base[0]) if len(base) else 0.0,

@@ -158,17 +158,19 @@ def check_parity(
     held = np.concatenate([rows, _threshold_probes(ensemble, rows)])
     trained = forest.score(held)
     exported = OnnxScorer(onnx).score(held)
-    if not np.array_equal(exported, TreeKernel.from_onnx(onnx).score(held)):
-        raise ContractError("parity: ONNX Runtime and the compiled kernel score the same model differently")
     difference = float(np.abs(np.exp2(trained) - np.exp2(exported.astype(np.float64))).max())
     if not difference <= PARITY_MAX:
         raise ContractError(
             f"parity: exported scores leave the trained ones by {difference:.2e}, allowed {PARITY_MAX}"
         )
-    flipped = int((calibration.compute_labels(exported) != (trained > calibration.cut)).sum())
+    if not np.array_equal(exported, TreeKernel.from_onnx(onnx).score(held)):
+        raise ContractError("parity: ONNX Runtime and the compiled kernel score the same model differently")
+    # Only the cut's distance from real rows was chosen; a probe may lie on it by chance.
+    labels = calibration.compute_labels(exported[: len(rows)])
+    flipped = int((labels != (trained[: len(rows)] > calibration.cut)).sum())
     if flipped:
         raise ContractError(
-            f"parity: {flipped} of {len(held)} labels of the exported model differ from the trained"
+            f"parity: {flipped} of {len(rows)} labels of the exported model differ from the trained"
         )
     return difference
 

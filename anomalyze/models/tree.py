@@ -89,7 +89,7 @@ class TreeEnsemble:
             raise ContractError(
                 f"tree ensemble: a node compares a feature beyond the {self.feature_count} inputs"
             )
-        if np.isnan(self.threshold[branch]).any() or not np.isfinite(self.weight[~branch]).all():
+        if np.isnan(self.threshold[branch]).any() or not np.isfinite([*self.weight[~branch], self.base]).all():
             raise ContractError("tree ensemble: a threshold or a leaf weight is not a finite number")
         seen = np.zeros(nodes, dtype=np.bool_)
         level, depth = self.roots, -1
