@@ -242,8 +242,7 @@ class CompiledRules:
         return modes
 
     def _program(self, columns: Mapping[str, Any], overlaid: bool) -> Program:
-        available = columns.keys()
-        missing = frozenset() if self.columns <= available else self.columns - available
+        missing = frozenset(name for name in self.columns if name not in columns)
         found = self._programs.get((overlaid, missing))
         if found is None:
             modes = self._overlays.modes.max(axis=0) if overlaid else self._overlays.modes[0]

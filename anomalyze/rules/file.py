@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, WithJsonSchema
 
 from anomalyze.config import ConfigProblems, Document, Problem, StrictModel, load_document, validate
 from anomalyze.errors import ConfigError
@@ -110,13 +110,15 @@ def load_rule_set(folder: Path, columns: ColumnTypes) -> RuleSet:
 
 
 def parse_rule_files(documents: list[Document], columns: ColumnTypes) -> tuple[RuleSet, list[Problem]]:
-    """Rules of parsed files, and every mistake in them; with mistakes the set lacks what is wrong."""
+    """Rules of parsed files, and every mistake in them; with mistakes the set is not for use."""
     collector = _Collector()
     for document in documents:
         try:
-            collector.add(document, validate(document, RulesFile))
+            content = validate(document, RulesFile)
+            collector.add(document, content.rules, content.accounts)
         except ConfigProblems as error:
             collector.problems += error.problems
+            collector.add(document, *_salvage(document.data))
     try:
         rule_set = RuleSet(tuple(collector.rules.values()), collector.overlays)
     except ConfigError as error:
@@ -124,6 +126,44 @@ def parse_rule_files(documents: list[Document], columns: ColumnTypes) -> tuple[R
         return RuleSet(), [*collector.problems, problem]
     _, mistakes = check_rules(rule_set, columns)
     return rule_set, sorted([*collector.problems, *(collector.problem(mistake) for mistake in mistakes)])
+
+
+# Stand-ins for wrong values, so that the other values of the same rule are still checked.
+_STAND_INS = {"group": "amount", "severity": "LOW", "explanation": "-", "expression": "amount > 0"}
+
+
+def _salvage(data: Any) -> tuple[list[RuleEntry | None], dict[str, dict[str, OverlayEntry]]]:
+    """What is sound in a file with mistakes: a mistake in one value must not hide those in others.
+
+    A rule that cannot be read at all is None, which keeps the indexes of the others.
+    """
+    raw_rules = data.get("rules") if isinstance(data, dict) else None
+    raw_accounts = data.get("accounts") if isinstance(data, dict) else None
+    rules = [_sound(RuleEntry, raw, _STAND_INS) for raw in (raw_rules if isinstance(raw_rules, list) else [])]
+    accounts = {
+        str(account): {
+            str(rule_id): _sound(OverlayEntry, raw, {}) or OverlayEntry() for rule_id, raw in by_rule.items()
+        }
+        for account, by_rule in (raw_accounts if isinstance(raw_accounts, dict) else {}).items()
+        if isinstance(by_rule, dict)
+    }
+    return rules, accounts
+
+
+Entry = TypeVar("Entry", RuleEntry, OverlayEntry)
+
+
+def _sound(model: type[Entry], raw: Any, stand_ins: Mapping[str, str]) -> Entry | None:
+    if not isinstance(raw, dict):
+        return None
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        wrong = {item["loc"][0] for item in error.errors()}
+    try:
+        return model.model_validate({**stand_ins, **{k: v for k, v in raw.items() if k not in wrong}})
+    except ValidationError:
+        return None
 
 
 class _Collector:
@@ -136,8 +176,15 @@ class _Collector:
         self._rule_places: dict[str, tuple[Document, int]] = {}
         self._overlay_places: dict[tuple[str, str], Document] = {}
 
-    def add(self, document: Document, content: RulesFile) -> None:
-        for index, entry in enumerate(content.rules):
+    def add(
+        self,
+        document: Document,
+        rules: Sequence[RuleEntry | None],
+        accounts: Mapping[str, Mapping[str, OverlayEntry]],
+    ) -> None:
+        for index, entry in enumerate(rules):
+            if entry is None:
+                continue
             if entry.id in self.rules:
                 other, other_index = self._rule_places[entry.id]
                 first = f"{other.file}:{other.place(('rules', other_index, 'id'))[0]}"
@@ -146,7 +193,7 @@ class _Collector:
                 continue
             self._rule_places[entry.id] = (document, index)
             self.rules[entry.id] = _rule(entry)
-        for account, by_rule in content.accounts.items():
+        for account, by_rule in accounts.items():
             for rule_id, overlay in by_rule.items():
                 if (account, rule_id) in self._overlay_places:
                     message = f"expected one entry of {account} for {rule_id}, got another"
