@@ -89,8 +89,10 @@ class TreeEnsemble:
             raise ContractError(
                 f"tree ensemble: a node compares a feature beyond the {self.feature_count} inputs"
             )
-        if np.isnan(self.threshold[branch]).any() or not np.isfinite([*self.weight[~branch], self.base]).all():
+        if np.isnan(self.threshold[branch]).any() or not np.isfinite(self.weight[~branch]).all():
             raise ContractError("tree ensemble: a threshold or a leaf weight is not a finite number")
+        if not np.isfinite(self.base):
+            raise ContractError(f"tree ensemble: expected a finite base value, got {self.base}")
         seen = np.zeros(nodes, dtype=np.bool_)
         level, depth = self.roots, -1
         while len(level):

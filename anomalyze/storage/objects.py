@@ -15,6 +15,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -32,6 +33,10 @@ _PATH_LENGTH_MAX = 512
 # Names that begin with a dot are no objects, so a half-written file is never listed.
 _INCOMING = ".incoming"
 _INCOMING_AGE_MAX_S = 86_400.0
+# A caller has its own way of waiting and of saying so; obstore's three minutes would hide an outage. A
+# checkpoint of 128 MB needs two minutes over 10 Mbit/s.
+_RETRY = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+_CLIENT = {"connect_timeout": "5s", "timeout": "120s"}
 
 
 class ObjectStore(Protocol):
@@ -82,9 +87,9 @@ def open_objects(url: str, *, s3_endpoint_url: str | None = None) -> ObjectStore
     options: dict[str, Any] = {}
     if s3_endpoint_url and parts.scheme != "gs":
         options["aws_endpoint"] = s3_endpoint_url
-    client = {"allow_http": bool(s3_endpoint_url and s3_endpoint_url.startswith("http://"))}
+    client = _CLIENT | {"allow_http": bool(s3_endpoint_url and s3_endpoint_url.startswith("http://"))}
     try:
-        return RemoteObjects(from_url(url, client_options=client, **options))
+        return RemoteObjects(from_url(url, client_options=client, retry_config=_RETRY, **options))
     except (exceptions.BaseError, ValueError) as error:
         raise ConfigError(f"object store: cannot open {url!r}: {_first_line(error)}") from error
 
