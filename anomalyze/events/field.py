@@ -11,7 +11,7 @@ import numpy.typing as npt
 from numba import njit
 
 from anomalyze.events.gazetteer import COUNTRIES
-from anomalyze.events.memory import load_u64
+from anomalyze.events.memory import byte_at, load_u64
 from anomalyze.events.money import CURRENCIES, CURRENCY_EXPONENTS, amount_minor_max
 from anomalyze.events.schema import ID_CHARACTERS_MAX, SOURCES, STATUS_INDEX
 
@@ -114,7 +114,7 @@ def known_field(buffer, start, length, section):  # type: ignore[no-untyped-def]
         return TX if head == _K_TX else UNKNOWN
     if length == 11:
         return MERCHANT if head == _K_MERCHANT and tail == _K_MERCHANT_1 else UNKNOWN
-    if length == 17 and head == _K_CATEGORY and tail == _K_CATEGORY_1 and buffer[start + 16] == _Y:
+    if length == 17 and head == _K_CATEGORY and tail == _K_CATEGORY_1 and byte_at(buffer, start + 16) == _Y:
         return CATEGORY
     return IP if length == 2 and head == _K_IP else UNKNOWN
 
@@ -122,8 +122,8 @@ def known_field(buffer, start, length, section):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _two_digits(buffer, i):  # type: ignore[no-untyped-def]
     """Two decimal digits, or -1000."""
-    tens = np.int64(buffer[i]) - 48
-    units = np.int64(buffer[i + 1]) - 48
+    tens = byte_at(buffer, i) - 48
+    units = byte_at(buffer, i + 1) - 48
     if tens < 0 or tens > 9 or units < 0 or units > 9:
         return -1000
     return tens * 10 + units
@@ -132,11 +132,11 @@ def _two_digits(buffer, i):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def scan_timestamp(buffer, i, length):  # type: ignore[no-untyped-def]
     """Milliseconds since 1970 UTC, or -1 when the form is not plainly right."""
-    if length < 20 or length > 35 or buffer[i + 4] != 45 or buffer[i + 7] != 45:
+    if length < 20 or length > 35 or byte_at(buffer, i + 4) != 45 or byte_at(buffer, i + 7) != 45:
         return -1
-    if buffer[i + 13] != 58 or buffer[i + 16] != 58:
+    if byte_at(buffer, i + 13) != 58 or byte_at(buffer, i + 16) != 58:
         return -1
-    separator = buffer[i + 10]
+    separator = byte_at(buffer, i + 10)
     if separator != 84 and separator != 116 and separator != 32:
         return -1
     year = _two_digits(buffer, i) * 100 + _two_digits(buffer, i + 2)
@@ -159,23 +159,23 @@ def scan_timestamp(buffer, i, length):  # type: ignore[no-untyped-def]
     end = i + length
     i += 19
     milliseconds = np.int64(0)
-    if buffer[i] == 46:
+    if byte_at(buffer, i) == 46:
         i += 1
         weight = 100
         point = i
-        while 48 <= buffer[i] <= 57:
-            milliseconds += weight * np.int64(buffer[i] - 48)
+        while 48 <= byte_at(buffer, i) <= 57:
+            milliseconds += weight * (byte_at(buffer, i) - 48)
             weight //= 10
             i += 1
         if i == point or i - point > 9:
             return -1
     offset_s = 0
-    sign = buffer[i]
+    sign = byte_at(buffer, i)
     if sign == 90 or sign == 122:
         i += 1
     elif sign == 43 or sign == 45:
         offset_hour, offset_minute = _two_digits(buffer, i + 1), _two_digits(buffer, i + 4)
-        if buffer[i + 3] != 58 or offset_hour < 0 or offset_hour > 23:
+        if byte_at(buffer, i + 3) != 58 or offset_hour < 0 or offset_hour > 23:
             return -1
         if offset_minute < 0 or offset_minute > 59:
             return -1
@@ -217,7 +217,7 @@ def _code_index(buffer, start, length, letters, table):  # type: ignore[no-untyp
         return -1
     slot = np.int64(0)
     for i in range(start, start + length):
-        letter = np.int64(buffer[i]) - 65
+        letter = byte_at(buffer, i) - 65
         if letter < 0 or letter > 25:
             return -1
         slot = slot * 26 + letter

@@ -35,6 +35,7 @@ from numba import njit
 
 from anomalyze.errors import ConfigError
 from anomalyze.events.hashing import siphash13_64, text_keys
+from anomalyze.events.memory import byte_at
 
 __all__ = [
     "COUNTRIES",
@@ -93,7 +94,7 @@ def normalise_ascii(buffer, start, end, scratch):  # type: ignore[no-untyped-def
     length = 0
     pending = False
     for i in range(start, end):
-        byte = buffer[i]
+        byte = byte_at(buffer, i)
         if byte == 46 or byte == 39:  # full stop, apostrophe
             continue
         if byte == 32 or byte == 45 or byte == 9 or byte == 10 or byte == 13:

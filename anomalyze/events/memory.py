@@ -1,6 +1,8 @@
 """Unaligned loads and copies over byte arrays, for the compiled codec.
 
-numba reads a uint8 array one byte at a time; the scanner and the hashes want eight. Every caller keeps the
+numba reads a uint8 array one byte at a time; the scanner and the hashes want eight. "Bytes" below are a
+C-contiguous uint8 array or the address of its first byte (``array.ctypes.data``, int64), which is cheaper to
+hand from function to function; whoever holds the address keeps the array alive. Every caller keeps the
 index in range itself: buffers that are scanned end with ``PADDING`` spare bytes, so that a load which
 begins inside a record never leaves the array. Little-endian machines only (x86-64, arm64).
 """
@@ -10,14 +12,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from anomalyze.errors import ContractError
 
-__all__ = ["PADDING", "copy_bytes", "count_trailing_zeros", "load_u64"]
+__all__ = ["PADDING", "byte_at", "copy_bytes", "count_trailing_zeros", "float_bits", "load_u64", "same_bytes"]
 
 PADDING = 16
 
@@ -26,8 +29,21 @@ if sys.byteorder != "little":  # pragma: no cover
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    if isinstance(array_type, types.Integer):
+        return builder.inttoptr(builder.add(array, index), ir.IntType(8).as_pointer())
     data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
     return builder.gep(data, [index])
+
+
+@intrinsic
+def byte_at(typing_context: Any, array: Any, index: Any) -> Any:
+    """One byte of a uint8 array as int64; unchecked, and no wrapping of negative indices."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        return builder.zext(builder.load(pointer, typ=ir.IntType(8)), ir.IntType(64))
+
+    return types.int64(array, types.int64), generate
 
 
 @intrinsic
@@ -65,3 +81,27 @@ def copy_bytes(typing_context: Any, target: Any, at: Any, source: Any, start: An
         return context.get_dummy_value()
 
     return types.void(target, types.int64, source, types.int64, types.int64), generate
+
+
+@intrinsic
+def float_bits(typing_context: Any, value: Any) -> Any:
+    """The bits of a float64 as uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.uint64(types.float64), generate
+
+
+@njit(cache=True, nogil=True)
+def same_bytes(array, first, second, length):  # type: ignore[no-untyped-def]
+    """Whether ``length`` bytes at two places are equal; up to 7 bytes behind both are read too."""
+    i = 0
+    while i + 8 <= length:
+        if load_u64(array, first + i) != load_u64(array, second + i):
+            return False
+        i += 8
+    if i == length:
+        return True
+    different = load_u64(array, first + i) ^ load_u64(array, second + i)
+    return different << np.uint64(64 - 8 * (length - i)) == np.uint64(0)

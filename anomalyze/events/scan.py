@@ -16,14 +16,10 @@ from anomalyze.events.columns import PAYLOAD_WORDS, Columns
 from anomalyze.events.field import (
     ACCOUNT,
     AMOUNT,
-    CATEGORY,
-    CHANNEL,
     COUNTRY,
     CURRENCY,
     DATA,
-    DEVICE,
     FIELDS,
-    IP,
     LATITUDE,
     LOCATION,
     LONGITUDE,
@@ -49,7 +45,7 @@ from anomalyze.events.field import (
 )
 from anomalyze.events.gazetteer import LOCATION_NORMALISED_MAX, Gazetteer, find_place, normalise_ascii
 from anomalyze.events.hashing import hash_words, siphash13_64, siphash13_128
-from anomalyze.events.memory import PADDING, copy_bytes, load_u64
+from anomalyze.events.memory import PADDING, byte_at, copy_bytes, float_bits, load_u64, same_bytes
 from anomalyze.events.money import CURRENCY_INDEX
 from anomalyze.events.murmur2 import murmur2_partition_bytes
 from anomalyze.events.schema import (
@@ -67,10 +63,15 @@ _IS_NUMBER = (1 << AMOUNT) | (1 << LATITUDE) | (1 << LONGITUDE)
 _IS_REQUIRED = (1 << TIMESTAMP) | (1 << USER) | (1 << ACCOUNT) | (1 << TX) | (1 << AMOUNT) | (1 << CURRENCY)
 _META_KEY = np.uint64(int.from_bytes(b"meta", "little"))
 _DATA_KEY = np.uint64(int.from_bytes(b"data", "little"))
-_FOUR_BYTES = np.uint64(0xFFFFFFFF)
+_TWO_BYTES, _THREE_BYTES, _FOUR_BYTES = np.uint64(0xFFFF), np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
+_MEMO_MASK = np.uint64(255)
 _USD = CURRENCY_INDEX["USD"]
+
+# What a row's readings are handed over in: integers, and hashes (those of the payload first).
+_N_TS, _N_AMOUNT, _N_CURRENCY, _N_STATUS, _N_COUNTRY, _NUMBERS = range(6)
+_W_USER, _W_TX, _WORDS = PAYLOAD_WORDS, PAYLOAD_WORDS + 2, PAYLOAD_WORDS + 3
 
 
 def scan_records(
@@ -131,40 +132,112 @@ def _scan_batch(  # type: ignore[no-untyped-def]
     accounts,
     columns,
 ):
+    slot_keys, slot_places, place_country, place_latitude, place_longitude, place_radius_km = places
+    account_slots, account_starts, account_lengths = accounts
+    # Functions that are called once a row take few arrays and write into these: passing the columns
+    # themselves costs more than the scan.
+    base = buffer.ctypes.data
     spans = np.empty(2 * FIELDS, dtype=np.int64)
-    words = np.empty(PAYLOAD_WORDS, dtype=np.uint64)
+    words = np.empty(_WORDS, dtype=np.uint64)
+    numbers = np.empty(_NUMBERS, dtype=np.int64)
     scratch = np.zeros(max(2 * ID_CHARACTERS_MAX + 1, LOCATION_NORMALISED_MAX + 3) + PADDING, dtype=np.uint8)
-    account_count = 0
+    memo = np.zeros((np.int64(_MEMO_MASK) + 1, 4), dtype=np.int64)  # start, length, hint, place
+    account_count = np.int64(0)
     for row in range(len(starts)):
-        if ends[row] - starts[row] > RECORD_BYTES_MAX:
+        start, end = starts[row], ends[row]
+        if end - start > RECORD_BYTES_MAX:
             continue
-        brace = _scan_structure(buffer, starts[row], ends[row], spans)
+        brace = _scan_structure(base, start, end, spans)
         if brace < 0:
             continue
-        latest_ms = append_ms[row] + future_tolerance_ms
-        if not _read_row(
-            buffer, spans, words, scratch, latest_ms, partitions[row], partition_count, row, columns
-        ):
+        if not _read_numbers(base, spans, append_ms[row] + future_tolerance_ms, numbers):
             continue
-        _place_row(buffer, spans, scratch, places, row, columns)
-        index, account_count = _account_index(buffer, spans, accounts, account_count)
-        columns.account[row] = index
-        columns.data_end[row] = brace
+        latitude, longitude, fits = _read_position(spans)
+        if not fits:
+            continue
+        if partition_count > 0:
+            user = spans[2 * USER]
+            home = murmur2_partition_bytes(buffer, user, user + spans[2 * USER + 1], partition_count)
+            if home != partitions[row]:
+                continue
+        country = numbers[_N_COUNTRY]
+        currency = numbers[_N_CURRENCY]
+        _hash_texts(base, spans, scratch, words)
+        place = country
+        if spans[2 * LOCATION + 1] > 0:
+            # Few places are named again and again: remember what each text meant, in this batch only.
+            hint = 2 * country + (currency == _USD)
+            slot = np.int64(words[5] & _MEMO_MASK)
+            if (
+                memo[slot, 1] == spans[2 * LOCATION + 1]
+                and memo[slot, 2] == hint
+                and same_bytes(base, memo[slot, 0], spans[2 * LOCATION], memo[slot, 1])
+            ):
+                place = memo[slot, 3]
+            else:
+                place = _row_place(
+                    base, spans, scratch, country, currency == _USD, slot_keys, slot_places, place_country
+                )
+                memo[slot, 0] = spans[2 * LOCATION]
+                memo[slot, 1] = spans[2 * LOCATION + 1]
+                memo[slot, 2] = hint
+                memo[slot, 3] = place
+        words[0] = np.uint64(numbers[_N_AMOUNT])
+        words[2] = float_bits(latitude)
+        words[3] = float_bits(longitude)
+        index = _account_index(
+            base,
+            spans[2 * ACCOUNT],
+            spans[2 * ACCOUNT + 1],
+            account_slots,
+            account_starts,
+            account_lengths,
+            account_count,
+        )
+        account_count = max(account_count, index + 1)
+
         columns.valid[row] = True
+        columns.data_end[row] = brace
+        columns.account[row] = index
+        columns.user_key[row, 0] = words[_W_USER]
+        columns.user_key[row, 1] = words[_W_USER + 1]
+        columns.tx_key[row] = words[_W_TX]
+        columns.payload_key[row] = hash_words(words, PAYLOAD_WORDS)
+        columns.ts_ms[row] = numbers[_N_TS]
+        columns.amount_minor[row] = numbers[_N_AMOUNT]
+        columns.currency[row] = currency
+        columns.status[row] = numbers[_N_STATUS]
+        columns.merchant[row] = words[6]
+        columns.merchant_category[row] = words[7]
+        columns.device[row] = words[8]
+        columns.ip[row] = words[9]
+        columns.channel[row] = words[10]
+        columns.country[row] = place_country[place] if country < 0 and place >= 0 else country
+        if latitude == latitude:
+            columns.latitude[row] = latitude
+            columns.longitude[row] = longitude
+            columns.radius_km[row] = 0.0
+        elif place >= 0:
+            columns.latitude[row] = place_latitude[place]
+            columns.longitude[row] = place_longitude[place]
+            columns.radius_km[row] = place_radius_km[place]
+        if spans[2 * REPLY + 1] > 0:
+            columns.reply_start[row] = spans[2 * REPLY]
+            columns.reply_end[row] = spans[2 * REPLY] + spans[2 * REPLY + 1]
     return account_count
 
 
 @njit(cache=True, nogil=True)
 def _scan_section(buffer, i, section, spans):  # type: ignore[no-untyped-def]
     """Index behind the object at ``i``, its known fields in ``spans``; -1 to give up."""
-    if buffer[i] != 123:
+    if byte_at(buffer, i) != 123:
         return -1
     i = skip_space(buffer, i + 1)
     seen = 0
-    if buffer[i] == 125:
+    if byte_at(buffer, i) == 125:
         return i + 1
     while True:
-        if buffer[i] != 34:
+        if byte_at(buffer, i) != 34:
             return -1
         start = i + 1
         end, _ = scan_string(buffer, start)
@@ -172,7 +245,7 @@ def _scan_section(buffer, i, section, spans):  # type: ignore[no-untyped-def]
             return -1
         field = known_field(buffer, start, end - start, section)
         i = skip_space(buffer, end + 1)
-        if buffer[i] != 58:
+        if byte_at(buffer, i) != 58:
             return -1
         i = skip_space(buffer, i + 1)
         if field == UNKNOWN:
@@ -184,7 +257,7 @@ def _scan_section(buffer, i, section, spans):  # type: ignore[no-untyped-def]
             if seen & bit:
                 return -1
             seen |= bit
-            if buffer[i] == 110:
+            if byte_at(buffer, i) == 110:
                 if bit & _IS_REQUIRED:
                     return -1
                 i = skip_literal(buffer, i)
@@ -197,7 +270,7 @@ def _scan_section(buffer, i, section, spans):  # type: ignore[no-untyped-def]
                 spans[2 * field] = mantissa
                 spans[2 * field + 1] = decimals
             else:
-                if buffer[i] != 34:
+                if byte_at(buffer, i) != 34:
                     return -1
                 start = i + 1
                 end, flags = scan_string(buffer, start)
@@ -208,9 +281,9 @@ def _scan_section(buffer, i, section, spans):  # type: ignore[no-untyped-def]
                 spans[2 * field + 1] = end - start
                 i = end + 1
         i = skip_space(buffer, i)
-        if buffer[i] == 44:
+        if byte_at(buffer, i) == 44:
             i = skip_space(buffer, i + 1)
-        elif buffer[i] == 125:
+        elif byte_at(buffer, i) == 125:
             return i + 1
         else:
             return -1
@@ -223,12 +296,12 @@ def _scan_structure(buffer, start, end, spans):  # type: ignore[no-untyped-def]
         spans[2 * field] = start
         spans[2 * field + 1] = -1
     i = skip_space(buffer, start)
-    if buffer[i] != 123:
+    if byte_at(buffer, i) != 123:
         return -1
     seen = 0
     i = skip_space(buffer, i + 1)
     while True:
-        if buffer[i] != 34 or buffer[i + 5] != 34:
+        if byte_at(buffer, i) != 34 or byte_at(buffer, i + 5) != 34:
             return -1
         key = load_u64(buffer, i + 1) & _FOUR_BYTES
         if key == _META_KEY:
@@ -241,15 +314,15 @@ def _scan_structure(buffer, start, end, spans):  # type: ignore[no-untyped-def]
             return -1
         seen |= 1 << section
         i = skip_space(buffer, i + 6)
-        if buffer[i] != 58:
+        if byte_at(buffer, i) != 58:
             return -1
         i = _scan_section(buffer, skip_space(buffer, i + 1), section, spans)
         if i < 0:
             return -1
         i = skip_space(buffer, i)
-        if buffer[i] == 44:
+        if byte_at(buffer, i) == 44:
             i = skip_space(buffer, i + 1)
-        elif buffer[i] == 125:
+        elif byte_at(buffer, i) == 125:
             break
         else:
             return -1
@@ -270,24 +343,15 @@ def _texts_fit(spans):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _read_row(  # type: ignore[no-untyped-def]
-    buffer, spans, words, scratch, latest_ms, partition, partition_count, row, columns
-):
-    """Read everything but the place into the row; False when something is not plainly right."""
-    user, user_length = spans[2 * USER], spans[2 * USER + 1]
-    account, account_length = spans[2 * ACCOUNT], spans[2 * ACCOUNT + 1]
-    tx, tx_length = spans[2 * TX], spans[2 * TX + 1]
+def _read_numbers(buffer, spans, latest_ms, numbers):  # type: ignore[no-untyped-def]
+    """Check ids and texts, read time, amount and codes; False when something is not plainly right."""
     if not (
-        id_is_plain(buffer, user, user_length)
-        and id_is_plain(buffer, account, account_length)
-        and id_is_plain(buffer, tx, tx_length)
+        id_is_plain(buffer, spans[2 * USER], spans[2 * USER + 1])
+        and id_is_plain(buffer, spans[2 * ACCOUNT], spans[2 * ACCOUNT + 1])
+        and id_is_plain(buffer, spans[2 * TX], spans[2 * TX + 1])
         and _texts_fit(spans)
     ):
         return False
-    if partition_count > 0:
-        home = murmur2_partition_bytes(buffer, user, user + user_length, partition_count)
-        if home != partition:
-            return False
     ts_ms = scan_timestamp(buffer, spans[2 * TIMESTAMP], spans[2 * TIMESTAMP + 1])
     if ts_ms < 0 or ts_ms > latest_ms:
         return False
@@ -306,104 +370,70 @@ def _read_row(  # type: ignore[no-untyped-def]
         country = country_index(buffer, spans[2 * COUNTRY], spans[2 * COUNTRY + 1])
         if country < 0:
             return False
-    latitude, longitude = np.nan, np.nan
-    placed = spans[2 * LATITUDE + 1] >= 0
-    if placed != (spans[2 * LONGITUDE + 1] >= 0):
-        return False
-    if placed:
-        latitude, fits = coordinate(spans[2 * LATITUDE], spans[2 * LATITUDE + 1], 90.0)
-        if not fits:
-            return False
-        longitude, fits = coordinate(spans[2 * LONGITUDE], spans[2 * LONGITUDE + 1], 180.0)
-        if not fits:
-            return False
-
-    copy_bytes(scratch, 0, buffer, account, account_length)
-    scratch[account_length] = 0
-    copy_bytes(scratch, account_length + 1, buffer, user, user_length)
-    first, second = siphash13_128(scratch, 0, account_length + 1 + user_length)
-    columns.user_key[row, 0] = first
-    columns.user_key[row, 1] = second
-    columns.tx_key[row] = siphash13_64(buffer, tx, tx_length)
-    columns.ts_ms[row] = ts_ms
-    columns.amount_minor[row] = minor
-    columns.currency[row] = currency
-    columns.status[row] = status
-    columns.country[row] = country
-    columns.latitude[row] = latitude
-    columns.longitude[row] = longitude
-    words[0] = np.uint64(minor)
-    words[1] = load_u64(buffer, spans[2 * CURRENCY]) & np.uint64(0xFFFFFF)
-    words[4] = load_u64(buffer, spans[2 * COUNTRY]) & np.uint64(0xFFFF) if country >= 0 else _ZERO
-    words[5] = _text_hash(buffer, spans, LOCATION)
-    words[6] = _text_hash(buffer, spans, MERCHANT)
-    words[7] = _text_hash(buffer, spans, CATEGORY)
-    words[8] = _text_hash(buffer, spans, DEVICE)
-    words[9] = _text_hash(buffer, spans, IP)
-    words[10] = _text_hash(buffer, spans, CHANNEL)
-    bits = words[2:4].view(np.float64)
-    bits[0] = latitude
-    bits[1] = longitude
-    columns.merchant[row] = words[6]
-    columns.merchant_category[row] = words[7]
-    columns.device[row] = words[8]
-    columns.ip[row] = words[9]
-    columns.channel[row] = words[10]
-    columns.payload_key[row] = hash_words(words, PAYLOAD_WORDS)
-    if spans[2 * REPLY + 1] > 0:
-        columns.reply_start[row] = spans[2 * REPLY]
-        columns.reply_end[row] = spans[2 * REPLY] + spans[2 * REPLY + 1]
+    numbers[_N_TS] = ts_ms
+    numbers[_N_AMOUNT] = minor
+    numbers[_N_CURRENCY] = currency
+    numbers[_N_STATUS] = status
+    numbers[_N_COUNTRY] = country
     return True
 
 
 @njit(cache=True, nogil=True)
-def _place_row(buffer, spans, scratch, places, row, columns):  # type: ignore[no-untyped-def]
-    """Country and position of the row, from its own fields or from the place that it names."""
-    slot_keys, slot_places, place_country, place_latitude, place_longitude, place_radius_km = places
-    country = np.int64(columns.country[row])
-    code = np.int64(load_u64(buffer, spans[2 * COUNTRY]) & np.uint64(0xFFFF)) | 0x2020 if country >= 0 else 0
-    length = 0
-    if spans[2 * LOCATION + 1] > 0:
-        start = spans[2 * LOCATION]
-        length = normalise_ascii(buffer, start, start + spans[2 * LOCATION + 1], scratch)
-    place = find_place(
-        scratch, length, country, code, columns.currency[row] == _USD, slot_keys, slot_places, place_country
-    )
-    if place >= 0 and country < 0:
-        columns.country[row] = place_country[place]
-    if spans[2 * LATITUDE + 1] >= 0:
-        columns.radius_km[row] = 0.0
-    elif place >= 0:
-        columns.latitude[row] = place_latitude[place]
-        columns.longitude[row] = place_longitude[place]
-        columns.radius_km[row] = place_radius_km[place]
+def _read_position(spans):  # type: ignore[no-untyped-def]
+    """(latitude, longitude, whether they are plainly right); NaN when the record has none."""
+    placed = spans[2 * LATITUDE + 1] >= 0
+    if placed != (spans[2 * LONGITUDE + 1] >= 0):
+        return np.nan, np.nan, False
+    if not placed:
+        return np.nan, np.nan, True
+    latitude, fits = coordinate(spans[2 * LATITUDE], spans[2 * LATITUDE + 1], 90.0)
+    longitude, fits_too = coordinate(spans[2 * LONGITUDE], spans[2 * LONGITUDE + 1], 180.0)
+    return latitude, longitude, fits and fits_too
 
 
 @njit(cache=True, nogil=True)
-def _text_hash(buffer, spans, field):  # type: ignore[no-untyped-def]
-    length = spans[2 * field + 1]
-    return siphash13_64(buffer, spans[2 * field], length) if length > 0 else _ZERO
+def _hash_texts(buffer, spans, scratch, words):  # type: ignore[no-untyped-def]
+    """Keys of user and transaction, and the words of the payload that are text."""
+    length = spans[2 * ACCOUNT + 1]
+    copy_bytes(scratch, 0, buffer, spans[2 * ACCOUNT], length)
+    scratch[length] = 0
+    copy_bytes(scratch, length + 1, buffer, spans[2 * USER], spans[2 * USER + 1])
+    first, second = siphash13_128(scratch, 0, length + 1 + spans[2 * USER + 1])
+    words[_W_USER] = first
+    words[_W_USER + 1] = second
+    words[_W_TX] = siphash13_64(buffer, spans[2 * TX], spans[2 * TX + 1])
+    words[1] = load_u64(buffer, spans[2 * CURRENCY]) & _THREE_BYTES
+    words[4] = _ZERO
+    if spans[2 * COUNTRY + 1] > 0:
+        words[4] = load_u64(buffer, spans[2 * COUNTRY]) & _TWO_BYTES
+    for word in range(5, PAYLOAD_WORDS):
+        field = LOCATION if word == 5 else MERCHANT + word - 6
+        length = spans[2 * field + 1]
+        words[word] = siphash13_64(buffer, spans[2 * field], length) if length > 0 else _ZERO
 
 
 @njit(cache=True, nogil=True)
-def _account_index(buffer, spans, accounts, count):  # type: ignore[no-untyped-def]
-    """(index of the record's account, number of accounts); a new one is noted."""
-    slots, starts, lengths = accounts
-    start, length = spans[2 * ACCOUNT], spans[2 * ACCOUNT + 1]
+def _row_place(  # type: ignore[no-untyped-def]
+    buffer, spans, scratch, country, dollar, slot_keys, slot_places, place_country
+):
+    """Index of the place that the record names, or -1."""
+    start = spans[2 * LOCATION]
+    length = normalise_ascii(buffer, start, start + spans[2 * LOCATION + 1], scratch)
+    code = np.int64(load_u64(buffer, spans[2 * COUNTRY]) & _TWO_BYTES) | 0x2020
+    return find_place(scratch, length, country, code, dollar, slot_keys, slot_places, place_country)
+
+
+@njit(cache=True, nogil=True)
+def _account_index(buffer, start, length, slots, starts, lengths, count):  # type: ignore[no-untyped-def]
+    """Index of the record's account; a new one is noted as number ``count``."""
     mask = np.uint64(len(slots) - 1)
     slot = siphash13_64(buffer, start, length) & mask
     while slots[slot] >= 0:
-        known = slots[slot]
-        if lengths[known] == length:
-            same = True
-            for i in range(length):
-                if buffer[starts[known] + i] != buffer[start + i]:
-                    same = False
-                    break
-            if same:
-                return np.int64(known), count
+        known = np.int64(slots[slot])
+        if lengths[known] == length and same_bytes(buffer, starts[known], start, length):
+            return known
         slot = (slot + _ONE) & mask
     slots[slot] = count
     starts[count] = start
     lengths[count] = length
-    return np.int64(count), count + 1
+    return count

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from anomalyze.events.memory import count_trailing_zeros, load_u64
+from anomalyze.events.memory import byte_at, count_trailing_zeros, load_u64
 from anomalyze.events.schema import DEPTH_MAX
 
 __all__ = ["scan_number", "scan_string", "skip_literal", "skip_space", "skip_value"]
@@ -27,31 +27,31 @@ _FOUR_BYTES = np.uint64(0xFFFFFFFF)
 _FIVE_BYTES = np.uint64(0xFFFFFFFFFF)
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def skip_space(buffer, i):  # type: ignore[no-untyped-def]
-    byte = buffer[i]
+    byte = byte_at(buffer, i)
     while byte == 32 or byte == 10 or byte == 13 or byte == 9:
         i += 1
-        byte = buffer[i]
+        byte = byte_at(buffer, i)
     return i
 
 
 @njit(cache=True, nogil=True)
 def _utf8_length(buffer, i):  # type: ignore[no-untyped-def]
     """Bytes of the UTF-8 character at ``i`` (Unicode, table 3-7), or 0 when it is not valid."""
-    first = buffer[i]
-    second = buffer[i + 1]
+    first = byte_at(buffer, i)
+    second = byte_at(buffer, i + 1)
     if first < 0xC2 or first > 0xF4 or second & 0xC0 != 0x80:
         return 0
     if first < 0xE0:
         return 2
-    if buffer[i + 2] & 0xC0 != 0x80:
+    if byte_at(buffer, i + 2) & 0xC0 != 0x80:
         return 0
     if first < 0xF0:
         if (first == 0xE0 and second < 0xA0) or (first == 0xED and second > 0x9F):
             return 0
         return 3
-    if buffer[i + 3] & 0xC0 != 0x80:
+    if byte_at(buffer, i + 3) & 0xC0 != 0x80:
         return 0
     if (first == 0xF0 and second < 0x90) or (first == 0xF4 and second > 0x8F):
         return 0
@@ -74,11 +74,11 @@ def scan_string(buffer, i):  # type: ignore[no-untyped-def]
             i += 8
             continue
         i += count_trailing_zeros(marks) >> 3
-        byte = buffer[i]
+        byte = byte_at(buffer, i)
         if byte == 34:
             return i, flags
         if byte == 92:
-            escaped = buffer[i + 1]
+            escaped = byte_at(buffer, i + 1)
             if not (
                 escaped == 34
                 or escaped == 92
@@ -105,30 +105,30 @@ def scan_string(buffer, i):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def scan_number(buffer, i):  # type: ignore[no-untyped-def]
     """(index behind the number or -1, its digits as an integer, decimals) of a plain JSON number."""
-    negative = buffer[i] == 45
+    negative = byte_at(buffer, i) == 45
     if negative:
         i += 1
     first = i
     mantissa = np.int64(0)
-    byte = buffer[i]
+    byte = byte_at(buffer, i)
     while 48 <= byte <= 57:
-        mantissa = mantissa * 10 + np.int64(byte - 48)
+        mantissa = mantissa * 10 + (byte - 48)
         i += 1
-        byte = buffer[i]
+        byte = byte_at(buffer, i)
         if i - first > 18:
             return -1, mantissa, 0
     digits = i - first
-    if digits == 0 or (digits > 1 and buffer[first] == 48):
+    if digits == 0 or (digits > 1 and byte_at(buffer, first) == 48):
         return -1, mantissa, 0
     decimals = 0
     if byte == 46:
         i += 1
         point = i
-        byte = buffer[i]
+        byte = byte_at(buffer, i)
         while 48 <= byte <= 57:
-            mantissa = mantissa * 10 + np.int64(byte - 48)
+            mantissa = mantissa * 10 + (byte - 48)
             i += 1
-            byte = buffer[i]
+            byte = byte_at(buffer, i)
             if digits + i - point > 18:
                 return -1, mantissa, 0
         decimals = i - point
@@ -155,13 +155,13 @@ def skip_literal(buffer, i):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _skip_key(buffer, i):  # type: ignore[no-untyped-def]
     """Index of the value behind the key at ``i``, or -1."""
-    if buffer[i] != 34:
+    if byte_at(buffer, i) != 34:
         return -1
     end, _ = scan_string(buffer, i + 1)
     if end < 0:
         return -1
     i = skip_space(buffer, end + 1)
-    if buffer[i] != 58:
+    if byte_at(buffer, i) != 58:
         return -1
     return skip_space(buffer, i + 1)
 
@@ -172,7 +172,7 @@ def skip_value(buffer, i, depth):  # type: ignore[no-untyped-def]
     level = 0
     objects = 0  # bit per level: whether it is an object
     while True:
-        byte = buffer[i]
+        byte = byte_at(buffer, i)
         opened = False
         if byte == 34:
             end, _ = scan_string(buffer, i + 1)
@@ -186,14 +186,14 @@ def skip_value(buffer, i, depth):  # type: ignore[no-untyped-def]
             i = skip_space(buffer, i + 1)
             if byte == 123:
                 objects |= 1 << level
-                opened = buffer[i] != 125
+                opened = byte_at(buffer, i) != 125
                 if opened:
                     i = _skip_key(buffer, i)
                     if i < 0:
                         return -1
             else:
                 objects &= ~(1 << level)
-                opened = buffer[i] != 93
+                opened = byte_at(buffer, i) != 93
         elif byte == 45 or 48 <= byte <= 57:
             i, _, _ = scan_number(buffer, i)
             if i < 0:
@@ -208,7 +208,7 @@ def skip_value(buffer, i, depth):  # type: ignore[no-untyped-def]
             if level == 0:
                 return i
             i = skip_space(buffer, i)
-            byte = buffer[i]
+            byte = byte_at(buffer, i)
             inside_object = objects & (1 << level) != 0
             if byte == 44:
                 i = skip_space(buffer, i + 1)
