@@ -11,69 +11,38 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import msgspec
 
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Action, Severity, Status
 
-__all__ = ["COPY_COLUMNS", "Kind", "Rejected", "ScoredRows", "Trait", "decode_scored"]
+__all__ = ["COPY_COLUMNS", "Rejected", "ScoredRows", "StatusUpdate", "decode_scored", "encode_numeric"]
 
-# Columns of a row in COPY order, with their types: the staging table is made of them.
+# Columns of `transactions` in COPY order.
 COPY_COLUMNS = (
-    ("kind", "smallint"),
-    ("src_partition", "integer"),
-    ("src_offset", "bigint"),
-    ("ts", "timestamptz"),
-    ("status", "smallint"),
-    ("severity", "smallint"),
-    ("action", "smallint"),
-    ("score", "real"),
-    ("account_id", "text"),
-    ("user_id", "text"),
-    ("tx_id", "text"),
-    ("amount", "text"),
-    ("currency", "text"),
-    ("source", "text"),
-    ("trace_id", "text"),
-    ("case_id", "text"),
-    ("bundle", "text"),
-    ("flags", "text"),  # rule ids, one a line: few rows have any
-    ("data", "jsonb"),
-    ("enrichment", "json"),
-    ("analysis", "json"),
-    ("verdict", "json"),
-)
+    "src_partition", "src_offset", "ts", "status", "severity", "action", "score", "account_id", "user_id", "tx_id",
+    "amount", "currency", "source", "trace_id", "case_id", "bundle", "data", "enrichment", "analysis", "verdict",
+)  # fmt: skip
 
-TS_MIN_S = 0.0  # 1970: older events have no partition
-POSTGRES_EPOCH_S = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp())
+POSTGRES_EPOCH_US = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _STATUSES = {status.name.lower(): int(status) for status in Status}
 _SEVERITIES = {severity.name: int(severity) for severity in Severity}
 _ACTIONS = {action.name: int(action) for action in Action}
 
-_FIXED = struct.Struct(">h ih ii iq iq ih ih ih if")
-_FIXED_NO_SCORE = struct.Struct(">h ih ii iq iq ih ih ih i")
+_FIXED = struct.Struct(">h ii iq iq ih ih ih if")
+_FIXED_NO_SCORE = struct.Struct(">h ii iq iq ih ih ih i")
 _LENGTH = struct.Struct(">i").pack
 _NULL = _LENGTH(-1)
 _EMPTY_JSON = b"{}"
 _JSONB_VERSION = b"\x01"
 # An escaped NUL, which PostgreSQL's text cannot hold; not an escaped backslash before "u0000".
 _NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-
-
-class Kind:
-    """What a record asks of the tables (column ``kind`` of the staging table)."""
-
-    TRANSACTION = 0
-    STATUS_UPDATE = 1
-
-
-class Trait:
-    """Bits that say which statements a set of rows needs."""
-
-    STATUS_UPDATE = 1
-    ANOMALY = 2
-    FLAGGED = 4
+_PLAIN_NUMBER = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]+))?")
+# Amounts repeat; how many encoded ones are kept.
+_NUMERICS_MAX = 100_000
+_numerics: dict[bytes, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +57,47 @@ class Rejected:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class StatusUpdate:
+    """A payment known by its identity has another status now (``Status``)."""
+
+    account_id: str
+    user_id: str
+    tx_id: str
+    status: int
+
+
 @dataclass(slots=True)
 class ScoredRows:
     """Decoded records, in the order given, as parallel lists.
 
     Attributes
     ----------
-    partition, offset, previous
-        ``src``: place in `transactions`, and the offset of the record before it in `scored`.
-    ts_s
-        Event time, seconds since 1970; 0 for a rejected record.
-    traits
-        Which of the tables beside `transactions` it concerns: bits of `Trait`.
-    row
-        The row in binary COPY format (`COPY_COLUMNS`), without header; empty for a rejected record.
     values
         The records themselves.
-    rejected
-        By position in these lists.
+    partition, offset, previous
+        ``src``: place in `transactions`, and the offset of the record before it in `scored`.
+    row
+        Its row of `transactions` in binary COPY format; empty for a status update or a rejected record.
+    account, user, ts_us, severity
+        Whose it is, event time (µs since 1970), ``Severity``.
+    flags
+        Rules that fired, by position in these lists; for those with any.
+    updates, rejected
+        What is not a row to insert, by position.
     """
 
     values: Sequence[bytes]
     partition: list[int] = field(default_factory=list)
     offset: list[int] = field(default_factory=list)
     previous: list[int] = field(default_factory=list)
-    ts_s: list[float] = field(default_factory=list)
-    traits: list[int] = field(default_factory=list)
     row: list[bytes] = field(default_factory=list)
+    account: list[str] = field(default_factory=list)
+    user: list[str] = field(default_factory=list)
+    ts_us: list[int] = field(default_factory=list)
+    severity: list[int] = field(default_factory=list)
+    flags: dict[int, list[str]] = field(default_factory=dict)
+    updates: dict[int, StatusUpdate] = field(default_factory=dict)
     rejected: dict[int, Rejected] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -148,7 +131,7 @@ class _Data(msgspec.Struct, gc=False):
     tx_id: str
     amount: msgspec.Raw
     currency: str
-    status: str = "approved"
+    status: str | None = None
 
 
 class _Analysis(msgspec.Struct, gc=False):
@@ -161,7 +144,7 @@ class _Verdict(msgspec.Struct, gc=False):
     final_severity: str = ""
     action: str = ""
     case_id: str | None = None
-    status_update: msgspec.Raw | None = None
+    status_update: str | None = None
 
 
 class _Place(msgspec.Struct, gc=False):
@@ -187,39 +170,57 @@ def decode_scored(values: Sequence[bytes]) -> ScoredRows:
         cannot be trusted to be complete.
     """
     rows = ScoredRows(values)
-    for index, value in enumerate(values):
+    for value in values:
         try:
-            record = _decode_record(value)
-            source = record.src
-            row, ts_s, traits = _build_row(record, source, value)
-        except (msgspec.MsgspecError, ValueError, KeyError, struct.error) as error:
-            source = _source_of(value, error)
-            rows.rejected[index] = Rejected(
-                source.partition, source.offset, "scored", "a judged transaction", str(error)[:120], value
-            )
-            row, ts_s, traits = b"", 0.0, 0
-        rows.partition.append(source.partition)
-        rows.offset.append(source.offset)
-        rows.previous.append(source.previous)
-        rows.ts_s.append(ts_s)
-        rows.traits.append(traits)
-        rows.row.append(row)
+            _append(rows, value)
+        except (msgspec.MsgspecError, ValueError, KeyError, ArithmeticError, struct.error) as error:
+            _append_rejected(rows, value, error)
     return rows
 
 
-def _source_of(value: bytes, error: Exception) -> _Source:
-    try:
-        return _decode_place(value).src
-    except msgspec.MsgspecError:
-        raise ContractError(
-            f"a record of the topic scored: expected sections meta, data, enrichment, analysis, verdict and src, "
-            f"got {value[:120]!r} ({error}): something other than the detector writes to this topic"
-        ) from error
+def encode_numeric(text: bytes) -> bytes:
+    """A JSON number as PostgreSQL's binary ``numeric``, exact, behind its length.
+
+    Groups of four decimal digits, and the power of 10,000 of the first one (PostgreSQL: src/backend/utils/adt/
+    numeric.c, ``numeric_send``).
+
+    Raises
+    ------
+    ValueError, ArithmeticError
+        Not a finite number.
+    """
+    found = _numerics.get(text)
+    if found is not None:
+        return found
+    match = _PLAIN_NUMBER.fullmatch(text)
+    if match is None:
+        number = Decimal(text.decode())
+        if not number.is_finite():
+            raise ValueError(f"amount: expected a finite number, got {text[:120]!r}")
+        match = _PLAIN_NUMBER.fullmatch(format(number, "f").encode())
+        assert match is not None
+    sign, whole, fraction = match[1], match[2], match[3] or b""
+    digits = b"0" * (-len(whole) % 4) + whole + fraction + b"0" * (-len(fraction) % 4)
+    groups = [int(digits[i : i + 4]) for i in range(0, len(digits), 4)]
+    weight = (len(whole) + 3) // 4 - 1
+    while groups and groups[-1] == 0:
+        groups.pop()
+    first = next((i for i, group in enumerate(groups) if group), len(groups))
+    groups, weight = groups[first:], weight - first if groups else 0
+    is_negative = bool(sign and groups)
+    content = struct.pack(
+        f">hhHh{len(groups)}h", len(groups), weight, 0x4000 if is_negative else 0, len(fraction), *groups
+    )
+    if len(_numerics) >= _NUMERICS_MAX:
+        _numerics.clear()
+    encoded = _numerics[text] = _LENGTH(len(content)) + content
+    return encoded
 
 
-def _build_row(record: _Record, source: _Source, value: bytes) -> tuple[bytes, float, int]:
-    """The row in COPY format, its event time in seconds, and its traits. Raises what `decode_scored` catches."""
-    meta = record.meta
+def _append(rows: ScoredRows, value: bytes) -> None:
+    """Decode one record and append it to all lists, or to none. Raises what `decode_scored` catches."""
+    record = _decode_record(value)
+    meta, source = record.meta, record.src
     data_json, analysis_json, verdict_json = bytes(record.data), bytes(record.analysis), bytes(record.verdict)
     data, analysis, verdict = (
         _decode_data(data_json),
@@ -228,56 +229,96 @@ def _build_row(record: _Record, source: _Source, value: bytes) -> tuple[bytes, f
     )
     if b"\\" in value and _NUL_ESCAPE.search(value):
         raise ValueError("a text with the character NUL")
-    ts_s = meta.timestamp.timestamp()  # exact to the microsecond until the year 2255
-    if ts_s < TS_MIN_S:
+    ts_us = round(meta.timestamp.timestamp() * 1e6)  # exact until the year 2255
+    if ts_us < 0:
         raise ValueError(f"an event of {meta.timestamp.isoformat()}, before 1970")
-    kind, severity, action, traits = Kind.TRANSACTION, 0, 0, 0
+    index = len(rows.row)
+    row, severity = b"", 0
     if verdict.status_update is None:
-        severity, action = _SEVERITIES[verdict.final_severity], _ACTIONS[verdict.action]
-    else:
-        kind, traits = Kind.STATUS_UPDATE, Trait.STATUS_UPDATE
-    if severity:
-        traits = Trait.ANOMALY
-        if verdict.case_id is None:
+        severity = _SEVERITIES[verdict.final_severity]
+        if severity and verdict.case_id is None:
             raise ValueError("an anomaly without case_id")
-    flags = b""
-    if analysis.rule_flags:
-        traits |= Trait.FLAGGED
-        flags = "\n".join(analysis.rule_flags).encode()
-    status, score = _STATUSES[data.status], analysis.ml_score
-    ts_us = round((ts_s - POSTGRES_EPOCH_S) * 1e6)
-    # Each value stands after its length in bytes.
+        row = _build_row(record, data, analysis, verdict, ts_us, data_json, analysis_json, verdict_json)
+        if analysis.rule_flags:
+            rows.flags[index] = analysis.rule_flags
+    else:
+        status = _STATUSES[verdict.status_update]
+        rows.updates[index] = StatusUpdate(meta.account_id, meta.user_id, data.tx_id, status)
+    rows.partition.append(source.partition)
+    rows.offset.append(source.offset)
+    rows.previous.append(source.previous)
+    rows.row.append(row)
+    rows.account.append(meta.account_id)
+    rows.user.append(meta.user_id)
+    rows.ts_us.append(ts_us)
+    rows.severity.append(severity)
+
+
+def _append_rejected(rows: ScoredRows, value: bytes, error: Exception) -> None:
+    try:
+        source = _decode_place(value).src
+    except msgspec.MsgspecError:
+        raise ContractError(
+            f"a record of the topic scored: expected the sections meta, data, enrichment, analysis, verdict and src, "
+            f"got {value[:120]!r} ({error}): something other than the detector writes to this topic"
+        ) from error
+    rows.rejected[len(rows.row)] = Rejected(
+        source.partition, source.offset, "scored", "a judged transaction", str(error)[:120], value
+    )
+    rows.partition.append(source.partition)
+    rows.offset.append(source.offset)
+    rows.previous.append(source.previous)
+    rows.row.append(b"")
+    rows.account.append("")
+    rows.user.append("")
+    rows.ts_us.append(0)
+    rows.severity.append(0)
+
+
+def _build_row(
+    record: _Record,
+    data: _Data,
+    analysis: _Analysis,
+    verdict: _Verdict,
+    ts_us: int,
+    data_json: bytes,
+    analysis_json: bytes,
+    verdict_json: bytes,
+) -> bytes:
+    """The row in COPY format: the number of columns, and each value behind its length in bytes."""
+    meta, source = record.meta, record.src
+    severity, action = _SEVERITIES[verdict.final_severity], _ACTIONS[verdict.action]
+    status = 0 if data.status is None else _STATUSES[data.status]
+    score = analysis.ml_score
+    ts = ts_us - POSTGRES_EPOCH_US
     if score is None:
         fixed = _FIXED_NO_SCORE.pack(
-            len(COPY_COLUMNS), 2, kind, 4, source.partition, 8, source.offset, 8, ts_us,
-            2, status, 2, severity, 2, action, -1,
-        )  # fmt: skip
+            20, 4, source.partition, 8, source.offset, 8, ts, 2, status, 2, severity, 2, action, -1
+        )
     else:
         fixed = _FIXED.pack(
-            len(COPY_COLUMNS), 2, kind, 4, source.partition, 8, source.offset, 8, ts_us,
-            2, status, 2, severity, 2, action, 4, score,
-        )  # fmt: skip
+            20, 4, source.partition, 8, source.offset, 8, ts, 2, status, 2, severity, 2, action, 4, score
+        )
     account, user, transaction = meta.account_id.encode(), meta.user_id.encode(), data.tx_id.encode()
-    amount, currency, origin = bytes(data.amount), data.currency.encode(), meta.source.encode()
-    bundle, enrichment_json = analysis.bundle.encode(), bytes(record.enrichment)
+    currency, origin, bundle = data.currency.encode(), meta.source.encode(), analysis.bundle.encode()
+    enrichment_json = bytes(record.enrichment)
     parts = (
         fixed,
         _LENGTH(len(account)), account,
         _LENGTH(len(user)), user,
         _LENGTH(len(transaction)), transaction,
-        _LENGTH(len(amount)), amount,
+        encode_numeric(bytes(data.amount)),
         _LENGTH(len(currency)), currency,
         _LENGTH(len(origin)), origin,
         _nullable(meta.trace_id),
         _nullable(verdict.case_id),
         _LENGTH(len(bundle)), bundle,
-        _LENGTH(len(flags) or -1), flags,
         _LENGTH(len(data_json) + 1), _JSONB_VERSION, data_json,
         _LENGTH(len(enrichment_json)), enrichment_json,
         _LENGTH(len(analysis_json)), analysis_json,
         _LENGTH(len(verdict_json)), verdict_json,
     )  # fmt: skip
-    return b"".join(parts), ts_s, traits
+    return b"".join(parts)
 
 
 def _nullable(text: str | None) -> bytes:
