@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from anomalyze.cli.check import check
+from anomalyze.cli.up import logs, status, up
 
 __all__ = ["app"]
 
@@ -26,3 +27,6 @@ def _anomalyze() -> None:
 
 
 app.command("check")(check)
+app.command("up")(up)
+app.command("status")(status)
+app.command("logs")(logs)

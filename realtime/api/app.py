@@ -14,9 +14,11 @@ from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import ANOMALIES, SCORED
 from anomalyze.embedded.runtime import Addresses
+from anomalyze.events.gazetteer import Gazetteer
 from anomalyze.settings import Settings
 from anomalyze.storage.pool import AsyncPool
-from realtime.api import health, ingest_routes, live_routes, problems, read_routes
+from realtime.api import health, ingest_routes, live_routes, problems
+from realtime.api.disk import Disk
 from realtime.api.ingest import Ingest
 from realtime.api.limits import BodyLimit
 from realtime.api.live import Live
@@ -61,6 +63,8 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             anomalies=Live(bus, ANOMALIES),
             rate=RateLimit(settings.rate_limit_per_s),
             metrics=ApiMetrics(registry),
+            disk=Disk(settings.data_dir),
+            gazetteer=Gazetteer.load(settings.config_dir),
         )
         app.state.shared = shared
         yield
@@ -90,6 +94,5 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
         )
     app.include_router(health.router)
     app.include_router(ingest_routes.router)
-    app.include_router(read_routes.router)
     app.include_router(live_routes.router)
     return app

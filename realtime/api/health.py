@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -15,17 +14,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from anomalyze.access.keys import Principal
-from anomalyze.errors import TransientError
 from realtime.api.problems import problem_responses
 from realtime.api.security import require
 from realtime.api.state import State, state_of
 
-__all__ = ["DISK_FREE_MIN", "router"]
+__all__ = ["router"]
 
 router = APIRouter(tags=["operating"])
 CHECK_TIMEOUT_S = 2.0
-# Under this much free disk nothing more is accepted: what was accepted must still be storable.
-DISK_FREE_MIN = 1_000_000_000
 
 
 @router.get("/", include_in_schema=False)
@@ -93,6 +89,4 @@ async def check_redis(state: State) -> None:
 
 async def check_disk(state: State) -> None:
     """There is room to store what is accepted."""
-    free = shutil.disk_usage(state.settings.data_dir if state.settings.data_dir.exists() else "/").free
-    if free < DISK_FREE_MIN:
-        raise TransientError(f"{free / 1e6:.0f} MB of disk are free, {DISK_FREE_MIN / 1e6:.0f} MB are needed")
+    state.disk.check()

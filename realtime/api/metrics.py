@@ -19,7 +19,9 @@ class ApiMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._accepted = Counter("anomalyze_api_accepted", "Transactions accepted", registry=registry)
-        self._rejected = Counter("anomalyze_api_rejected", "Transactions refused, by field", ["field"], registry=registry)
+        self._rejected = Counter(
+            "anomalyze_api_rejected", "Transactions refused, by field", ["field"], registry=registry
+        )
         self._durable_s = Histogram(
             "anomalyze_api_durable_seconds",
             "Until the bus acknowledged a request's transactions",

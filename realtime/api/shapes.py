@@ -9,7 +9,6 @@ import msgspec
 __all__ = ["render_anomaly", "render_transaction"]
 
 
-
 class _Scored(msgspec.Struct):
     meta: dict[str, Any]
     data: dict[str, Any]

@@ -10,8 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.bus.contract import Bus
+from anomalyze.events.gazetteer import Gazetteer
 from anomalyze.settings import Settings
 from anomalyze.storage.pool import AsyncPool
+from realtime.api.disk import Disk
 from realtime.api.ingest import Ingest
 from realtime.api.live import Live
 from realtime.api.metrics import ApiMetrics
@@ -37,6 +39,8 @@ class State:
     anomalies: Live
     rate: RateLimit
     metrics: ApiMetrics
+    disk: Disk
+    gazetteer: Gazetteer
 
 
 def state_of(request: Request) -> State:

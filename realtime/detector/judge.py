@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from anomalyze.detection.detector import Detector, PartitionState, Verdicts
-from anomalyze.detection.output import encode_anomalies, encode_scored
 
 from anomalyze.bus.contract import Records
 from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.detector import Detector, PartitionState, Verdicts
+from anomalyze.detection.output import encode_anomalies, encode_scored
 from anomalyze.errors import ContractError, ModelError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch
 from anomalyze.events.decode import decode_records
@@ -167,8 +167,8 @@ class Judge:
                 raise ContractError(
                     f"control record {control.kind!r} before any bundle in {control.partition}"
                 )
-            self._detectors.get(partition.bundle).apply_control(control, partition.state)
-            log.info("control_applied")
+            refused = self._detectors.get(partition.bundle).apply_control(control, partition.state)
+            log.info("control_applied") if refused is None else log.error("control_refused", reason=refused)
 
     def _judge_piece(self, records: Records, owned: dict[int, OwnedPartition], outputs: Outputs) -> None:
         if not len(records):
@@ -229,7 +229,9 @@ class Judge:
             written = len(outputs.scored) - len(rows)
             for row, channel in batch.replies.items():
                 at = place.get(row)
-                outputs.replies.append((channel, outputs.scored[written + at] if at is not None else b""))
+                outputs.replies.append(
+                    (channel, outputs.scored[written + at] if at is not None else batch.row_bytes(row))
+                )
         outputs.append_ms.append(batch.append_ms)
         outputs.repeats += int((verdicts.disposition == Disposition.REPEAT).sum())
         judged = verdicts.severity[verdicts.disposition == Disposition.JUDGE]

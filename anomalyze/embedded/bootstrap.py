@@ -1,0 +1,81 @@
+"""The bundle that judges: made, brought up to date with the configuration, announced in the log.
+
+A pointer moves first, then the log is told, then the pointer ``announced`` follows: a start that died in
+between is completed by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from anomalyze.bus.contract import Bus
+from anomalyze.bus.control import announce
+from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.training import build_bundle
+from anomalyze.settings import Settings
+from anomalyze.simulation.starter import build_starter_bundle
+from anomalyze.storage.objects import open_objects
+
+__all__ = ["CHAMPION", "announce_champion", "ensure_bundle"]
+
+CHAMPION = "champion"
+ANNOUNCED = "announced"
+
+
+def ensure_bundle(settings: Settings, bus: Bus, say: Callable[[str], None]) -> tuple[str, bool]:
+    """Make sure that the champion follows the configuration and that the log knows it.
+
+    Returns
+    -------
+    tuple[str, bool]
+        Id of the champion, and whether it is a starter bundle.
+
+    Raises
+    ------
+    ConfigError
+        The configuration has mistakes; the message names them.
+    ContractError
+        The published champion is damaged.
+    """
+    store = BundleStore(open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url))
+    champion = store.pointer(CHAMPION)
+    if champion is None:
+        say("training a starter bundle on simulated history")
+        bundle = build_starter_bundle(settings.config_dir)
+        store.publish(bundle)
+        store.set_pointer(CHAMPION, bundle.id, expected=None, note="starter")
+    else:
+        bundle = with_configuration(store.load(champion), settings)
+        if bundle.id != champion:
+            say("the configuration changed: publishing a bundle with the same model")
+            store.publish(bundle)
+            store.set_pointer(CHAMPION, bundle.id, expected=champion, note="configuration changed")
+    announce_champion(store, bus)
+    return bundle.id, bundle.kind == "starter"
+
+
+def announce_champion(store: BundleStore, bus: Bus) -> None:
+    """Tell the log of the champion, unless that was done."""
+    champion = store.pointer(CHAMPION)
+    if champion is not None and store.pointer(ANNOUNCED) != champion:
+        announce(bus, "bundle", {"bundle": champion})
+        store.set_pointer(ANNOUNCED, champion)
+
+
+def with_configuration(bundle: Bundle, settings: Settings) -> Bundle:
+    """The bundle with today's configuration files; itself when they are the same."""
+    found = build_bundle(settings.config_dir)
+    changed = replace(
+        bundle,
+        features=found.features,
+        policy=found.policy,
+        rules=found.rules,
+        tables=found.tables,
+        hashes=found.hashes,
+    )
+    return (
+        bundle
+        if changed.id == bundle.id
+        else replace(changed, created_from={**bundle.created_from, "parent": bundle.id})
+    )
