@@ -18,22 +18,13 @@ import numpy.typing as npt
 from anomalyze.errors import ContractError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anomalyze.models.forest import ModelInput
     from anomalyze.models.runtime import Scorer
 
-__all__ = ["GROUPS_MAX", "build_groups", "compute_shapley"]
+__all__ = ["GROUPS_MAX", "compute_shapley"]
 
 GROUPS_MAX = 6
 # 16 rows in one call are 1,024 coalitions; more would only take memory.
 _ROWS_A_CALL = 16
-
-
-def build_groups(inputs: Sequence[ModelInput]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """Names of the groups in the order of their first input, and the group (int64 ``[k]``) of each input."""
-    names = tuple(dict.fromkeys(i.group for i in inputs))
-    return names, np.array([names.index(i.group) for i in inputs], dtype=np.int64)
 
 
 def compute_shapley(

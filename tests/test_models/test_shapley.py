@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomalyze.errors import ContractError
-from anomalyze.models.forest import DEFAULT_INPUTS
 from anomalyze.models.kernel import TreeKernel
-from anomalyze.models.shapley import build_groups, compute_shapley
+from anomalyze.models.shapley import compute_shapley
 from anomalyze.models.tree import TreeEnsemble
 
 Rows = npt.NDArray[np.float32]
@@ -74,12 +73,6 @@ def test_values_do_not_depend_on_the_rows_beside(kernel: TreeKernel, rows: Rows)
     alone = [compute_shapley(kernel, rows[[i]], rows[[50 + i]], GROUP)[0] for i in range(50)]
     np.testing.assert_array_equal(together, alone)
     assert compute_shapley(kernel, rows[:0], rows[0], GROUP).shape == (0, 5)
-
-
-def test_groups_come_in_the_order_of_the_inputs() -> None:
-    names, group = build_groups(DEFAULT_INPUTS)
-    assert names == ("amount", "speed", "place", "device", "time")
-    np.testing.assert_array_equal(group, GROUP)
 
 
 def test_more_than_six_groups_are_refused(kernel: TreeKernel, rows: Rows) -> None:
