@@ -20,7 +20,16 @@ from numba.extending import intrinsic
 
 from anomalyze.errors import ContractError
 
-__all__ = ["PADDING", "byte_at", "copy_bytes", "count_trailing_zeros", "float_bits", "load_u64", "same_bytes"]
+__all__ = [
+    "PADDING",
+    "byte_at",
+    "copy_bytes",
+    "count_trailing_zeros",
+    "float_bits",
+    "load_u64",
+    "put_byte",
+    "same_bytes",
+]
 
 PADDING = 16
 
@@ -44,6 +53,31 @@ def byte_at(typing_context: Any, array: Any, index: Any) -> Any:
         return builder.zext(builder.load(pointer, typ=ir.IntType(8)), ir.IntType(64))
 
     return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def put_byte(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write one byte (the low eight bits of an int64); unchecked."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        builder.store(builder.trunc(args[2], ir.IntType(8)), pointer)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def put_u64(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write eight bytes, lowest first; unchecked."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        stored = builder.store(args[2], builder.bitcast(pointer, ir.IntType(64).as_pointer()))
+        stored.align = 1
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.uint64), generate
 
 
 @intrinsic
