@@ -26,10 +26,10 @@ SLICE_MAX = 3_000
 
 class _Scored(msgspec.Struct):
     data: msgspec.Raw
-    enrichment: msgspec.Raw
-    analysis: msgspec.Raw
     verdict: msgspec.Raw
     src: dict[str, int]
+    enrichment: msgspec.Raw = msgspec.Raw(b"")
+    analysis: msgspec.Raw = msgspec.Raw(b"")
 
 
 @dataclass(slots=True)
