@@ -24,6 +24,7 @@ from anomalyze.settings import Settings
 from anomalyze.storage import board
 from anomalyze.storage.pool import AsyncPool
 from dashboard import routes
+from dashboard.anomaly import anomaly_page
 from dashboard.decision import decide
 from dashboard.events import events, new_rows
 from dashboard.live import Hub
@@ -31,6 +32,10 @@ from dashboard.now import now_page
 from dashboard.page import Answer, PageMemory, not_found, unavailable
 from dashboard.security import OPEN_PATHS, SecurityMiddleware, admit
 from dashboard.sign_in import sign_in, sign_in_form, sign_out
+from dashboard.system import system_page
+from dashboard.transactions import transactions_csv, transactions_page
+from dashboard.user import user_page
+from dashboard.users import users_page
 
 __all__ = ["create_app"]
 
@@ -99,6 +104,12 @@ def _add_routes(app: FastHTML) -> None:
         (routes.NOW_ROWS, new_rows, "get"),
         (routes.EVENTS, events, "get"),
         (routes.CASE_DECISION, decide, "post"),
+        (routes.ANOMALY, anomaly_page, "get"),
+        (routes.TRANSACTIONS, transactions_page, "get"),
+        (routes.TRANSACTIONS_CSV, transactions_csv, "get"),
+        (routes.USERS, users_page, "get"),
+        (routes.USER, user_page, "get"),
+        (routes.SYSTEM, system_page, "get"),
     ):
         app.route(path, methods=[method])(handler)
     app.mount(routes.STATIC, StaticFiles(directory=routes.STATIC_FOLDER), name="static")

@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastcore.xml import FT, A, Button, Div, Span, Tr
+from fastcore.xml import FT, A, Button, Div, Form, Input, Span, Tr
 
 from anomalyze.storage.board import Case
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.components import cell, icon, missing, moment, money, score, sentence, severity, user_link
+from dashboard.components import (
+    cell,
+    icon,
+    key_cap,
+    missing,
+    moment,
+    money,
+    score,
+    sentence,
+    severity,
+    user_link,
+)
 from dashboard.plots import sparkline
 from dashboard.security import Viewer
 
-__all__ = ["case_row", "no_permission", "place_words", "row_id"]
+__all__ = ["case_row", "decided_banner", "no_permission", "place_words", "row_id"]
 
 RULES_SHOWN = 4
 
@@ -29,14 +40,14 @@ def no_permission(viewer: Viewer) -> str:
     return f"Deciding needs the role analyst. Ask an admin of {viewer.account_id}."
 
 
-def place_words(data: dict[str, Any], *, new_device: bool = False) -> str:
+def place_words(data: dict[str, Any], *, country: str | None = None, new_device: bool = False) -> str:
     """Where and how a transaction happened, as far as it says so.
 
     >>> place_words({"channel": "online", "location": "Lagos", "country": "NG"}, new_device=True)
     'online, Lagos NG, new device'
     """
-    location, country = str(data.get("location") or ""), str(data.get("country") or "")
-    place = location if country in ("", location) else f"{location} {country}".strip()
+    location, land = str(data.get("location") or ""), country or str(data.get("country") or "")
+    place = location if land in ("", location) else f"{location} {land}".strip()
     channel = str(data.get("channel") or "").replace("_", " ")
     return ", ".join(part for part in (channel, place, "new device" if new_device else "") if part)
 
@@ -69,7 +80,7 @@ def _amount(case: Case) -> tuple[Any, ...]:
 
 def _what(case: Case, viewer: Viewer, done: bool) -> list[Any]:
     rules = case.rule_flags
-    where = place_words(case.data, new_device=case.new_device)
+    where = place_words(case.data, country=case.country, new_device=case.new_device)
     sub: list[Any] = [Span(case.user_id, cls="u")]
     if done:
         who = "you" if case.decided_by == viewer.principal.key_id else case.decider or "a colleague"
@@ -138,6 +149,33 @@ def _undo(case: Case, viewer: Viewer) -> FT:
         disabled=not viewer.may_decide,
         data_act="open",
         **_post(case, "open"),
+    )
+
+
+def decided_banner(case: Case | None, viewer: Viewer, back: str) -> FT | None:
+    """After a decision that opened the next page: what was decided, and how to take it back."""
+    if case is None or case.state == "open":
+        return None
+    many = f", {form.plural(case.anomalies, 'transaction')}" if case.anomalies > 1 else ""
+    return Div(
+        Span(f"{case.state.capitalize()}: {case.user_id}{many}."),
+        Form(
+            Input(type="hidden", name="csrf", value=viewer.csrf),
+            Input(type="hidden", name="next", value=back),
+            Button(
+                "Undo ",
+                key_cap("u"),
+                cls="btn",
+                name="decision",
+                value="open",
+                data_decide="open",
+                disabled=not viewer.may_decide,
+            ),
+            action=routes.case_decision(case.case_id),
+            method="post",
+        ),
+        cls="banner undo-bar",
+        role="status",
     )
 
 

@@ -29,7 +29,7 @@ from anomalyze.storage import board
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.case_filter import NowView, parse_view
-from dashboard.case_row import case_row, no_permission
+from dashboard.case_row import case_row, decided_banner, no_permission
 from dashboard.components import (
     SEVERITY_WORDS,
     cell,
@@ -72,12 +72,19 @@ async def now_page(request: Request) -> Answer:
             this_hour - timedelta(days=HISTORY_DAYS + 1),
             this_hour + timedelta(hours=1),
         )
+        before = request.query_params.get("decided", "")
+        decided = (
+            await board.load_case(connection, viewer.account_id, before)
+            if before and "\x00" not in before
+            else None
+        )
         shared = await load_shared(connection, viewer, figures.open, hourly)
     hours = build_hours(hourly, viewer.now, viewer.zone)
     state = channel.state
     assert state is not None
     assert state.stream is not None
     content = [
+        decided_banner(decided, viewer, routes.anomaly(decided.headline_anomaly_id)) if decided else None,
         page_head("Now", right=_head_right(viewer, state.stream)),
         _silent(state.stream),
         _strip(viewer, figures, hours),

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 __all__ = [
+    "ANOMALY",
     "CASE_DECISION",
     "EVENTS",
     "HEALTH",
@@ -19,6 +20,7 @@ __all__ = [
     "SYSTEM",
     "TRANSACTIONS",
     "TRANSACTIONS_CSV",
+    "USER",
     "USERS",
     "anomaly",
     "case_decision",

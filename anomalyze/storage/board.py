@@ -103,6 +103,7 @@ class Case:
     amount: Decimal | None = None
     currency: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    country: str | None = None
     new_device: bool = False
     recent: list[tuple[float, int]] = field(default_factory=list)
 
@@ -119,7 +120,7 @@ _OF_CASE = "a.account_id = c.account_id AND a.case_id = c.case_id AND a.ts BETWE
 
 _CASE_DETAILS = f"""
 SELECT c.*, s.amount, s.currency, coalesce(h.data, '{{}}') AS data,
-       coalesce((h.enrichment->'features'->>'is_new_device')::float = 1, false) AS new_device,
+       h.country, coalesce((h.enrichment->'features'->>'is_new_device')::float = 1, false) AS new_device,
        coalesce(r.recent, '[]'::json) AS recent
 FROM picked c
 LEFT JOIN LATERAL (
@@ -128,7 +129,7 @@ LEFT JOIN LATERAL (
     FROM anomalies a WHERE {_OF_CASE}
 ) s ON true
 LEFT JOIN LATERAL (
-    SELECT a.data, a.enrichment FROM anomalies a
+    SELECT a.data, a.enrichment, a.country FROM anomalies a
     WHERE {_OF_CASE} AND a.anomaly_id = c.headline_anomaly_id LIMIT 1
 ) h ON true
 LEFT JOIN LATERAL (
@@ -518,7 +519,7 @@ async def load_pulse(connection: Connection, account_id: str) -> AccountPulse:
     """When the account's last transaction was, and how many were judged in 24 hours."""
     async with connection.cursor() as cursor:
         await cursor.execute(
-            "SELECT (SELECT last_ts FROM users WHERE account_id = %(account)s ORDER BY last_ts DESC LIMIT 1), "
+            "SELECT (SELECT ts FROM transactions WHERE account_id = %(account)s ORDER BY ts DESC LIMIT 1), "
             "(SELECT coalesce(sum(transactions), 0)::bigint FROM hourly "
             " WHERE account_id = %(account)s AND hour > now() - interval '24 hours')",
             {"account": account_id},

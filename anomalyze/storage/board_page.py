@@ -1,0 +1,404 @@
+"""What the dashboard's pages of one thing read: an anomaly, a user, transactions, the system.
+
+Beside `board`, which reads the queue; the same rule holds: every query names the account first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from psycopg.rows import class_row, dict_row
+
+from anomalyze.storage.board import Connection
+
+__all__ = [
+    "AnomalyRecord",
+    "DeadLetterGroup",
+    "Decision",
+    "QueuePlace",
+    "TransactionFilter",
+    "TransactionRow",
+    "UserRow",
+    "load_anomaly",
+    "load_dead_letters",
+    "load_decisions",
+    "load_history",
+    "load_queue_place",
+    "load_shared_counts",
+    "load_storage_size",
+    "load_transactions",
+    "load_user",
+    "load_user_cases",
+    "load_users",
+    "stream_transactions",
+]
+
+PAGE_ROWS = 100
+# Amounts a plot draws: more points than pixels say nothing.
+HISTORY_ROWS_MAX = 1000
+EXPORT_ROWS_MAX = 100_000
+_FETCH_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyRecord:
+    """One anomaly with its sections, and what only its transaction knows."""
+
+    anomaly_id: str
+    user_id: str
+    ts: datetime
+    tx_id: str
+    amount: Decimal
+    currency: str
+    severity: int
+    action: int
+    score: float | None
+    case_id: str
+    explanation: str
+    rule_flags: list[str]
+    merchant_id: str | None
+    country: str | None
+    device_id: str | None
+    bundle: str
+    src_partition: int
+    src_offset: int
+    late: bool
+    data: dict[str, Any]
+    enrichment: dict[str, Any]
+    analysis: dict[str, Any]
+    verdict: dict[str, Any]
+    stored_at: datetime
+    source: str | None
+    trace_id: str | None
+    status: int | None
+
+
+async def load_anomaly(connection: Connection, account_id: str, anomaly_id: str) -> AnomalyRecord | None:
+    """One anomaly; None when this account has none of that id."""
+    async with connection.cursor(row_factory=class_row(AnomalyRecord)) as cursor:
+        await cursor.execute(
+            """
+            SELECT a.anomaly_id, a.user_id, a.ts, a.tx_id, a.amount, a.currency, a.severity, a.action, a.score,
+                   a.case_id, a.explanation, a.rule_flags, a.merchant_id, a.country, a.device_id, a.bundle,
+                   a.src_partition, a.src_offset, a.late, a.data, a.enrichment, a.analysis, a.verdict, a.stored_at,
+                   t.source, t.trace_id, t.status
+            FROM anomalies a LEFT JOIN transactions t
+              ON t.account_id = a.account_id AND t.user_id = a.user_id AND t.ts = a.ts AND t.tx_id = a.tx_id
+            WHERE a.account_id = %s AND a.anomaly_id = %s ORDER BY a.ts LIMIT 1
+            """,
+            [account_id, anomaly_id],
+        )
+        return await cursor.fetchone()
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """Where a case stands among those to review, newest first, and what lies beside it."""
+
+    ahead: int
+    total: int
+    previous: str | None
+    following: str | None
+
+
+async def load_queue_place(
+    connection: Connection, account_id: str, last_at: datetime, case_id: str
+) -> QueuePlace:
+    """The queue around a case, whether or not it is still in it; neighbours are anomaly ids."""
+    values = {"account": account_id, "at": last_at, "id": case_id}
+    open_case = "account_id = %(account)s AND state = 'open' AND case_id <> %(id)s"
+    newer = "(last_at > %(at)s OR last_at = %(at)s AND case_id < %(id)s)"
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            f"""
+            SELECT (SELECT count(*) FROM cases WHERE {open_case} AND {newer}),
+                   (SELECT count(*) FROM cases WHERE account_id = %(account)s AND state = 'open'),
+                   (SELECT headline_anomaly_id FROM cases WHERE {open_case} AND {newer}
+                    ORDER BY last_at, case_id DESC LIMIT 1),
+                   (SELECT headline_anomaly_id FROM cases WHERE {open_case} AND NOT {newer}
+                    ORDER BY last_at DESC, case_id LIMIT 1)
+            """,  # noqa: S608 - constants; values are parameters
+            values,
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    return QueuePlace(*row)
+
+
+async def load_shared_counts(
+    connection: Connection, account_id: str, merchant: str | None, country: str | None, device: str | None
+) -> dict[str, int]:
+    """Cases to review that share these values (this one among them), by kind."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            """
+            SELECT count(DISTINCT c.case_id) FILTER (WHERE a.merchant_id = %(merchant)s),
+                   count(DISTINCT c.case_id) FILTER (WHERE a.country = %(country)s),
+                   count(DISTINCT c.case_id) FILTER (WHERE a.device_id = %(device)s)
+            FROM (SELECT account_id, case_id, opened_at, last_at FROM cases
+                  WHERE account_id = %(account)s AND state = 'open' ORDER BY last_at DESC LIMIT 500) c
+            JOIN anomalies a ON a.account_id = c.account_id AND a.case_id = c.case_id
+                AND a.ts BETWEEN c.opened_at AND c.last_at
+            """,
+            {"account": account_id, "merchant": merchant, "country": country, "device": device},
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    return dict(zip(("merchant", "country", "device"), row, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One label of a transaction: who said what of it, when."""
+
+    fraud: bool | None
+    reason: str | None
+    source: str
+    recorded_by: str
+    name: str | None
+    recorded_at: datetime
+
+
+async def load_decisions(
+    connection: Connection, account_id: str, user_id: str, tx_id: str | None = None, limit: int = 50
+) -> list[tuple[str, Decision]]:
+    """Labels of one transaction, or of all of a user's, newest first, each with its tx_id."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            """
+            SELECT l.tx_id, l.fraud, l.reason, l.source, l.recorded_by, k.name, l.recorded_at
+            FROM labels l LEFT JOIN api_keys k ON k.key_id = l.recorded_by AND k.account_id = l.account_id
+            WHERE l.account_id = %(account)s AND l.user_id = %(user)s
+              AND (%(tx)s::text IS NULL OR l.tx_id = %(tx)s)
+            ORDER BY l.recorded_at DESC, l.label_id DESC LIMIT %(limit)s
+            """,
+            {"account": account_id, "user": user_id, "tx": tx_id, "limit": limit},
+        )
+        return [(row.pop("tx_id"), Decision(**row)) async for row in cursor]
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRow:
+    """One transaction as lists show it; `anomaly_id` when it is one."""
+
+    user_id: str
+    ts: datetime
+    tx_id: str
+    amount: Decimal
+    currency: str
+    status: int
+    severity: int
+    score: float | None
+    source: str
+    case_id: str | None
+    data: dict[str, Any]
+    enrichment: dict[str, Any]
+    anomaly_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionFilter:
+    """Which transactions; None admits all. `before` is the keyset (ts, user_id, tx_id)."""
+
+    user: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    amount_min: Decimal | None = None
+    amount_max: Decimal | None = None
+    severity_min: int | None = None
+    before: tuple[datetime, str, str] | None = None
+
+
+def _transactions_query(wanted: TransactionFilter) -> tuple[str, dict[str, Any]]:
+    conditions, values = ["t.account_id = %(account)s"], dict[str, Any]()
+    for condition, name, value in (
+        ("t.user_id = %(user)s", "user", wanted.user),
+        ("t.ts >= %(start)s", "start", wanted.start),
+        ("t.ts < %(end)s", "end", wanted.end),
+        ("t.amount >= %(amount_min)s", "amount_min", wanted.amount_min),
+        ("t.amount <= %(amount_max)s", "amount_max", wanted.amount_max),
+        ("t.severity >= %(severity_min)s", "severity_min", wanted.severity_min),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values[name] = value
+    if wanted.before is not None:
+        conditions.append("(t.ts, t.user_id, t.tx_id) < (%(ts)s, %(after_user)s, %(after_tx)s)")
+        values["ts"], values["after_user"], values["after_tx"] = wanted.before
+    query = f"""
+        WITH t AS MATERIALIZED (
+            SELECT t.account_id, t.user_id, t.ts, t.tx_id, t.amount, t.currency, t.status, t.severity, t.score,
+                   t.source, t.case_id, t.data, t.enrichment
+            FROM transactions t WHERE {" AND ".join(conditions)}
+            ORDER BY t.ts DESC, t.user_id DESC, t.tx_id DESC LIMIT %(limit)s
+        )
+        SELECT t.user_id, t.ts, t.tx_id, t.amount, t.currency, t.status, t.severity, t.score, t.source, t.case_id,
+               t.data, t.enrichment, a.anomaly_id
+        FROM t LEFT JOIN anomalies a ON t.severity > 0 AND a.account_id = t.account_id AND a.user_id = t.user_id
+            AND a.ts = t.ts AND a.tx_id = t.tx_id
+        ORDER BY t.ts DESC, t.user_id DESC, t.tx_id DESC
+    """  # noqa: S608 - constants; values are parameters
+    return query, values
+
+
+async def load_transactions(
+    connection: Connection, account_id: str, wanted: TransactionFilter, limit: int = PAGE_ROWS
+) -> list[TransactionRow]:
+    """Transactions by filter, newest first."""
+    query, values = _transactions_query(wanted)
+    async with connection.cursor(row_factory=class_row(TransactionRow)) as cursor:
+        await cursor.execute(query, {"account": account_id, "limit": limit} | values)
+        return await cursor.fetchall()
+
+
+async def stream_transactions(
+    connection: Connection, account_id: str, wanted: TransactionFilter
+) -> AsyncIterator[TransactionRow]:
+    """The same for an export: at most `EXPORT_ROWS_MAX`, never all in memory."""
+    query, values = _transactions_query(wanted)
+    async with connection.cursor("export", row_factory=class_row(TransactionRow)) as cursor:
+        cursor.itersize = _FETCH_ROWS
+        await cursor.execute(query, {"account": account_id, "limit": EXPORT_ROWS_MAX} | values)
+        async for row in cursor:
+            yield row
+
+
+async def load_history(
+    connection: Connection, account_id: str, user_id: str, start: datetime, end: datetime
+) -> list[TransactionRow]:
+    """A user's transactions in [start, end], oldest first; of more than a plot can draw the newest."""
+    wanted = TransactionFilter(user=user_id, start=start, end=end)
+    rows = await load_transactions(connection, account_id, wanted, limit=HISTORY_ROWS_MAX)
+    return rows[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user as the list shows him; `anomalies_30d` counts the last 30 days."""
+
+    user_id: str
+    first_ts: datetime
+    last_ts: datetime
+    transactions: int
+    anomalies: int
+    anomalies_30d: int
+    severity_max: int
+
+
+async def load_user(connection: Connection, account_id: str, user_id: str) -> UserRow | None:
+    """One user; None when this account has none of that id."""
+    async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
+        await cursor.execute(
+            """
+            SELECT u.user_id, u.first_ts, u.last_ts, u.transactions, u.anomalies, coalesce(a.n, 0) AS anomalies_30d,
+                   coalesce(a.top, 0) AS severity_max
+            FROM users u LEFT JOIN LATERAL (
+                SELECT count(*) AS n, max(severity) AS top FROM anomalies a
+                WHERE a.account_id = u.account_id AND a.user_id = u.user_id AND a.ts > now() - interval '30 days'
+            ) a ON true
+            WHERE u.account_id = %s AND u.user_id = %s
+            """,
+            [account_id, user_id],
+        )
+        return await cursor.fetchone()
+
+
+async def load_users(
+    connection: Connection, account_id: str, words: str = "", limit: int = PAGE_ROWS
+) -> list[UserRow]:
+    """Users with the most anomalies in 30 days first, then those seen last.
+
+    Parameters
+    ----------
+    words
+        Only ids that contain this.
+    """
+    async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
+        await cursor.execute(
+            """
+            WITH flagged AS MATERIALIZED (
+                SELECT user_id, count(*) AS n, max(severity) AS top FROM anomalies
+                WHERE account_id = %(account)s AND ts > now() - interval '30 days'
+                  AND (%(words)s = '' OR strpos(lower(user_id), %(words)s) > 0)
+                GROUP BY user_id ORDER BY n DESC, user_id LIMIT %(limit)s
+            ), seen AS MATERIALIZED (
+                SELECT user_id FROM users WHERE account_id = %(account)s
+                  AND (%(words)s = '' OR strpos(lower(user_id), %(words)s) > 0)
+                ORDER BY last_hour DESC, user_id LIMIT %(limit)s
+            )
+            SELECT u.user_id, u.first_ts, u.last_ts, u.transactions, u.anomalies, coalesce(f.n, 0) AS anomalies_30d,
+                   coalesce(f.top, 0) AS severity_max
+            FROM users u LEFT JOIN flagged f USING (user_id)
+            WHERE u.account_id = %(account)s
+              AND (u.user_id IN (SELECT user_id FROM flagged) OR u.user_id IN (SELECT user_id FROM seen))
+            ORDER BY coalesce(f.n, 0) DESC, u.last_ts DESC, u.user_id LIMIT %(limit)s
+            """,
+            {"account": account_id, "words": words.lower(), "limit": limit},
+        )
+        return await cursor.fetchall()
+
+
+async def load_user_cases(
+    connection: Connection, account_id: str, user_id: str, limit: int = 50
+) -> list[dict[str, Any]]:
+    """A user's cases, newest first, as dictionaries of the columns of `cases` and ``decider``."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            """
+            SELECT c.*, k.name AS decider FROM cases c
+            LEFT JOIN api_keys k ON k.key_id = c.decided_by AND k.account_id = c.account_id
+            WHERE c.account_id = %s AND c.user_id = %s ORDER BY c.last_at DESC, c.case_id LIMIT %s
+            """,
+            [account_id, user_id, limit],
+        )
+        return await cursor.fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterGroup:
+    """Records refused for one reason, in the last 7 days; `unowned` when they name no account."""
+
+    unowned: bool
+    reason: str
+    field: str
+    expected: str
+    got: str
+    count: int
+    last_at: datetime
+    src_partition: int
+    src_offset: int
+
+
+async def load_dead_letters(connection: Connection, account_id: str) -> list[DeadLetterGroup]:
+    """Dead letters by reason and field with the newest example, the most first.
+
+    Records that name no account are counted too, but what came in them stays unseen: it may be anybody's.
+    """
+    async with connection.cursor(row_factory=class_row(DeadLetterGroup)) as cursor:
+        await cursor.execute(
+            """
+            SELECT DISTINCT ON (account_id IS NULL, reason, field) account_id IS NULL AS unowned, reason, field,
+                   expected, CASE WHEN account_id IS NULL THEN '' ELSE got END AS got,
+                   count(*) OVER (PARTITION BY account_id IS NULL, reason, field) AS count, stored_at AS last_at,
+                   src_partition, src_offset
+            FROM dead_letters
+            WHERE (account_id = %s OR account_id IS NULL) AND stored_at > now() - interval '7 days'
+            ORDER BY account_id IS NULL, reason, field, stored_at DESC
+            """,
+            [account_id],
+        )
+        found = await cursor.fetchall()
+    return sorted(found, key=lambda group: -group.count)
+
+
+async def load_storage_size(connection: Connection) -> tuple[str, int]:
+    """PostgreSQL's version and the database's size in bytes."""
+    async with connection.cursor() as cursor:
+        await cursor.execute("SELECT current_setting('server_version'), pg_database_size(current_database())")
+        row: tuple[str, int] | None = await cursor.fetchone()
+    assert row is not None
+    return row[0].split()[0], row[1]
