@@ -80,7 +80,7 @@ class Bundle:
     calibration
         Of the model's raw scores; ``account_calibrations`` stands in for it where an account has its own.
     statistics
-        Quantiles of the two-quantile maximum, by feature.
+        Numbers fitted to the training history beside the model: quantiles, usual ranges.
     tables
         File name to text: currency rates, gazetteer, whatever the decision reads.
     hashes
@@ -171,7 +171,7 @@ class Bundle:
         return bundle
 
     def with_model(self, trained: TrainedModel, kind: Literal["starter", "trained"]) -> Bundle:
-        """The same bundle with a newly trained model; calibrations of accounts belong to the old one."""
+        """The same bundle with a newly trained model; calibrations of accounts belonged to the old one."""
         return replace(
             self,
             kind=kind,
@@ -180,7 +180,6 @@ class Bundle:
             reference=tuple(trained.reference.tolist()),
             calibration=trained.calibration,
             account_calibrations={},
-            statistics=dict(trained.statistics),
             training_window=trained.window,
             metrics=dict(trained.metrics),
         )

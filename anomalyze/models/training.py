@@ -28,12 +28,9 @@ from anomalyze.models.kernel import TreeKernel
 from anomalyze.models.runtime import OnnxScorer
 from anomalyze.models.tree import TreeEnsemble
 
-__all__ = ["PARITY_MAX", "STATISTIC_FEATURES", "STATISTIC_QUANTILE", "TrainedModel", "train_bundle_model"]
+__all__ = ["PARITY_MAX", "TrainedModel", "check_parity", "train_bundle_model"]
 
 PARITY_MAX = 1e-5
-# The day-one detector: max(lr / its quantile, amount / its quantile); anything above 1 is strange.
-STATISTIC_FEATURES = ("user_amount_lr", "amount_base")
-STATISTIC_QUANTILE = 0.995
 _PROBES_MAX = 4_096
 
 
@@ -51,8 +48,6 @@ class TrainedModel:
         float32 ``[k]``: the most ordinary real row of training, to explain others against.
     calibration
         Of raw scores over all rows of training.
-    statistics
-        Quantiles of the two-quantile maximum, by feature.
     window
         First and last instant of training, as given.
     metrics
@@ -63,7 +58,6 @@ class TrainedModel:
     inputs: tuple[ModelInput, ...]
     reference: npt.NDArray[np.float32]
     calibration: Calibration
-    statistics: Mapping[str, float]
     window: tuple[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -102,7 +96,7 @@ def train_bundle_model(
     if features.ndim != 2 or features.shape[1] != len(names):
         raise ContractError(f"training: expected [n, {len(names)}] features, got shape {features.shape}")
     columns = {name: index for index, name in enumerate(names)}
-    for wanted in (*(i.name for i in inputs), *STATISTIC_FEATURES):
+    for wanted in (i.name for i in inputs):
         if wanted not in columns:
             near = difflib.get_close_matches(wanted, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -124,7 +118,6 @@ def train_bundle_model(
         inputs=used,
         reference=rows[int(np.argmin(scores))].copy(),
         calibration=calibration,
-        statistics=_fit_statistics(features, columns),
         window=window,
         metrics={
             "rows": float(len(rows)),
@@ -190,14 +183,3 @@ def _threshold_probes(ensemble: TreeEnsemble, rows: npt.NDArray[np.float32]) -> 
         np.arange(len(picked)) % 3, np.arange(len(picked))
     ]
     return probes
-
-
-def _fit_statistics(features: npt.NDArray[np.float64], columns: Mapping[str, int]) -> dict[str, float]:
-    """The 99.5 % quantile of each statistic's feature that has values."""
-    statistics = {}
-    for name in STATISTIC_FEATURES:
-        values = features[:, columns[name]]
-        values = values[~np.isnan(values)]
-        if len(values):
-            statistics[name] = float(np.quantile(values, STATISTIC_QUANTILE))
-    return statistics
