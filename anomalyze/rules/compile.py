@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from anomalyze.rules import expression as tree
 from anomalyze.rules.expression import Node, kind_of
-from anomalyze.rules.overlay import OverlayTable, hash_text
+from anomalyze.rules.overlay import CHAIN_MAX, OverlayTable, hash_text
 
 __all__ = ["Lookup", "Program"]
 
@@ -37,8 +37,6 @@ _ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
     "-": np.subtract,
     "*": np.multiply,
 }
-# Up to here a chain of comparisons beats a binary search.
-_CHAIN_MAX = 8
 
 
 class Program:
@@ -206,7 +204,7 @@ class Program:
         parameters = [item for item in node.items if isinstance(item, tree.Parameter)]
         call = np.bitwise_or if want else np.bitwise_and
         terms: list[int] = []
-        if len(literals) > _CHAIN_MAX:
+        if len(literals) > CHAIN_MAX:
             terms.append(self._search(node.value, literals, want))
         else:
             terms += [self._truth(tree.Compare("=", node.value, item), want) for item in literals]

@@ -84,7 +84,7 @@ def _check_rule(rule: Rule, columns: ColumnTypes, mistakes: list[RuleMistake]) -
     try:
         expression = parse_expression(rule.expression, columns, rule.parameters, rule.id)
     except ExpressionError as error:
-        mistakes.append(RuleMistake(False, (rule.id, "expression"), error))
+        mistakes += [RuleMistake(False, (rule.id, "expression"), one) for one in (error, *error.others)]
         return None
     for name in rule.parameters:
         if name in columns:
@@ -97,7 +97,7 @@ def _check_rule(rule: Rule, columns: ColumnTypes, mistakes: list[RuleMistake]) -
     try:
         template = parse_template(rule.explanation, columns, rule.parameters)
     except ExpressionError as error:
-        mistakes.append(RuleMistake(False, (rule.id, "explanation"), error))
+        mistakes += [RuleMistake(False, (rule.id, "explanation"), one) for one in (error, *error.others)]
         return None
     return CheckedRule(expression, template)
 

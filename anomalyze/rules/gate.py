@@ -59,10 +59,19 @@ class ExpressionError(ConfigError):
         Index in the condition's text where the mistake begins.
     suggestion
         What was probably meant; empty when nothing is close.
+    others
+        Further mistakes of the same condition.
     """
 
-    def __init__(self, message: str, position: int = 0, suggestion: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        position: int = 0,
+        suggestion: str = "",
+        others: tuple[ExpressionError, ...] = (),
+    ) -> None:
         self.message = message
+        self.others = others
         self.position = position
         self.suggestion = suggestion
         super().__init__(message + (f" (did you mean {suggestion}?)" if suggestion else ""))

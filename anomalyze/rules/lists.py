@@ -31,6 +31,7 @@ _SCOPES_MAX = 1 << 16
 # Room in the filter for each entry: a row on no list passes it once in so many times.
 _FILTER_SPARE = 16
 
+_Row = tuple[np.uint64, np.uint64, np.uint64]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
@@ -113,22 +114,20 @@ class ListTable:
             self._scope_size.append(0)
         self._add(entry, scope)
 
-    def _find(self, entry: ListEntry, scope: _Scope) -> tuple[np.uint64, np.uint64, int, bool]:
-        """Value, place, index in the arrays, and whether the entry is there."""
-        value = np.uint64(list_value_key(entry.account_id, entry.field, entry.value))
-        account = np.array(self._account_code[entry.account_id])
-        place = np.uint64(_places(account, self._scope_code[scope]))
+    def _find(self, entry: ListEntry, scope: _Scope) -> tuple[_Row, int, bool]:
+        """Key, place and value of an entry, its index in the arrays, and whether it is there."""
+        value = np.array([list_value_key(entry.account_id, entry.field, entry.value)], np.uint64)
+        place = _places(np.array([self._account_code[entry.account_id]]), self._scope_code[scope])
         key = _keys(value, place)
-        index = int(np.searchsorted(self._key, key))
-        return value, place, index, index < len(self) and bool(self._key[index] == key)
+        index = int(np.searchsorted(self._key, key[0]))
+        return (key[0], place[0], value[0]), index, index < len(self) and bool(self._key[index] == key[0])
 
     def _add(self, entry: ListEntry, scope: _Scope) -> None:
-        value, place, index, there = self._find(entry, scope)
+        (key, place, value), index, there = self._find(entry, scope)
         expires_ms = NEVER_MS if entry.expires_ms is None else entry.expires_ms
         if there:
             self._expires_ms[index] = expires_ms
             return
-        key = _keys(value, place)
         self._key = np.insert(self._key, index, key)
         self._place = np.insert(self._place, index, place)
         self._value = np.insert(self._value, index, value)
@@ -139,7 +138,7 @@ class ListTable:
         self._maybe[key >> self._shift] = True
 
     def _remove(self, entry: ListEntry, scope: _Scope) -> None:
-        _, _, index, there = self._find(entry, scope)
+        _, index, there = self._find(entry, scope)
         if there:
             self._key, self._place = np.delete(self._key, index), np.delete(self._place, index)
             self._value, self._expires_ms = np.delete(self._value, index), np.delete(self._expires_ms, index)

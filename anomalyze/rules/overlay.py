@@ -17,7 +17,7 @@ from anomalyze.rules.column import Kind
 from anomalyze.rules.parse import ParameterValue
 from anomalyze.rules.rule import RuleMode, RuleSet
 
-__all__ = ["OverlayTable", "ValueSets", "hash_text"]
+__all__ = ["CHAIN_MAX", "OverlayTable", "ValueSets", "hash_text"]
 
 Values = npt.NDArray[Any]  # float64, or uint64 hashes of text
 _DTYPE: Mapping[Kind, type[np.generic]] = {"number": np.float64, "flag": np.float64, "text": np.uint64}
@@ -28,6 +28,10 @@ def hash_text(text: str) -> int:
     from anomalyze.events.hashing import text_key  # here: it loads compiled code, which checking needs not
 
     return text_key(text)
+
+
+# Up to here comparing with one value after the other beats a binary search.
+CHAIN_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,11 @@ class ValueSets:
 
     def contains(self, column: Values) -> npt.NDArray[np.bool_]:
         """True where the row's list holds the row's value."""
+        if self.slots is None and len(self.values) <= CHAIN_MAX:
+            found = np.zeros(np.shape(column), dtype=bool)
+            for value in self.values[self.member[0]]:
+                found = found | (column == value)
+            return found
         if not len(self.values):
             return np.zeros(np.shape(column), dtype=bool)
         place = np.minimum(np.searchsorted(self.values, column), len(self.values) - 1)

@@ -7,7 +7,7 @@ tree (``anomalyze.rules.expression``), every part of it with a kind. Nothing of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -188,20 +188,32 @@ class _Checker:
         self._rule_id = rule_id
         self._tokens = tokens
         self._kinds: dict[str, tuple[Kind, bool]] = {}
+        self._unknown: list[ExpressionError] = []
 
     def check(self, parsed: exp.Expression) -> Node:
-        return self._flag(parsed, "the condition")
+        return self._complete(lambda: self._flag(parsed, "the condition"))
 
     def value(self, parsed: exp.Expression) -> Node:
-        return self._convert(parsed)
+        return self._complete(lambda: self._convert(parsed))
+
+    def _complete(self, convert: Callable[[], Node]) -> Node:
+        """Convert; unknown names come first, for other mistakes may only follow from them."""
+        try:
+            node = convert()
+        except ExpressionError:
+            if not self._unknown:
+                raise
+        if self._unknown:
+            first, *others = self._unknown
+            raise ExpressionError(first.message, first.position, first.suggestion, tuple(others))
+        return node
 
     def _position(self, parsed: exp.Expression) -> int:
-        for node in parsed.walk():
-            if "start" in node.meta:
-                return int(node.meta["start"])
-            if isinstance(node, exp.Placeholder):
-                return next((t.position for t in self._tokens if t.text == f":{node.name}"), 0)
-        return 0
+        """Where the first of its words begins (joints of the tree have no place of their own)."""
+        places = [int(node.meta["start"]) for node in parsed.walk() if "start" in node.meta]
+        names = {f":{node.name}" for node in parsed.find_all(exp.Placeholder)}
+        places += [token.position for token in self._tokens if token.text in names]
+        return min(places, default=0)
 
     def _error(self, parsed: exp.Expression, message: str, suggestion: str = "") -> ExpressionError:
         return ExpressionError(message, self._position(parsed), suggestion)
@@ -243,7 +255,7 @@ class _Checker:
             case exp.Boolean():
                 return tree.Flag(bool(parsed.this))
             case exp.Column():
-                return self._column(parsed)
+                return self._column(parsed, expected)
             case exp.Placeholder():
                 return self._parameter(parsed, expected, many=False)
             case exp.Neg():
@@ -290,23 +302,25 @@ class _Checker:
             raise self._error(parsed, f"{parsed.this} is beyond what a number can hold")
         return tree.Number(value)
 
-    def _column(self, parsed: exp.Column) -> Node:
+    def _column(self, parsed: exp.Column, expected: Kind | None) -> Node:
+        """A column; an unknown one is noted and taken for what is expected, so that the rest is checked."""
         if not isinstance(parsed.this, exp.Identifier):
             raise self._refuse(parsed.this)
         name = str(parsed.this.this).lower()
         column = self._columns.get(name)
         if column is None:
-            raise self._error(parsed, f"there is no column {name}", closest(name, self._columns))
+            self._unknown.append(
+                self._error(parsed, f"there is no column {name}", closest(name, self._columns))
+            )
+            return tree.ColumnRef(name, expected or "number")
         return tree.ColumnRef(name, column.kind)
 
     def _parameter(self, parsed: exp.Placeholder, expected: Kind | None, *, many: bool) -> Node:
         name = str(parsed.this or "")
         if name not in self._parameters:
-            raise self._error(
-                parsed,
-                f"the rule has no parameter {name or '?'}; name it with a default",
-                closest(name, self._parameters),
-            )
+            message = f"the rule has no parameter {name or '?'}; name it with a default"
+            self._unknown.append(self._error(parsed, message, closest(name, self._parameters)))
+            return tree.Parameter(name, expected or "number", self._rule_id, many)
         kind, is_list = kind_of_value(self._parameters[name])
         if kind is None:
             known = self._kinds.get(name)
@@ -345,8 +359,10 @@ class _Checker:
         return tree.Compare(cast("tree.ComparisonSign", sign), left, right)
 
     def _same_kind(self, sides: tuple[exp.Expression, exp.Expression]) -> tuple[Node, Node]:
-        """Convert both; a parameter without a default takes the other side's kind."""
-        if isinstance(sides[0].unnest(), exp.Placeholder):
+        """Convert both; a parameter without a default, or an unknown name, takes the other side's kind."""
+        first = sides[0].unnest()
+        unknown = isinstance(first, exp.Column) and first.name.lower() not in self._columns
+        if unknown or isinstance(first, exp.Placeholder):
             right = self._convert(sides[1])
             return self._convert(sides[0], kind_of(right)), right
         left = self._convert(sides[0])
