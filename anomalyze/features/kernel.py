@@ -44,31 +44,25 @@ class AccountParameters:
 
 
 class RowInputs(NamedTuple):
-    """Columns of a micro-batch in the form the kernel reads, made once for all its partitions.
+    """A micro-batch in the form the kernel reads, made once for all its partitions.
 
-    Shape ``[n]`` unless stated; keys are the batch's uint64 columns seen as int64.
+    Attributes
+    ----------
+    codes
+        int64 ``[n, 10]``: key (2), the event's four words as ``layout`` packs them, append time (ms), offset
+        of local time (ms), account, whether the time is known only to the day.
+    account_key
+        int64 ``[accounts]``: hash of the account's id.
+    account_unit
+        float64 ``[accounts]``: minor units in a unit of the base currency.
+    account_population
+        float64 ``[accounts]``: usual amount before a user has a history, in units.
     """
 
-    user_key: npt.NDArray[np.int64]  # [n, 2]
-    tx_key: npt.NDArray[np.int64]
-    payload_key: npt.NDArray[np.int64]
-    ts_ms: npt.NDArray[np.int64]
-    append_ms: npt.NDArray[np.int64]
-    amount: npt.NDArray[np.int64]  # minor units of the base currency, AMOUNT_NULL when there is none
-    currency: npt.NDArray[np.int16]
-    status: npt.NDArray[np.int8]
-    country: npt.NDArray[np.int16]
-    latitude: npt.NDArray[np.float64]
-    longitude: npt.NDArray[np.float64]
-    radius_km: npt.NDArray[np.float64]
-    merchant: npt.NDArray[np.int64]
-    device: npt.NDArray[np.int64]
-    utc_offset_ms: npt.NDArray[np.int64]
-    day_only: npt.NDArray[np.bool_]
-    account: npt.NDArray[np.int32]
-    account_key: npt.NDArray[np.int64]  # [accounts]
-    account_unit: npt.NDArray[np.float64]  # [accounts]: minor units in a unit of the base currency
-    account_population: npt.NDArray[np.float64]  # [accounts]: usual amount, in units
+    codes: npt.NDArray[np.int64]
+    account_key: npt.NDArray[np.int64]
+    account_unit: npt.NDArray[np.float64]
+    account_population: npt.NDArray[np.float64]
 
 
 class _Plan(NamedTuple):
@@ -128,27 +122,33 @@ def prepare_rows(
     exponents = [int(CURRENCY_EXPONENTS[CURRENCY_INDEX[base]]) for base in bases]
     default = document.population_amount_median
     populations = [p.population_amount_median or default for p in parameters]
+    codes = np.empty((batch.n, ROW_WORDS), dtype=np.int64)
+    amount = np.where(amount_base_null, layout.AMOUNT_NULL, amount_base_minor).astype(np.int64)
+    _encode_rows(
+        codes,
+        _plain(batch.user_key, np.uint64).view(np.int64),
+        _plain(batch.tx_key, np.uint64).view(np.int64),
+        _plain(batch.payload_key, np.uint64).view(np.int64),
+        _plain(batch.ts_ms, np.int64),
+        amount,
+        _plain(batch.currency, np.int16),
+        _plain(batch.status, np.int8),
+        _plain(batch.country, np.int16),
+        _plain(batch.latitude, np.float64),
+        _plain(batch.longitude, np.float64),
+        _plain(batch.radius_km, np.float64),
+        _plain(batch.merchant, np.uint64).view(np.int64),
+        _plain(batch.device, np.uint64).view(np.int64),
+    )
+    codes[:, _R_APPEND] = batch.append_ms
+    codes[:, _R_OFFSET] = _utc_offsets(batch, zones)
+    codes[:, _R_ACCOUNT] = batch.account
+    codes[:, _R_DAY_ONLY] = 0 if day_only is None else day_only
     return RowInputs(
-        user_key=_plain(batch.user_key, np.uint64).view(np.int64),
-        tx_key=_plain(batch.tx_key, np.uint64).view(np.int64),
-        payload_key=_plain(batch.payload_key, np.uint64).view(np.int64),
-        ts_ms=_plain(batch.ts_ms, np.int64),
-        append_ms=_plain(batch.append_ms, np.int64),
-        amount=np.where(amount_base_null, layout.AMOUNT_NULL, amount_base_minor).astype(np.int64),
-        currency=_plain(batch.currency, np.int16),
-        status=_plain(batch.status, np.int8),
-        country=_plain(batch.country, np.int16),
-        latitude=_plain(batch.latitude, np.float64),
-        longitude=_plain(batch.longitude, np.float64),
-        radius_km=_plain(batch.radius_km, np.float64),
-        merchant=_plain(batch.merchant, np.uint64).view(np.int64),
-        device=_plain(batch.device, np.uint64).view(np.int64),
-        utc_offset_ms=_utc_offsets(batch, zones),
-        day_only=_plain(np.zeros(batch.n, dtype=np.bool_) if day_only is None else day_only, np.bool_),
-        account=_plain(batch.account, np.int32),
-        account_key=text_keys(batch.accounts).view(np.int64),
-        account_unit=np.array([10.0**exponent for exponent in exponents]),
-        account_population=np.array(populations, dtype=np.float64),
+        codes,
+        text_keys(batch.accounts).view(np.int64),
+        np.array([10.0**exponent for exponent in exponents]),
+        np.array(populations, dtype=np.float64),
     )
 
 
@@ -187,7 +187,7 @@ def compute_features(
         state.sweep()
     found = np.empty(end_row - first_row, dtype=np.int64)
     arrays = state.arrays
-    missing = _look_up(arrays.users, arrays.slots, rows.user_key, first_row, end_row, found)[0]
+    missing = _look_up(arrays.users, arrays.slots, rows.codes, first_row, end_row, found)[0]
     del arrays  # the state moves its arrays only while nobody holds them
     state.reserve(int(missing), end_row - first_row, len(rows.account_key))
     _judge_rows(state.arrays, rows, plan, found, first_row, end_row, out, disposition, flags)
@@ -195,12 +195,15 @@ def compute_features(
 
 def warm(spec: FeatureSpec) -> None:
     """Compile everything, or load it from numba's cache: some seconds the first time, then a fraction."""
-    kinds: dict[str, Any] = {"currency": np.int16, "status": np.int8}
-    kinds |= {"country": np.int16, "account": np.int32, "day_only": np.bool_}
-    kinds |= dict.fromkeys(("latitude", "longitude", "radius_km"), np.float64)
-    kinds |= dict.fromkeys(("account_unit", "account_population"), np.float64)
-    columns = {name: np.ones(1, dtype=kinds.get(name, np.int64)) for name in RowInputs._fields[1:]}
-    rows = RowInputs(user_key=np.ones((1, 2), dtype=np.int64), **columns)
+    one = np.ones(1, dtype=np.int64)
+    wide, small = one.astype(np.float64), one.astype(np.int16)
+    codes = np.ones((1, ROW_WORDS), dtype=np.int64)
+    keys = np.ones((1, 2), dtype=np.int64)
+    _encode_rows(
+        codes, keys, one, one, one, one, small, one.astype(np.int8), small, wide, wide, wide, one, one
+    )
+    codes[:, _R_ACCOUNT] = 0
+    rows = RowInputs(codes, one, wide, wide)
     state = FeatureState()
     out, flags = np.empty((1, len(spec.names))), np.empty(1, dtype=np.uint8)
     compute_features(spec, rows, 0, 1, state, out, np.empty(1, dtype=np.int8), flags)
@@ -254,12 +257,36 @@ def _utc_offsets(batch: MicroBatch, zones: Sequence[str]) -> npt.NDArray[np.int6
     return offsets
 
 
+@compiled_from
+def _encode_rows(fingerprint: int) -> Any:
+    @njit(cache=True, nogil=True)
+    def encode_rows(
+        codes, user_key, tx_key, payload_key, ts_ms, amount, currency, status, country,
+        latitude, longitude, radius_km, merchant, device,
+    ):  # fmt: skip
+        for row in range(len(codes)):
+            ts = min(max(ts_ms[row], -layout.TS_MS_MAX), layout.TS_MS_MAX)
+            codes[row, 0] = user_key[row, 0]
+            codes[row, 1] = user_key[row, 1]
+            codes[row, 2] = layout.event_time_word(
+                ts, np.int64(currency[row]), np.int64(country[row]), np.int64(status[row])
+            )
+            codes[row, 3] = tx_key[row] & ~np.int64(0xFFFF) | payload_key[row] & 0xFFFF
+            codes[row, 4] = amount[row] << 16 | layout.reduce_key(device[row], layout.DEVICE_KEYS)
+            place = encode_place(latitude[row], longitude[row], radius_km[row])
+            codes[row, 5] = place << 29 | layout.reduce_key(merchant[row], layout.MERCHANT_KEYS) << 8
+        return fingerprint
+
+    return encode_rows
+
+
+# Columns of ``RowInputs.codes``; 0 and 1 are the user's key, 2 to 5 the event's words.
+_R_WORD, _R_APPEND, _R_OFFSET, _R_ACCOUNT, _R_DAY_ONLY = 2, 6, 7, 8, 9
+ROW_WORDS = 10
+
 # Rows whose memory is fetched together, and chunks of each: 16 users of 128 events fit the L2 cache.
 _BLOCK_ROWS = 16
 _BLOCK_CHUNKS = 128 // layout.CHUNK_EVENTS
-# Columns of the working memory (int64), newest event first.
-_TS, _KIND, _AMOUNT, _LOW, _DEVICE, _MERCHANT, _PLACE, _RATIO = range(8)
-
 _JUDGE = int(Disposition.JUDGE)
 _REPEAT = int(Disposition.REPEAT)
 _STATUS_UPDATE = int(Disposition.STATUS_UPDATE)
@@ -274,12 +301,11 @@ _AMOUNT_BASE = MEASURES.index("amount_base")
 
 
 @njit(nogil=True)
-def _touch(state, found, first, end, cursor):
+def _touch(users, events, links, found, first, end, cursor):
     """Bring the events of a block of users into the cache, all users at once.
 
     Following one user's chain is a wait for memory at each chunk; following sixteen is hardly longer.
     """
-    users, events, links = state.users, state.events, state.links
     seen = np.int64(0)
     for i in range(first, end):
         cursor[i - first] = users[found[i], 2] >> 32 if found[i] >= 0 else -1
@@ -297,14 +323,26 @@ def _touch(state, found, first, end, cursor):
 
 
 @njit(nogil=True)
-def _gather(state, user, work, row_word, now):
+def _lay_out(word_0, word_2, word_3, work, n):
+    """Unpack an event into column ``n`` of ``work``."""
+    amount = word_2 >> 16
+    work[measure.TS, n] = word_0 >> 21
+    work[measure.KIND, n] = layout.classify(word_0 & 7, amount)
+    work[measure.AMOUNT, n] = abs(amount) if amount != layout.AMOUNT_NULL else 0
+    work[measure.LOW, n] = word_0 & 0x1FFFFF
+    work[measure.DEVICE, n] = word_2 & 0xFFFF
+    work[measure.MERCHANT, n] = (word_3 >> 8) & 0x1FFFFF
+    work[measure.PLACE, n] = (word_3 >> 29) & 0x7FFFFFFFF
+    work[measure.RATIO, n] = word_3 & 255
+
+
+@njit(nogil=True)
+def _gather(events, links, packed, work, row_word, now):
     """Lay out a user's events not younger than ``now``, newest first, from column 1 of ``work``.
 
     Returns ``(columns used, newer events, newest time, oldest time, chunk and slot)``; the last two are of
     the event with the same tx_id, or -1.
     """
-    events, links = state.events, state.links
-    packed = state.users[user, 2]
     chunk, left, slot = packed >> 32, (packed >> 21) & 2047, ((packed >> 17) & 15) - 1
     n, later, newest, ts = 1, 0, now, now
     if left:
@@ -313,21 +351,13 @@ def _gather(state, user, work, row_word, now):
         left -= 1
         if (events[chunk, 4 * slot + 1] ^ row_word) >> 16 == 0:
             return n, later, newest, ts, chunk, slot
-        word = events[chunk, 4 * slot]
-        ts = word >> 21
+        ts = events[chunk, 4 * slot] >> 21
         if ts > now:
             later += 1
         else:
-            amount = events[chunk, 4 * slot + 2] >> 16
-            last = events[chunk, 4 * slot + 3]
-            work[_TS, n] = ts
-            work[_KIND, n] = layout.classify(word & 7, amount)
-            work[_AMOUNT, n] = abs(amount) if amount != layout.AMOUNT_NULL else 0
-            work[_LOW, n] = word & 0x1FFFFF
-            work[_DEVICE, n] = events[chunk, 4 * slot + 2] & 0xFFFF
-            work[_MERCHANT, n] = (last >> 8) & 0x1FFFFF
-            work[_PLACE, n] = (last >> 29) & 0x7FFFFFFFF if (last >> 29) & 15 else 0
-            work[_RATIO, n] = last & 255
+            _lay_out(
+                events[chunk, 4 * slot], events[chunk, 4 * slot + 2], events[chunk, 4 * slot + 3], work, n
+            )
             n += 1
         slot -= 1
         if slot < 0:
@@ -336,181 +366,170 @@ def _gather(state, user, work, row_word, now):
 
 
 @njit(nogil=True)
-def _place_first(work, rows, row):
-    """Put the row itself at column 0 of ``work``."""
-    amount = rows.amount[row]
-    word = layout.event_time_word(
-        rows.ts_ms[row], np.int64(rows.currency[row]), np.int64(rows.country[row]), np.int64(rows.status[row])
-    )
-    work[_TS, 0] = rows.ts_ms[row]
-    work[_KIND, 0] = layout.classify(rows.status[row], amount)
-    work[_AMOUNT, 0] = abs(amount) if amount != layout.AMOUNT_NULL else 0
-    work[_LOW, 0] = word & 0x1FFFFF
-    work[_DEVICE, 0] = layout.reduce_key(rows.device[row], layout.DEVICE_KEYS)
-    work[_MERCHANT, 0] = layout.reduce_key(rows.merchant[row], layout.MERCHANT_KEYS)
-    work[_PLACE, 0] = encode_place(rows.latitude[row], rows.longitude[row], rows.radius_km[row])
-    work[_RATIO, 0] = 0
-    return word
-
-
-@njit(nogil=True)
-def _measure(work, n, rows, row, plan, scratch, seen, stamp, values):
-    """Every feature of column 0 of ``work`` into ``values``."""
-    account = rows.account[row]
-    unit, amount = rows.account_unit[account], rows.amount[row]
-    ts, kind, low = work[_TS], work[_KIND], work[_LOW]
-    first = plan.window_ms.size * measure.PER_WINDOW
-    rest = values[first:]
-    values[:] = math.nan
-    measure.measure_windows(
-        n,
-        ts,
-        kind,
-        work[_AMOUNT],
-        low,
-        work[_DEVICE],
-        work[_MERCHANT],
-        plan.window_ms,
-        unit,
-        seen,
-        stamp,
-        values,
-    )
-    measure.measure_novelty(n, ts, kind, low, work[_DEVICE], work[_MERCHANT], rest)
-    measure.measure_travel(n, ts, work[_PLACE], rest)
-    measure.measure_excess(n, ts, kind, work[_RATIO], rest)
-    offset_ms = rows.utc_offset_ms[row]
-    hour = measure.measure_time(ts[0] + offset_ms, plan.night_from, plan.night_to, rest)
+def _measure(work, n, amount, offset_ms, unit, population, plan, scratch, seen, stamp, values):
+    """Every feature of column 0 of ``work`` into ``values``, except the user's age."""
+    windows = plan.window_ms.size
+    longest_ms = plan.window_ms[windows - 1]
+    rest = values[windows * measure.PER_WINDOW :]
+    measure.measure_windows(work, n, plan.window_ms, unit, seen, stamp, values)
+    measure.measure_novelty(work, n, rest)
+    measure.measure_travel(work, n, rest)
+    measure.measure_excess(work, n, rest)
+    hour = measure.measure_time(work[measure.TS, 0] + offset_ms, plan.night_from, plan.night_to, rest)
     found = measure.measure_baseline(
-        n, ts, kind, work[_AMOUNT], low, plan.purchases, plan.older_than_ms,
-        plan.window_ms[plan.window_ms.size - 1], offset_ms, hour, unit, scratch[0], rest,
-    )  # fmt: skip
-    judged = amount >= 0 and (kind[0] == layout.PURCHASE or kind[0] == layout.DECLINED)
+        work, n, plan.purchases, plan.older_than_ms, longest_ms, offset_ms, hour, unit, scratch[0], rest
+    )
+    kind = work[measure.KIND, 0]
+    judged = amount >= 0 and (kind == layout.PURCHASE or kind == layout.DECLINED)
     measure.measure_amount(
-        found, scratch[0], scratch[1], amount, judged, unit, plan.purchases_min, plan.scale_min_share,
-        plan.scale_min_units, plan.shrink_purchases, rows.account_population[account], rest,
+        found, scratch[0], scratch[1], scratch[2], amount, judged, unit, plan.purchases_min,
+        plan.scale_min_share, plan.scale_min_units, plan.shrink_purchases, population, rest,
     )  # fmt: skip
-    if amount != layout.AMOUNT_NULL:
-        rest[_AMOUNT_BASE] = amount / unit
-    else:
-        for window in range(plan.window_ms.size):  # a sum without the transaction itself would mislead
-            values[
-                window * measure.PER_WINDOW + measure.W_SUM : window * measure.PER_WINDOW + measure.W_MAX + 1
-            ] = math.nan
+    rest[_AMOUNT_BASE] = amount / unit
+    if amount == layout.AMOUNT_NULL:
+        rest[_AMOUNT_BASE] = math.nan
+        for window in range(windows):  # a sum without the transaction itself would mislead
+            at = window * measure.PER_WINDOW
+            values[at + measure.W_SUM : at + measure.W_MAX + 1] = math.nan
 
 
 @njit(nogil=True)
-def _is_guest(state, user, slot, span_ms, plan):
+def _is_guest(users, user, account_rows, slot, span_ms, guest_ms, guest_share):
     """Whether a user's full history is too short for one person; the account's share decides at entry."""
-    packed = state.users[user, 2]
-    guest = (packed >> 21) & 2047 == layout.EVENTS_MAX and span_ms < plan.guest_ms
+    packed = users[user, 2]
+    guest = (packed >> 21) & 2047 == layout.EVENTS_MAX and span_ms < guest_ms
     if guest and not (packed >> 16) & 1:
-        seen = state.users[user, 3] & layout.USER_TOTAL_MAX
-        guest = seen > plan.guest_share * state.account_rows[slot]
-    state.users[user, 2] = packed & ~np.int64(1 << 16) | np.int64(guest) << 16
+        guest = users[user, 3] & layout.USER_TOTAL_MAX > guest_share * account_rows[slot]
+    users[user, 2] = packed & ~np.int64(1 << 16) | np.int64(guest) << 16
     return guest
 
 
 @njit(nogil=True)
-def _enter_user(state, rows, row, user, plan):
+def _enter_user(users, slots, links, meta, user, key_0, key_1, ts, append_ms, forget_days):
     """The row of a record's user: found, forgotten and begun again, or new; -1 when the state is full."""
-    users, index, meta = state.users, state.slots, state.meta
-    append_day = rows.append_ms[row] // _DAY_MS
-    meta[history.M_APPEND_DAY] = max(meta[history.M_APPEND_DAY], append_day)
-    meta[history.M_FORGET_DAYS] = plan.forget_days
-    key_0, key_1 = rows.user_key[row, 0], rows.user_key[row, 1]
+    meta[history.M_APPEND_DAY] = max(meta[history.M_APPEND_DAY], append_ms // _DAY_MS)
+    meta[history.M_FORGET_DAYS] = forget_days
     if user >= 0 and (users[user, 0] != key_0 or users[user, 1] != key_1):
         user = np.int64(-1)  # swept since the look-up
     if user < 0:
-        user = history.find_user(users, index, key_0, key_1)
+        user = history.find_user(users, slots, key_0, key_1)
     if user < 0:
-        user = history.add_user(users, index, meta, key_0, key_1, rows.ts_ms[row])
+        user = history.add_user(users, slots, meta, key_0, key_1, ts)
         if user < 0 and meta[history.M_APPEND_DAY] > meta[history.M_SWEPT_DAY]:
-            history.sweep_users(users, index, state.links, meta)
-            user = history.add_user(users, index, meta, key_0, key_1, rows.ts_ms[row])
+            history.sweep_users(users, slots, links, meta)
+            user = history.add_user(users, slots, meta, key_0, key_1, ts)
         return user
-    if meta[history.M_APPEND_DAY] - (users[user, 2] & 0xFFFF) > plan.forget_days:
-        history.forget_user(users, state.links, meta, user, rows.ts_ms[row])
+    if meta[history.M_APPEND_DAY] - (users[user, 2] & 0xFFFF) > forget_days:
+        history.forget_user(users, links, meta, user, ts)
     users[user, 2] = users[user, 2] & ~np.int64(0xFFFF) | (meta[history.M_APPEND_DAY] & 0xFFFF)
     return user
 
 
 @njit(nogil=True)
-def _remember(state, rows, row, user, later, word_0, row_word, work, log_ratio):
-    """Put the row among its user's events."""
-    code = np.int64(0)
-    if log_ratio > 0.0:
-        code = min(np.int64(log_ratio * layout.LOG_RATIO_STEPS), 255)
-    word_2 = rows.amount[row] << 16 | work[_DEVICE, 0]
-    word_3 = work[_PLACE, 0] << 29 | work[_MERCHANT, 0] << 8 | code
-    history.insert_event(
-        state.users, state.events, state.links, state.meta, user, later, word_0, row_word, word_2, word_3
-    )
+def _meet_again(events, chunk, slot, word_0, word_1):
+    """What a record is whose tx_id its user has sent before; a new status is taken over."""
+    if events[chunk, 4 * slot + 1] != word_1:
+        return _CONFLICT
+    word = events[chunk, 4 * slot]
+    if word & 7 == word_0 & 7:
+        return _REPEAT
+    events[chunk, 4 * slot] = word & ~np.int64(7) | word_0 & 7
+    return _STATUS_UPDATE
 
 
 @njit(nogil=True)
-def _judge_row(state, rows, row, user, plan, work, scratch, seen, stamp, values):
-    """Judge one row into ``values`` and remember it; returns (disposition, flags)."""
-    now = rows.ts_ms[row]
-    row_word = rows.tx_key[row] & ~np.int64(0xFFFF) | rows.payload_key[row] & 0xFFFF
-    user = _enter_user(state, rows, row, user, plan)
-    word_0 = _place_first(work, rows, row)
-    if user < 0:
-        _measure(work, 1, rows, row, plan, scratch, seen, stamp, values)
-        values[plan.of_user] = math.nan
-        return _JUDGE, _STATE_FULL
-    n, later, newest, oldest, chunk, slot = _gather(state, user, work, row_word, now)
-    if chunk >= 0:
-        if state.events[chunk, 4 * slot + 1] != row_word:
-            return _CONFLICT, 0
-        word = state.events[chunk, 4 * slot]
-        if word & 7 == word_0 & 7:
-            return _REPEAT, 0
-        state.events[chunk, 4 * slot] = word & ~np.int64(7) | word_0 & 7
-        return _STATUS_UPDATE, 0
-    _measure(work, n, rows, row, plan, scratch, seen, stamp, values)
-    first = plan.window_ms.size * measure.PER_WINDOW
-    longest_ms = plan.window_ms[plan.window_ms.size - 1]
-    account = history.account_slot(state.account_keys, state.meta, rows.account_key[rows.account[row]])
-    state.account_rows[account] += 1
-    first_seen, total = state.users[user, 3] >> 21, state.users[user, 3] & layout.USER_TOTAL_MAX
-    values[first + _AGE] = max(0, now - first_seen) / _DAY_MS
-    state.users[user, 3] = min(first_seen, now) << 21 | min(total + 1, layout.USER_TOTAL_MAX)
-    flags = _LATE if later else 0
-    if (state.users[user, 2] >> 21) & 2047 == layout.EVENTS_MAX and oldest > now - longest_ms:
-        flags |= _TRUNCATED
-    if _is_guest(state, user, account, newest - oldest, plan):
-        flags |= _GUEST
-        values[plan.of_user] = math.nan
-    if rows.day_only[row]:
-        values[plan.intraday] = math.nan
-    if newest - now > longest_ms or abs(now) > layout.TS_MS_MAX:
-        return _JUDGE, flags | _INCOMPLETE
-    _remember(state, rows, row, user, later, word_0, row_word, work, values[first + measure.LR])
-    return _JUDGE, flags
+def _age_days(users, user, now):
+    """Days since the user was first seen; counts the transaction."""
+    first, total = users[user, 3] >> 21, users[user, 3] & layout.USER_TOTAL_MAX
+    users[user, 3] = min(first, now) << 21 | min(total + 1, layout.USER_TOTAL_MAX)
+    return max(0, now - first) / _DAY_MS
 
 
 @compiled_from
 def _judge_rows(fingerprint: int) -> Any:
     @njit(cache=True, nogil=True)
     def judge_rows(state, rows, plan, found, first_row, end_row, out, disposition, flags):
-        work = np.zeros((8, layout.EVENTS_MAX + 1), dtype=np.int64)
-        scratch = np.zeros((2, plan.purchases), dtype=np.int64)
+        users, events, links, meta = state.users, state.events, state.links, state.meta
+        work = np.zeros((measure.WORK_ROWS, layout.EVENTS_MAX + 1), dtype=np.int64)
+        scratch = np.zeros((3, plan.purchases + 2), dtype=np.int64)
         seen = np.zeros(measure.SEEN_SLOTS, dtype=np.int64)
-        values = np.empty(plan.window_ms.size * measure.PER_WINDOW + len(MEASURES))
+        first_measure = plan.window_ms.size * measure.PER_WINDOW
+        values = np.full(first_measure + len(MEASURES), math.nan)
         cursor = np.empty(_BLOCK_ROWS, dtype=np.int64)
+        longest_ms = plan.window_ms[plan.window_ms.size - 1]
         touched = np.int64(fingerprint)
         for row in range(first_row, end_row):
             place = row - first_row
             if place % _BLOCK_ROWS == 0:
-                touched ^= _touch(state, found, place, min(place + _BLOCK_ROWS, end_row - first_row), cursor)
-            kind, flag = _judge_row(
-                state, rows, row, found[place], plan, work, scratch, seen, np.int64(place + 1), values
+                block_end = min(place + _BLOCK_ROWS, end_row - first_row)
+                touched ^= _touch(users, events, links, found, place, block_end, cursor)
+            code = rows.codes[row]
+            word_0, word_1, word_2, word_3 = code[2], code[3], code[4], code[5]
+            now, amount, account = word_0 >> 21, word_2 >> 16, code[_R_ACCOUNT]
+            unit, population = rows.account_unit[account], rows.account_population[account]
+            user = _enter_user(
+                users,
+                state.slots,
+                links,
+                meta,
+                found[place],
+                code[0],
+                code[1],
+                now,
+                code[_R_APPEND],
+                plan.forget_days,
             )
-            disposition[row] = kind
-            flags[row] = flag
+            _lay_out(word_0, word_2, word_3, work, 0)
+            n, later, newest, oldest, chunk, slot = 1, 0, now, now, np.int64(-1), np.int64(-1)
+            if user >= 0:
+                n, later, newest, oldest, chunk, slot = _gather(
+                    events, links, users[user, 2], work, word_1, now
+                )
+            if chunk >= 0:
+                disposition[row] = _meet_again(events, chunk, slot, word_0, word_1)
+                flags[row] = 0
+                out[row, :] = math.nan
+                continue
+            _measure(
+                work,
+                n,
+                amount,
+                code[_R_OFFSET],
+                unit,
+                population,
+                plan,
+                scratch,
+                seen,
+                np.int64(place + 1),
+                values,
+            )
+            flag = _STATE_FULL
+            if user >= 0:
+                flag = _LATE if later else 0
+                values[first_measure + _AGE] = _age_days(users, user, now)
+                counter = history.account_slot(state.account_keys, meta, rows.account_key[account])
+                state.account_rows[counter] += 1
+                if (users[user, 2] >> 21) & 2047 == layout.EVENTS_MAX and oldest > now - longest_ms:
+                    flag |= _TRUNCATED
+                if _is_guest(
+                    users, user, state.account_rows, counter, newest - oldest, plan.guest_ms, plan.guest_share
+                ):
+                    flag |= _GUEST
+                if newest - now > longest_ms:
+                    flag |= _INCOMPLETE
+                else:
+                    ratio = layout.encode_log_ratio(values[first_measure + measure.LR])
+                    history.insert_event(
+                        users, events, links, meta, user, later, word_0, word_1, word_2, word_3 | ratio
+                    )
+            if flag & (_GUEST | _STATE_FULL):
+                values[plan.of_user] = math.nan
+            if code[_R_DAY_ONLY]:
+                values[plan.intraday] = math.nan
             for column in range(plan.source.size):
-                out[row, column] = values[plan.source[column]] if kind == _JUDGE else math.nan
+                out[row, column] = values[plan.source[column]]
+            disposition[row] = _JUDGE
+            flags[row] = flag
         return touched
 
     return judge_rows
@@ -519,7 +538,7 @@ def _judge_rows(fingerprint: int) -> Any:
 @compiled_from
 def _look_up(fingerprint: int) -> Any:
     @njit(cache=True, nogil=True)
-    def look_up(users, index, keys, first_row, end_row, found):
-        return history.find_users(users, index, keys, first_row, end_row, found), fingerprint
+    def look_up(users, slots, codes, first_row, end_row, found):
+        return history.find_users(users, slots, codes, first_row, end_row, found), fingerprint
 
     return look_up

@@ -40,6 +40,7 @@ __all__ = [
     "USER_TOTAL_MAX",
     "USER_WORDS",
     "classify",
+    "encode_log_ratio",
     "event_time_word",
     "reduce_key",
     "user_word",
@@ -94,6 +95,18 @@ def reduce_key(key, keys):
     if key == 0:
         return np.int64(0)
     return ((key >> 20) & 0xFFFFFFFFFFF) % keys + 1
+
+
+@njit(nogil=True)
+def encode_log_ratio(log_ratio):
+    """Log ratio in eight bits: steps of 1/32 from 0 to 7.97; NULL and below 0 are 0.
+
+    >>> int(encode_log_ratio(1.0)), int(encode_log_ratio(-2.0)), int(encode_log_ratio(99.0))
+    (32, 0, 255)
+    """
+    if not log_ratio > 0.0:
+        return np.int64(0)
+    return min(np.int64(log_ratio * LOG_RATIO_STEPS), 255)
 
 
 @njit(nogil=True)

@@ -1,7 +1,8 @@
 """The features of one transaction, from its user's events laid out newest first (compiled).
 
-Position 0 of every column is the transaction judged, then its user's events from the newest that is not
-younger to the oldest. Amounts are minor units (int64); values written are units.
+``work`` (int64) has a row for each property and a column for each event: 0 is the transaction judged, then
+its user's events from the newest that is not younger to the oldest. Amounts are minor units; values written
+are units, and NaN is NULL.
 """
 
 # mypy: allow-untyped-defs, no-check-untyped-defs
@@ -26,6 +27,10 @@ __all__ = [
     "measure_travel",
     "measure_windows",
 ]
+
+# Rows of the working memory; a column is an event.
+TS, KIND, AMOUNT, LOW, DEVICE, MERCHANT, PLACE, RATIO = range(8)
+WORK_ROWS = 8
 
 PER_WINDOW = len(WINDOW_MEASURES)
 (
@@ -69,6 +74,7 @@ LOCAL_HOUR = MEASURES.index("local_hour")
 WEEKDAY = MEASURES.index("weekday")
 NIGHT = MEASURES.index("is_night")
 
+COUNTRY_MASK, CURRENCY_MASK = 255 << 4, 255 << 12  # of LOW, the low bits of an event's word 0
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 # Makes the median absolute deviation of a normal distribution its standard deviation.
@@ -82,6 +88,7 @@ TRAVEL_SECONDS_MIN = 60.0
 # Open addressing over the distinct merchants, devices and countries of at most 1,025 events.
 SEEN_SLOTS = 4096
 _SEEN_MASK = SEEN_SLOTS - 1
+_FAR = np.int64(1 << 60)  # beyond every amount
 
 
 @njit(nogil=True)
@@ -98,17 +105,32 @@ def _first_seen(seen, stamp, value):
 
 
 @njit(nogil=True)
-def _close_window(values, at, unit, counts, purchases, total, squares, shift, largest):
-    values[at + W_COUNT] = counts[0]
-    values[at + W_DECLINED] = counts[1]
-    values[at + W_REFUND] = counts[2] / unit
-    values[at + W_MERCHANTS] = counts[3] if counts[3] else math.nan
-    values[at + W_DEVICES] = counts[4] if counts[4] else math.nan
-    values[at + W_COUNTRIES] = counts[5] if counts[5] else math.nan
+def _close_window(
+    values,
+    at,
+    unit,
+    count,
+    declined,
+    refunded,
+    merchants,
+    devices,
+    countries,
+    purchases,
+    total,
+    squares,
+    shift,
+    largest,
+):
+    values[at + W_COUNT] = count
+    values[at + W_DECLINED] = declined
+    values[at + W_REFUND] = refunded / unit
+    values[at + W_MERCHANTS] = merchants if merchants else math.nan
+    values[at + W_DEVICES] = devices if devices else math.nan
+    values[at + W_COUNTRIES] = countries if countries else math.nan
     values[at + W_SUM] = total / unit
-    if purchases:
-        values[at + W_MEAN] = total / purchases / unit
-        values[at + W_MAX] = largest / unit
+    values[at + W_MEAN] = total / purchases / unit if purchases else math.nan
+    values[at + W_MAX] = largest / unit if purchases else math.nan
+    values[at + W_STD] = math.nan
     if purchases > 1:
         drift = np.float64(total - purchases * shift)
         variance = (squares - drift * drift / purchases) / (purchases - 1)
@@ -116,180 +138,180 @@ def _close_window(values, at, unit, counts, purchases, total, squares, shift, la
 
 
 @njit(nogil=True)
-def measure_windows(n, ts, kind, amount, low, device, merchant, window_ms, unit, seen, stamp, values):
+def measure_windows(work, n, window_ms, unit, seen, stamp, values):
     """Counts, sums, spreads and distinct values over each window, the judged transaction included.
 
     Sums are integers, so they depend on the window's content alone. Squares are taken about the newest
     purchase of the windows, which all of them contain: nothing cancels however large the amounts.
     """
-    counts = np.zeros(6, dtype=np.int64)
-    purchases, total, squares, shift, largest = 0, np.int64(0), 0.0, np.int64(0), np.int64(0)
+    count, declined, merchants, devices, countries, purchases = 0, 0, 0, 0, 0, 0
+    total, refunded, shift, largest, squares = np.int64(0), np.int64(0), np.int64(0), np.int64(0), 0.0
     last_merchant, last_device, last_country = np.int64(0), np.int64(0), np.int64(0)
-    window, windows = 0, window_ms.size
-    now = ts[0]
-    for k in range(n):
-        while window < windows and ts[k] <= now - window_ms[window]:
+    window, now = 0, work[TS, 0]
+    until = now - window_ms[0]
+    for k in range(n + 1):  # one past the last closes the windows that are left
+        while k == n or work[TS, k] <= until:
             _close_window(
-                values, window * PER_WINDOW, unit, counts, purchases, total, squares, shift, largest
-            )
+                values, window * PER_WINDOW, unit, count, declined, refunded, merchants, devices, countries,
+                purchases, total, squares, shift, largest,
+            )  # fmt: skip
             window += 1
-        if window == windows:
-            return
-        counts[0] += 1
-        if kind[k] == PURCHASE:
+            if window == window_ms.size:
+                return
+            until = now - window_ms[window]
+        count = k + 1
+        kind, amount = work[KIND, k], work[AMOUNT, k]
+        if kind == PURCHASE:
             if purchases == 0:
-                shift = amount[k]
+                shift = amount
             purchases += 1
-            total += amount[k]
-            difference = np.float64(amount[k] - shift)
+            total += amount
+            difference = np.float64(amount - shift)
             squares += difference * difference
-            largest = max(largest, amount[k])
-        elif kind[k] == DECLINED:
-            counts[1] += 1
-        elif kind[k] == REFUND:
-            counts[2] += amount[k]
-        country = (low[k] >> 4) & 255
-        if merchant[k] != last_merchant and merchant[k]:
-            last_merchant = merchant[k]
-            counts[3] += _first_seen(seen, stamp, last_merchant)
-        if device[k] != last_device and device[k]:
-            last_device = device[k]
-            counts[4] += _first_seen(seen, stamp, last_device | (1 << 21))
-        if country != last_country and country:
+            largest = max(largest, amount)
+        elif kind == DECLINED:
+            declined += 1
+        elif kind == REFUND:
+            refunded += amount
+        merchant, device, country = work[MERCHANT, k], work[DEVICE, k], (work[LOW, k] >> 4) & 255
+        if merchant and merchant != last_merchant:
+            last_merchant = merchant
+            merchants += _first_seen(seen, stamp, merchant)
+        if device and device != last_device:
+            last_device = device
+            devices += _first_seen(seen, stamp, device | (1 << 21))
+        if country and country != last_country:
             last_country = country
-            counts[5] += _first_seen(seen, stamp, country | (2 << 21))
-    while window < windows:
-        _close_window(values, window * PER_WINDOW, unit, counts, purchases, total, squares, shift, largest)
-        window += 1
+            countries += _first_seen(seen, stamp, country | (2 << 21))
 
 
 @njit(nogil=True)
-def measure_novelty(n, ts, kind, low, device, merchant, values):
+def measure_novelty(work, n, values):
     """What the user has not been seen with before; streak of declines; time since the last event.
 
     NULL where the transaction does not name it or no earlier one did: without history nothing is new.
     """
-    known = np.zeros(4, dtype=np.int64)
-    same = np.zeros(4, dtype=np.int64)
-    country, currency = (low[0] >> 4) & 255, (low[0] >> 12) & 255
+    merchant, device, low = work[MERCHANT, 0], work[DEVICE, 0], work[LOW, 0]
+    country, currency = low & COUNTRY_MASK, low & CURRENCY_MASK
+    merchants, devices, countries, honest = np.int64(0), np.int64(0), np.int64(0), 0
+    same_merchant, same_device, same_country, same_currency = 0, 0, 0, 0
     for k in range(1, n):
-        if low[k] & FRAUD_BIT:
-            continue
-        other = (low[k] >> 4) & 255
-        known[0] |= merchant[k]
-        known[1] |= device[k]
-        known[2] |= other
-        known[3] = 1
-        same[0] |= np.int64(merchant[k] == merchant[0])
-        same[1] |= np.int64(device[k] == device[0])
-        same[2] |= np.int64(other == country)
-        same[3] |= np.int64((low[k] >> 12) & 255 == currency)
-    if merchant[0] and known[0]:
-        values[NEW_MERCHANT] = 1 - same[0]
-    if device[0] and known[1]:
-        values[NEW_DEVICE] = 1 - same[1]
-    if country and known[2]:
-        values[NEW_COUNTRY] = 1 - same[2]
-    if known[3]:
-        values[NEW_CURRENCY] = 1 - same[3]
+        other = work[LOW, k]
+        counts = np.int64(other & FRAUD_BIT == 0)
+        honest += counts
+        merchants |= counts * work[MERCHANT, k]
+        devices |= counts * work[DEVICE, k]
+        countries |= counts * (other & COUNTRY_MASK)
+        same_merchant += counts & np.int64(work[MERCHANT, k] == merchant)
+        same_device += counts & np.int64(work[DEVICE, k] == device)
+        same_country += counts & np.int64(other & COUNTRY_MASK == country)
+        same_currency += counts & np.int64(other & CURRENCY_MASK == currency)
+    values[NEW_MERCHANT] = np.float64(same_merchant == 0) if merchant and merchants else math.nan
+    values[NEW_DEVICE] = np.float64(same_device == 0) if device and devices else math.nan
+    values[NEW_COUNTRY] = np.float64(same_country == 0) if country and countries else math.nan
+    values[NEW_CURRENCY] = np.float64(same_currency == 0) if honest else math.nan
     streak = 1
-    while streak < n and kind[streak] == DECLINED:
+    while streak < n and work[KIND, streak] == DECLINED:
         streak += 1
-    values[STREAK] = streak - (0 if kind[0] == DECLINED else 1)
-    if n > 1:
-        values[SINCE_LAST] = (ts[0] - ts[1]) / 1000.0
+    values[STREAK] = streak - (0 if work[KIND, 0] == DECLINED else 1)
+    values[SINCE_LAST] = (work[TS, 0] - work[TS, 1]) / 1000.0 if n > 1 else math.nan
 
 
 @njit(nogil=True)
-def measure_travel(n, ts, place, values):
+def measure_travel(work, n, values):
     """Distance and speed from the newest earlier event with a place."""
-    if place[0] == 0:
+    values[KM] = math.nan
+    values[KMH] = math.nan
+    if work[PLACE, 0] == 0:
         return
     for k in range(1, n):
-        if place[k]:
-            km = travel_between_km(place[0], place[k])
+        if work[PLACE, k]:
+            km = travel_between_km(work[PLACE, 0], work[PLACE, k])
+            seconds = (work[TS, 0] - work[TS, k]) / 1000.0
             values[KM] = km
-            values[KMH] = km / (max((ts[0] - ts[k]) / 1000.0, TRAVEL_SECONDS_MIN) / 3600.0)
+            values[KMH] = km / (max(seconds, TRAVEL_SECONDS_MIN) / 3600.0)
             return
 
 
 @njit(nogil=True)
-def _sort_amounts(amounts, n, ordered):
-    """Sort by counting smaller ones: at 60 values faster than any sort that branches."""
+def _sort_amounts(amounts, n, keys, ordered):
+    """Sort ``amounts[:n]`` into ``ordered[1:n + 1]`` by counting the smaller ones.
+
+    The inner loop is a few vector instructions: at 60 values faster than sorts that branch. A key is the
+    amount above its position, so that no two are equal. The ends of ``ordered`` become sentinels.
+    """
     for i in range(n):
-        value = amounts[i]
-        rank = 0
-        for j in range(i):
-            rank += np.int64(amounts[j] <= value)
-        for j in range(i + 1, n):
-            rank += np.int64(amounts[j] < value)
-        ordered[rank] = value
+        keys[i] = amounts[i] << 8 | i
+    for i in range(n):
+        key, rank = keys[i], np.int64(1)
+        for j in range(n):
+            rank -= (keys[j] - key) >> 63
+        ordered[rank] = key >> 8
+    ordered[0] = -_FAR
+    ordered[n + 1] = _FAR
 
 
 @njit(nogil=True)
 def _quantile(ordered, n, q):
-    """Quantile by linear interpolation (type 7 of Hyndman and Fan, 1996).
+    """Quantile of ``ordered[1:n + 1]`` by linear interpolation (type 7 of Hyndman and Fan, 1996).
 
-    >>> float(_quantile(np.array([10, 20, 40]), 3, 0.75))
+    >>> float(_quantile(np.array([0, 10, 20, 40, 0]), 3, 0.75))
     30.0
     """
     position = q * (n - 1)
     below = min(np.int64(position), n - 2)
-    return ordered[below] + (position - below) * (ordered[below + 1] - ordered[below])
+    return ordered[below + 1] + (position - below) * (ordered[below + 2] - ordered[below + 1])
 
 
 @njit(nogil=True)
 def _median_deviation(ordered, n, median):
-    """Median of |x - median|, walking outwards from the middle of a sorted array.
+    """Median of |x - median| over ``ordered[1:n + 1]``, walking outwards from the middle.
 
-    >>> float(_median_deviation(np.array([1, 2, 3, 5, 100]), 5, 3.0))
+    >>> float(_median_deviation(np.array([-(1 << 60), 1, 2, 3, 5, 100, 1 << 60]), 5, 3.0))
     2.0
     """
-    high = 0
-    while high < n and ordered[high] < median:
-        high += 1
-    low = high - 1
+    low = (n + 1) // 2  # the median, or the lower one of two
+    high = low + 1
     deviation, before = 0.0, 0.0
     for _ in range(n // 2 + 1):
         before = deviation
-        if low < 0 or (high < n and ordered[high] - median <= median - ordered[low]):
-            deviation = ordered[high] - median
-            high += 1
-        else:
-            deviation = median - ordered[low]
-            low -= 1
+        left, right = median - ordered[low], ordered[high] - median
+        deviation = min(left, right)
+        low -= np.int64(left <= right)
+        high += np.int64(left > right)
     return deviation if n % 2 else (before + deviation) / 2.0
 
 
 @njit(nogil=True)
-def measure_baseline(
-    n, ts, kind, amount, low, size, older_than_ms, longest_ms, offset_ms, hour, unit, base, values
-):
+def measure_baseline(work, n, size, older_than_ms, longest_ms, offset_ms, hour, unit, base, values):
     """Gather the baseline's amounts into ``base``, newest first; spending a day and rarity of the hour.
 
     Returns how many there are.
     """
     found, near, spent = 0, 0, np.int64(0)
-    recent = amount[0] if kind[0] == PURCHASE else np.int64(0)
-    until, since = ts[0] - older_than_ms, ts[0] - longest_ms
+    recent = work[AMOUNT, 0] if work[KIND, 0] == PURCHASE else np.int64(0)
+    until, since = work[TS, 0] - older_than_ms, work[TS, 0] - longest_ms
+    near_from_ms = (hour - 1) * HOUR_MS - offset_ms
     for k in range(1, n):
-        if kind[k] != PURCHASE:
+        if work[KIND, k] != PURCHASE:
             continue
-        if ts[k] > until:
-            recent += amount[k]
+        ts, amount = work[TS, k], work[AMOUNT, k]
+        if ts > until:
+            recent += amount
             continue
-        if low[k] & FRAUD_BIT:
+        if work[LOW, k] & FRAUD_BIT:
             continue
-        if ts[k] > since:
-            spent += amount[k]
+        if ts > since:
+            spent += amount
         elif found == size:
             break
         if found < size:
-            base[found] = amount[k]
+            base[found] = amount
             found += 1
-            apart = abs((ts[k] + offset_ms) // HOUR_MS % 24 - hour)
-            near += np.int64(apart <= 1 or apart == 23)
-    days = (until - max(since, ts[n - 1])) / DAY_MS
+            near += np.int64((ts - near_from_ms) % DAY_MS < 3 * HOUR_MS)
+    days = (until - max(since, work[TS, n - 1])) / DAY_MS
+    values[SPEND] = math.nan
+    values[SPEND_RATIO] = math.nan
     if days >= 1.0:
         values[SPEND] = spent / unit / days
         values[SPEND_RATIO] = recent / unit / max(values[SPEND], 1.0)
@@ -302,8 +324,9 @@ def measure_baseline(
 def measure_amount(
     found,
     base,
+    keys,
     ordered,
-    amount_minor,
+    amount,
     judged,
     unit,
     enough,
@@ -316,11 +339,13 @@ def measure_amount(
     """The judged amount against the baseline; everything but the log ratio needs ``enough`` purchases."""
     median = 0.0
     if found:
-        _sort_amounts(base, found, ordered)
-        median = (ordered[(found - 1) // 2] + ordered[found // 2]) / 2.0
+        _sort_amounts(base, found, keys, ordered)
+        median = (ordered[(found + 1) // 2] + ordered[found // 2 + 1]) / 2.0
+    values[LR] = math.nan
     if judged and found + shrink > 0.0:
         usual = (found * (median / unit) + shrink * population) / (found + shrink)
-        values[LR] = math.log((amount_minor / unit + 1.0) / (usual + 1.0))
+        values[LR] = math.log((amount / unit + 1.0) / (usual + 1.0))
+    values[MEDIAN : RANK + 1] = math.nan
     if found < enough:
         values[SPEND] = math.nan
         values[SPEND_RATIO] = math.nan
@@ -332,44 +357,51 @@ def measure_amount(
     values[P95] = _quantile(ordered, found, 0.95) / unit
     values[IQR_LOW] = (low_quartile - fence) / unit
     values[IQR_HIGH] = (high_quartile + fence) / unit
-    newest = min(found, 20)
-    values[MEAN_20] = np.sum(base[:newest]) / newest / unit
-    if not judged:
-        return
-    scale_min = max(scale_share * median, scale_units * unit)
-    scale = max(MAD_SCALE * _median_deviation(ordered, found, median), scale_min)
-    values[RZ] = (amount_minor - median) / scale
-    lowest = found * 9 // 10
-    mean = np.sum(ordered[:lowest]) / lowest
-    squares = 0.0
-    for i in range(lowest):
-        squares += (ordered[i] - mean) ** 2
-    values[Z90] = (amount_minor - mean) / max(math.sqrt(squares / max(lowest - 1, 1)), scale_min)
-    below, equal = 0, 0
-    for i in range(found):
-        below += np.int64(ordered[i] < amount_minor)
-        equal += np.int64(ordered[i] == amount_minor)
-    values[RANK] = (below + 0.5 * equal) / found
+    newest, total = min(found, 20), np.int64(0)
+    for i in range(newest):
+        total += base[i]
+    values[MEAN_20] = total / newest / unit
+    if judged:
+        _compare_amount(ordered, found, amount, median, max(scale_share * median, scale_units * unit), values)
 
 
 @njit(nogil=True)
-def measure_excess(n, ts, kind, log_ratio, values):
+def _compare_amount(ordered, n, amount, median, scale_min, values):
+    """Robust z, z over the lowest nine tenths, and rank of an amount among ``ordered[1:n + 1]``."""
+    scale = max(MAD_SCALE * _median_deviation(ordered, n, median), scale_min)
+    values[RZ] = (amount - median) / scale
+    lowest, total = n * 9 // 10, np.int64(0)
+    for i in range(1, lowest + 1):
+        total += ordered[i]
+    mean, squares = total / lowest, 0.0
+    for i in range(1, lowest + 1):
+        squares += (ordered[i] - mean) * (ordered[i] - mean)
+    values[Z90] = (amount - mean) / max(math.sqrt(squares / max(lowest - 1, 1)), scale_min)
+    below, equal = 0, 0
+    for i in range(1, n + 1):
+        below += np.int64(ordered[i] < amount)
+        equal += np.int64(ordered[i] == amount)
+    values[RANK] = (below + 0.5 * equal) / n
+
+
+@njit(nogil=True)
+def measure_excess(work, n, values):
     """How far earlier purchases lay above the usual, fading with age; the highest of 14 days."""
     excess_3, excess_14, highest = 0.0, 0.0, np.int64(-1)
+    since = work[TS, 0] - 14 * DAY_MS
     for k in range(1, n):
-        if kind[k] != PURCHASE:
+        ratio = work[RATIO, k]
+        if work[KIND, k] != PURCHASE:
             continue
-        age = np.float64(ts[0] - ts[k])
-        if age <= 14.0 * DAY_MS:
-            highest = max(highest, log_ratio[k])
-        over = log_ratio[k] / LOG_RATIO_STEPS - EXCESS_FROM
-        if over > 0.0:
+        if work[TS, k] >= since:
+            highest = max(highest, ratio)
+        if ratio > EXCESS_FROM * LOG_RATIO_STEPS:
+            over, age = ratio / LOG_RATIO_STEPS - EXCESS_FROM, np.float64(work[TS, 0] - work[TS, k])
             excess_3 += over * math.exp(-age * LN2_PER_3_DAYS)
             excess_14 += over * math.exp(-age * LN2_PER_14_DAYS)
     values[EXCESS_3] = excess_3
     values[EXCESS_14] = excess_14
-    if highest >= 0:
-        values[LR_MAX] = highest / LOG_RATIO_STEPS
+    values[LR_MAX] = highest / LOG_RATIO_STEPS if highest >= 0 else math.nan
 
 
 @njit(nogil=True)

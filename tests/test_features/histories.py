@@ -154,8 +154,10 @@ def histories(draw: st.DrawFn, sizes: tuple[int, int] = (1, 80)) -> list[dict[st
 def random_history(seed: int, size: int, users: int = 2, days: float = 60.0) -> list[dict[str, Any]]:
     """A long, seeded history: a steady life with late arrivals, repeats and every kind of event."""
     rng = np.random.default_rng(seed)
-    times = START + np.sort(rng.integers(0, int(days * DAY), size)) - np.where(
-        rng.random(size) < 0.1, rng.integers(0, 3 * DAY, size), 0
+    times = (
+        START
+        + np.sort(rng.integers(0, int(days * DAY), size))
+        - np.where(rng.random(size) < 0.1, rng.integers(0, 3 * DAY, size), 0)
     )
     log: list[dict[str, Any]] = []
     for i in range(size):

@@ -18,6 +18,7 @@ RADII = [0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 60.0, 100.0, 170.0, 300.0, 500.0,
 UNIT = 100
 POPULATION = 50.0
 KEPT = 1024
+AMOUNT = ("median", "p95", "rz", "iqr_low", "iqr_high", "mean_20", "z90", "rank", "lr")
 
 
 @dataclass
@@ -83,9 +84,12 @@ class Reference:
         amounts = [event["amount"] / UNIT for event in used]
         n = len(amounts)
         f = dict.fromkeys(
-            """user_amount_median user_amount_p95 user_amount_rz user_amount_iqr_low user_amount_iqr_high
-            user_amount_mean_20 user_amount_z90 user_amount_rank user_amount_lr user_spend_per_day
-            user_spend_24h_ratio hour_rarity""".split(),
+            (
+                *(f"user_amount_{name}" for name in AMOUNT),
+                "user_spend_per_day",
+                "user_spend_24h_ratio",
+                "hour_rarity",
+            ),
             NAN,
         )
         f["user_amount_n"] = n
@@ -109,7 +113,9 @@ class Reference:
             lowest = sorted(amounts)[: n * 9 // 10]
             spread = max(statistics.stdev(lowest), floor)
             f["user_amount_z90"] = (amount - statistics.fmean(lowest)) / spread
-            f["user_amount_rank"] = sum(1.0 if a < amount else 0.5 if a == amount else 0.0 for a in amounts) / n
+            f["user_amount_rank"] = (
+                sum(1.0 if a < amount else 0.5 if a == amount else 0.0 for a in amounts) / n
+            )
         spent = sum(event["amount"] for event in old if event["ts"] > now - LONGEST) / UNIT
         days = (now - DAY - max(now - LONGEST, past[0]["ts"])) / DAY
         if days >= 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,17 @@ from tests.test_features.reference import Reference
 _RELAXED = settings(
     deadline=None,
     max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
 )
 
 
-def assert_equals_reference(spec: FeatureSpec, log: list[dict[str, Any]], reference: Reference, **how: Any) -> None:
+def assert_equals_reference(
+    spec: FeatureSpec, log: list[dict[str, Any]], reference: Reference, **how: Any
+) -> None:
     out, disposition, _ = judge(spec, log, FeatureState(), **how)
     for i, item in enumerate(log):
         kind, expected = reference.take(item)
@@ -61,11 +68,13 @@ def test_local_time_follows_the_account(spec: FeatureSpec) -> None:
 
 @given(data=st.data(), log=histories())
 @_RELAXED
-def test_cuts_and_restarts_change_no_bit(spec: FeatureSpec, data: st.DataObject, log: list[dict[str, Any]]) -> None:
+def test_cuts_and_restarts_change_no_bit(
+    spec: FeatureSpec, data: st.DataObject, log: list[dict[str, Any]]
+) -> None:
     whole, kinds, flags = judge(spec, log, FeatureState())
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(log) - 1)), max_size=8)) | {0, len(log)})
     state = FeatureState()
-    for first, end in zip(cuts, cuts[1:], strict=False):
+    for first, end in pairwise(cuts):
         if data.draw(st.booleans()):
             state = FeatureState.restore(state.snapshot())
         part = judge(spec, log[first:end], state)
