@@ -24,7 +24,7 @@ from tests.kafka import KafkaBroker
 __all__ = ["PROGRAMS", "Stack"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 
 # What stands on the command line of each program's process.
 PROGRAMS = {
