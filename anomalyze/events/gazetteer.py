@@ -190,7 +190,7 @@ class Gazetteer:
 
     def __init__(self, tables: Mapping[str, str], operator_places: Mapping[str, Mapping[str, Any]]) -> None:
         self._tables = dict(tables)
-        self._operator = {name: dict(place) for name, place in operator_places.items()}
+        self._operator = {name: dict(operator_places[name]) for name in sorted(operator_places)}
         self.places: list[Place] = []
         self.names: dict[str, int] = {}
         self._add_countries()
