@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from anomalyze.errors import AnomalyzeError
-from anomalyze.settings import Settings
 
 if TYPE_CHECKING:
     from anomalyze.embedded.up import Platform
@@ -35,6 +34,7 @@ FOLLOW_S = 0.3
 def up() -> None:
     """Run everything on this machine: PostgreSQL, Valkey, API, detector, sink, dashboard. Ctrl-C stops all."""
     from anomalyze.embedded.up import run_platform, watch
+    from anomalyze.settings import Settings
 
     settings = Settings()
     console = Console()
@@ -63,6 +63,7 @@ def status(
 ) -> None:
     """What runs, how fast, how far behind."""
     from anomalyze.embedded.runtime import find_addresses
+    from anomalyze.settings import Settings
 
     console = Console()
     try:
@@ -87,6 +88,8 @@ def logs(
     lines: Annotated[int, typer.Option(min=1, max=100_000, help="Last lines of each program.")] = 100,
 ) -> None:
     """The logs of all programs in one view, in the order of their times."""
+    from anomalyze.settings import Settings
+
     folder = Settings().data_dir / "logs"
     paths = sorted(folder.glob(f"{program or '*'}.log"))
     if not paths:

@@ -96,6 +96,8 @@ def _parse_place(
         node = parse_value(written, types, parameters)
     except ExpressionError as error:
         raise ExpressionError(error.message, start + error.position, error.suggestion) from None
+    if not any(isinstance(part, tree.ColumnRef | tree.Parameter) for part in walk(node)):
+        raise ExpressionError("braces hold a column or a parameter; write constants out", start)
     return node, unit or unit_of(node, types)
 
 

@@ -156,7 +156,7 @@ class RenamedLists(ListTable):
         return lambda name, field, hashes: inner(name, field_of(field), hashes)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(condition_text, min_size=1, max_size=3),
     st.lists(st.tuples(row_values, st.sampled_from(["plain", "overlaid"])), min_size=1, max_size=6),
