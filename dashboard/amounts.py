@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fastcore.xml import FT, H2, Details, Div, Figcaption, Figure, I, P, Span, Summary, Tr
-
 from anomalyze.storage.board_page import TransactionRow
 from dashboard import formatters as form
 from dashboard.components import SEVERITY_WORDS, cell, head_cell, missing, moment, money, severity, table
+from dashboard.element import FT, H2, Details, Div, Figcaption, Figure, P, Span, Summary, Tr, ft
 from dashboard.hours import quantile
 from dashboard.security import Viewer
 
@@ -85,7 +84,10 @@ def amounts_figure(
     label = f"Amounts of {user_id} over 30 days in {currency} on a log scale."
     if isinstance(usual, Usual):
         low, middle, high = (form.format_money(v, currency) for v in (usual.low, usual.median, usual.high))
-        keys = [Span(I(cls="dash"), f"median {middle}"), Span(I(cls="sw"), f"usual, {low} to {high} (90%)")]
+        keys = [
+            Span(ft("i", cls="dash"), f"median {middle}"),
+            Span(ft("i", cls="sw"), f"usual, {low} to {high} (90%)"),
+        ]
         label += f" Usual {low} to {high}, median {middle}."
     else:
         keys = [

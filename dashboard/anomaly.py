@@ -7,41 +7,35 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from fastcore.xml import (
+from starlette.requests import Request
+
+from anomalyze.storage import board, board_page
+from anomalyze.storage.board_page import AnomalyRecord, QueuePlace, TransactionRow
+from dashboard import formatters as form
+from dashboard import routes
+from dashboard.amounts import amounts_figure, usual_amounts
+from dashboard.case_row import decided_banner
+from dashboard.components import head_cell, icon, moment, severity, table, user_link
+from dashboard.element import (
     FT,
     H1,
     H2,
     A,
-    Aside,
     Button,
     Details,
     Div,
-    Form,
     Header,
-    Input,
-    Kbd,
-    Li,
-    Ol,
-    P,
     Pre,
     Section,
     Span,
     Summary,
     ft,
 )
-from starlette.requests import Request
-
-from anomalyze.storage import board, board_page
-from anomalyze.storage.board_page import AnomalyRecord, Decision, QueuePlace, TransactionRow
-from dashboard import formatters as form
-from dashboard import routes
-from dashboard.amounts import amounts_figure, usual_amounts
-from dashboard.case_row import decided_banner, no_permission
-from dashboard.components import facts, head_cell, icon, moment, severity, table, user_link
 from dashboard.frame import frame
 from dashboard.page import Answer, not_found, open_page, remember
+from dashboard.rail import rail
 from dashboard.security import Viewer, viewer_of
-from dashboard.transaction_row import STATUS_WORDS, before_row
+from dashboard.transaction_row import before_row
 from dashboard.why import why
 
 __all__ = ["anomaly_page"]
@@ -90,7 +84,7 @@ async def anomaly_page(request: Request) -> Answer:
                 _before(record, history, viewer),
                 _raw(record),
             ),
-            _rail(record, case, place, shared, [d for _, d in decisions], viewer),
+            rail(record, case, place, shared, [d for _, d in decisions], viewer),
             cls="cols",
         ),
     ]
@@ -224,212 +218,4 @@ def _raw(record: AnomalyRecord) -> FT:
             Pre(text, cls="mono small raw", tabindex="0"),
         ),
         cls="s",
-    )
-
-
-def _rail(
-    record: AnomalyRecord,
-    case: board.Case,
-    place: QueuePlace,
-    shared: dict[str, int],
-    decisions: Sequence[Decision],
-    viewer: Viewer,
-) -> FT:
-    return Aside(
-        _panel(case, place, viewer),
-        Div(H2("Transaction"), _transaction_facts(record)),
-        _shared(record, shared, place.total),
-        Div(H2("Judged by"), _judged_by(record), cls="div"),
-        Div(H2("Since then"), _log(record, decisions, viewer), cls="div"),
-        cls="rail",
-        aria_label="Decision and facts",
-    )
-
-
-def _panel(case: board.Case, place: QueuePlace, viewer: Viewer) -> FT:
-    here = routes.anomaly(case.headline_anomaly_id)
-    following = routes.with_query(
-        routes.anomaly(place.following) if place.following else routes.NOW, decided=case.case_id
-    )
-    attributes: dict[str, Any] = {
-        "action": routes.case_decision(case.case_id),
-        "method": "post",
-        "cls": "panel",
-    }
-    common = [
-        Input(type="hidden", name="csrf", value=viewer.csrf),
-        H2("Is this fraud?" if case.state == "open" else f"Decided: {case.state}"),
-    ]
-    off = not viewer.may_decide
-    why_off = no_permission(viewer) if off else None
-    if case.state != "open":
-        return Form(
-            *common,
-            Input(type="hidden", name="next", value=here),
-            Div(
-                Button(
-                    "Undo ",
-                    Kbd("u", aria_hidden="true"),
-                    cls="btn",
-                    name="decision",
-                    value="open",
-                    disabled=off,
-                    title=why_off,
-                    data_decide="open",
-                ),
-                cls="pair one",
-            ),
-            P(f"“{case.note}”") if case.note else None,
-            P(why_off) if why_off else None,
-            **attributes,
-        )
-    count = form.plural(case.anomalies, "transaction")
-    return Form(
-        *common,
-        Input(type="hidden", name="next", value=following),
-        Div(
-            Button(
-                icon("check"),
-                "Confirm ",
-                Kbd("c", aria_hidden="true"),
-                cls="btn",
-                name="decision",
-                value="confirmed",
-                disabled=off,
-                title=why_off,
-                data_decide="confirmed",
-            ),
-            Button(
-                icon("x"),
-                "Dismiss ",
-                Kbd("d", aria_hidden="true"),
-                cls="btn",
-                name="decision",
-                value="dismissed",
-                disabled=off,
-                title=why_off,
-                data_decide="dismissed",
-            ),
-            cls="pair",
-        ),
-        Input(
-            name="note",
-            cls="input",
-            placeholder="Note, optional",
-            aria_label="Note",
-            maxlength="2000",
-            autocomplete="off",
-            disabled=off,
-        ),
-        P(
-            f"Decides all {count} of this case. " if case.anomalies > 1 else "",
-            "Becomes a label that training learns from; ",
-            Kbd("u", aria_hidden="true"),
-            " takes it back.",
-        ),
-        P(why_off) if why_off else None,
-        **attributes,
-    )
-
-
-def _transaction_facts(record: AnomalyRecord) -> FT:
-    data = record.data
-    features = record.enrichment.get("features")
-    first = isinstance(features, dict) and features.get("is_new_device") == 1
-    place = ", ".join(str(v) for v in (data.get("location"), record.country) if v)
-    status = (
-        STATUS_WORDS[record.status]
-        if record.status is not None and record.status < len(STATUS_WORDS)
-        else None
-    )
-    return facts(
-        [
-            (
-                "Merchant",
-                (
-                    _now_link("merchant", record.merchant_id),
-                    f", {str(data['merchant_category']).replace('_', ' ')}"
-                    if data.get("merchant_category")
-                    else "",
-                )
-                if record.merchant_id
-                else None,
-            ),
-            ("Place", place),
-            (
-                "Device",
-                (_now_link("device", record.device_id), ", first time" if first else "")
-                if record.device_id
-                else None,
-            ),
-            ("Channel", str(data.get("channel") or "").replace("_", " ")),
-            ("IP", data.get("ip")),
-            ("Status", status),
-            ("Source", record.source),
-            ("Transaction", record.tx_id),
-            ("Trace", record.trace_id),
-        ]
-    )
-
-
-def _now_link(kind: str, value: str) -> FT:
-    return A(value, href=routes.with_query(routes.NOW, state="all", **{kind: value}), cls="link")
-
-
-def _shared(record: AnomalyRecord, shared: dict[str, int], total: int) -> FT | None:
-    values = {"merchant": record.merchant_id, "country": record.country, "device": record.device_id}
-    pairs = [
-        (
-            kind.capitalize(),
-            A(
-                f"{value} in {form.format_count(shared[kind])} of {form.format_count(total)}",
-                href=routes.with_query(routes.NOW, **{kind: value}),
-                cls="link",
-            ),
-        )
-        for kind, value in values.items()
-        if value and shared.get(kind, 0) > 1
-    ]
-    return Div(H2("Shared with others to review"), facts(pairs), cls="div") if pairs else None
-
-
-def _judged_by(record: AnomalyRecord) -> FT:
-    model = record.analysis.get("model")
-    starter = isinstance(model, dict) and bool(model.get("starter"))
-    bundle = record.bundle.removeprefix("sha256:")
-    return facts(
-        [
-            ("Bundle", (Span(bundle[:12], cls="mono", title=record.bundle), ", starter" if starter else "")),
-            ("Action", str(record.verdict.get("action") or "").lower()),
-            ("Place in log", f"partition {record.src_partition}, offset {record.src_offset}"),
-        ]
-    )
-
-
-def _log(record: AnomalyRecord, decisions: Sequence[Decision], viewer: Viewer) -> FT:
-    entries = [(record.stored_at, "Judged and stored" + (", late: nobody was told" if record.late else ""))]
-    for decision in reversed(decisions):
-        who = (
-            "you"
-            if decision.recorded_by == viewer.principal.key_id
-            else decision.name or decision.recorded_by
-        )
-        what = {True: "Confirmed", False: "Dismissed", None: "Decision taken back"}[decision.fraud]
-        origin = "" if decision.source == "analyst" else f" ({decision.source})"
-        note = f": “{decision.reason}”" if decision.reason else ""
-        entries.append((decision.recorded_at, f"{what} by {who}{origin}{note}"))
-    return Ol(
-        *(
-            Li(
-                ft(
-                    "time",
-                    f"{at.astimezone(viewer.zone):%H:%M:%S}",
-                    datetime=at.isoformat(),
-                    title=form.format_moment(at, viewer.zone),
-                ),
-                Span(text),
-            )
-            for at, text in entries
-        ),
-        cls="log",
     )

@@ -21,7 +21,7 @@ from anomalyze.access.sessions import SessionSigner
 from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.errors import TransientError
 from anomalyze.settings import Settings
-from anomalyze.storage import board
+from anomalyze.storage import board_feed
 from anomalyze.storage.pool import AsyncPool
 from dashboard import routes
 from dashboard.anomaly import anomaly_page
@@ -143,7 +143,7 @@ def _account_names(pool: AsyncPool) -> Callable[[str], Any]:
             if len(known) >= ACCOUNT_NAMES_MAX:
                 known.clear()
             async with pool.connection() as connection:
-                known[account_id] = await board.load_account_name(connection, account_id)
+                known[account_id] = await board_feed.load_account_name(connection, account_id)
         return known[account_id]
 
     return name_of

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from anomalyze.storage.board import CASE_STATES, Case, CaseFilter, FeedEntry
+from anomalyze.storage.board import CASE_STATES, Case, CaseFilter
+from anomalyze.storage.board_feed import FeedEntry
 from dashboard.formatters import SEVERITIES
 from dashboard.routes import NOW, with_query
 
@@ -25,7 +26,7 @@ class NowView:
     filter: CaseFilter = field(default_factory=CaseFilter)
     follow: bool = False
 
-    def url(self, path: str = NOW, **changes: str | None) -> str:
+    def url(self, path: str = NOW, /, **changes: str | None) -> str:
         """This view with changes, each a query parameter (None takes it away); paging starts anew."""
         return with_query(path, **{**self.parameters(), **changes})
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastcore.xml import FT, A, Button, Div, Form, Input, Span, Tr
-
 from anomalyze.storage.board import Case
 from dashboard import formatters as form
 from dashboard import routes
@@ -22,6 +20,7 @@ from dashboard.components import (
     severity,
     user_link,
 )
+from dashboard.element import FT, A, Button, Div, Form, Input, Span, Tr
 from dashboard.plots import sparkline
 from dashboard.security import Viewer
 

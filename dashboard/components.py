@@ -12,7 +12,9 @@ from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from fastcore.xml import (
+from dashboard import formatters as form
+from dashboard import routes
+from dashboard.element import (
     FT,
     A,
     B,
@@ -33,9 +35,6 @@ from fastcore.xml import (
     Tr,
     ft,
 )
-
-from dashboard import formatters as form
-from dashboard import routes
 
 __all__ = [
     "SPRITE",

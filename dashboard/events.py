@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
-from fastcore.xml import FT, NotStr, Template, to_xml
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 
@@ -13,6 +12,7 @@ from anomalyze.errors import TransientError
 from anomalyze.storage import board
 from dashboard.case_filter import parse_view
 from dashboard.case_row import case_row
+from dashboard.element import FT, NotStr, Template, to_xml
 from dashboard.frame import stream_foot
 from dashboard.live import WATCHERS_MAX, Channel
 from dashboard.page import Answer, open_page
@@ -105,7 +105,7 @@ async def _still_valid(request: Request, key_id: str) -> bool:
 
 def _since(request: Request) -> int:
     text = request.query_params.get("since", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else request.app.state.stamp()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else int(request.app.state.stamp())
 
 
 def _event(name: str, data: str) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastcore.xml import (
+from dashboard import routes
+from dashboard.components import SPRITE, icon
+from dashboard.element import (
     FT,
     H1,
     A,
@@ -33,10 +35,7 @@ from fastcore.xml import (
     Ul,
     ft,
 )
-from fastcore.xml import Head as HeadTag
-
-from dashboard import routes
-from dashboard.components import SPRITE, icon
+from dashboard.element import Head as HeadTag
 from dashboard.formatters import format_count, zone_name
 from dashboard.security import Viewer
 from dashboard.stream import StreamState

@@ -12,15 +12,16 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
 
 from anomalyze.errors import TransientError
-from anomalyze.storage import board
+from anomalyze.storage import board_feed
 from anomalyze.storage.pool import AsyncPool
 from dashboard.case_filter import NowView
 from dashboard.frame import FrameState
@@ -35,6 +36,10 @@ WATCHERS_MAX = 200
 CHANGES_MAX = 1000
 # A frame state asked for by a page without a watcher is good for so long.
 STATE_AGE_MAX_S = 2.0
+
+SLOW_MAX = 100
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -53,7 +58,7 @@ class Channel:
     """What one account's pages are told."""
 
     account_id: str
-    entries: dict[str, board.FeedEntry] = field(default_factory=dict)
+    entries: dict[str, board_feed.FeedEntry] = field(default_factory=dict)
     values: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     arrived: dict[str, int] = field(default_factory=dict)
     changes: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=CHANGES_MAX))
@@ -65,6 +70,17 @@ class Channel:
     task: asyncio.Task[None] | None = None
     ticked: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    slow: dict[str, tuple[float, Any]] = field(default_factory=dict)
+
+    async def remembered(self, name: str, age_max_s: float, load: Callable[[], Awaitable[T]]) -> T:
+        """What `load` gave at most ``age_max_s`` ago: for figures that pages share and that change slowly."""
+        known = self.slow.get(name)
+        if known is None or time.monotonic() - known[0] > age_max_s:
+            if len(self.slow) >= SLOW_MAX:
+                self.slow.clear()
+            known = self.slow[name] = (time.monotonic(), await load())
+        found: T = known[1]
+        return found
 
     def slot(self, view: NowView, since: int) -> SlotState:
         """What is new for a page rendered at ``since``."""
@@ -88,13 +104,15 @@ class Channel:
         """Cases decided, undone or grown since a stamp."""
         return list(dict.fromkeys(case_id for stamp, case_id in self.changes if stamp > since))
 
-    def take(self, feed: list[board.FeedEntry], values: dict[str, set[tuple[str, str]]], stamp: int) -> None:
+    def take(
+        self, feed: list[board_feed.FeedEntry], values: dict[str, set[tuple[str, str]]], stamp: int
+    ) -> None:
         """Compare what the poller read with what was known."""
         first = not self.polled_at
         fresh = {entry.case_id: entry for entry in feed}
         for case_id, entry in fresh.items():
             known = self.entries.get(case_id)
-            if known is None:
+            if known is None or entry.stored_at > known.stored_at:  # a decided case may come back
                 self.arrived[case_id] = int(entry.stored_at.timestamp() * 1e6) if first else stamp
             elif (known.state, known.anomalies, known.severity) != (
                 entry.state,
@@ -173,7 +191,7 @@ class Hub:
 
     async def _poll(self, channel: Channel) -> None:
         async with self._pool.connection() as connection:
-            feed = await board.load_feed(connection, channel.account_id)
+            feed = await board_feed.load_feed(connection, channel.account_id)
             unknown = [e.case_id for e in feed if e.case_id not in channel.entries]
             grown = [
                 e.case_id
@@ -181,14 +199,14 @@ class Hub:
                 if (known := channel.entries.get(e.case_id)) and known.anomalies != e.anomalies
             ]
             values = (
-                await board.load_feed_values(connection, channel.account_id, unknown + grown)
+                await board_feed.load_feed_values(connection, channel.account_id, unknown + grown)
                 if unknown or grown
                 else {}
             )
             stamp = time.time_ns() // 1000
-            pulse = await board.load_pulse(connection, channel.account_id)
-            programs = await board.load_programs(connection)
-            waiting = await board.load_open_count(connection, channel.account_id)
+            pulse = await board_feed.load_pulse(connection, channel.account_id)
+            programs = await board_feed.load_programs(connection)
+            waiting = await board_feed.load_open_count(connection, channel.account_id)
         now = self._clock()
         channel.take(feed, values, stamp)
         channel.state = FrameState(waiting, describe_stream(programs, pulse, now))

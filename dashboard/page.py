@@ -9,19 +9,20 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from fastcore.xml import FT, H1, A, Header, NotStr, P, to_xml
 from fasthtml.core import FtResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dashboard import formatters as form
 from dashboard import routes
+from dashboard.element import H1, A, Header, NotStr, P, to_xml
 from dashboard.frame import FrameState, bare_document, frame
 from dashboard.security import Viewer
 
 __all__ = ["Answer", "PageMemory", "not_found", "open_page", "remember", "unavailable"]
 
-Answer = FT | FtResponse | Response | Sequence[Any]
+# An FT tree, several, or a response: what FastHTML answers with.
+Answer = Any
 
 PAGES_KEPT = 64
 RETRY_S = 5

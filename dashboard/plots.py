@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from fastcore.xml import NotStr
+from dashboard.element import NotStr
 
 __all__ = ["HourColumn", "columns_chart", "hour_bars", "range_bar", "share_bar", "sparkline", "ticks"]
 

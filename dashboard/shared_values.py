@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-
-import psycopg
 
 from anomalyze.storage import board
 from dashboard.formatters import format_clock
+from dashboard.live import Channel
 from dashboard.security import Viewer
 
 __all__ = ["SharedValue", "load_shared", "pick_shared"]
 
 ROWS = 5
+# The newest transactions are read for it, which takes longer than the rest of the page.
+SHARES_AGE_MAX_S = 30.0
 KINDS = ("rule", "merchant", "country", "device", "hour")
 
 
@@ -43,7 +43,8 @@ def pick_shared(counted: Sequence[tuple[str, str, int]]) -> list[tuple[str, str,
 
 
 async def load_shared(
-    connection: psycopg.AsyncConnection[Any],
+    connection: board.Connection,
+    channel: Channel,
     viewer: Viewer,
     waiting: int,
     hourly: Mapping[datetime, Sequence[int]],
@@ -56,7 +57,15 @@ async def load_shared(
     judged = sum(sum(counts) for hour, counts in hourly.items() if hour > day_start - timedelta(hours=1))
     hits = await board.load_rule_shares(connection, viewer.account_id, day_start)
     named = [(kind, value) for kind, value, _ in chosen if kind in ("merchant", "country", "device")]
-    total, counts = await board.load_value_shares(connection, viewer.account_id, named) if named else (0, {})
+    total, counts = (
+        await channel.remembered(
+            f"shares {named}",
+            SHARES_AGE_MAX_S,
+            lambda: board.load_value_shares(connection, viewer.account_id, named),
+        )
+        if named
+        else (0, {})
+    )
     rows = []
     for kind, value, cases in chosen:
         label, share = value, None

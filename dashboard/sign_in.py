@@ -5,15 +5,15 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from fastcore.xml import FT, H1, Button, Div, Form, Input, Label, P, Span, ft
 from fasthtml.core import FtResponse
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from anomalyze.access.keys import SECRET_LENGTH_MAX, hash_key
 from anomalyze.access.sessions import SESSION_AGE_MAX_S
-from anomalyze.storage import board
+from anomalyze.storage import board_feed
 from dashboard import routes
+from dashboard.element import FT, H1, Button, Div, Form, Input, Label, P, Span, ft
 from dashboard.formatters import format_day
 from dashboard.frame import bare_document
 from dashboard.page import Answer
@@ -69,7 +69,7 @@ async def _refusal(request: Request, secret: str, zone: str) -> str:
     if not secret:
         return "A key is needed."
     async with request.app.state.pool.connection() as connection:
-        ended = await board.find_key_end(connection, hash_key(secret[:SECRET_LENGTH_MAX]))
+        ended = await board_feed.find_key_end(connection, hash_key(secret[:SECRET_LENGTH_MAX]))
     if ended is not None:
         return f"This key was revoked on {format_day(ended, read_zone(zone))}. Ask an admin for another."
     return "No such key. It begins with az_ and was shown once, when it was made."

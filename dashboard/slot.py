@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastcore.xml import FT, Button, Span, Tbody, Tr
-
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.case_filter import NowView
 from dashboard.components import cell, icon, key_cap, moment
+from dashboard.element import FT, Button, Span, Tbody, Tr
 from dashboard.live import SlotState
 from dashboard.security import Viewer
 

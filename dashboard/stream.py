@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from anomalyze.storage.board import AccountPulse, ProgramState
+from anomalyze.storage.board_feed import AccountPulse, ProgramState
 from dashboard.formatters import format_count, format_duration
 
 __all__ = ["StreamState", "describe_stream", "is_alive"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastcore.xml import FT, H2, Div, P, Section, Span, Tr, ft
 from starlette.requests import Request
 
-from anomalyze.storage import board, board_page
-from anomalyze.storage.board import ProgramState
+from anomalyze.storage import board_feed, board_page
+from anomalyze.storage.board_feed import ProgramState
 from anomalyze.storage.board_page import DeadLetterGroup
 from dashboard import formatters as form
 from dashboard.components import cell, empty_row, head_cell, missing, moment, table
+from dashboard.element import FT, H2, Div, P, Section, Span, Tr, ft
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
 from dashboard.security import Viewer, viewer_of
@@ -29,7 +29,7 @@ async def system_page(request: Request) -> Answer:
     viewer = viewer_of(request)
     channel = await request.app.state.hub.refresh(viewer.account_id)
     async with open_page(request) as connection:
-        programs = await board.load_programs(connection)
+        programs = await board_feed.load_programs(connection)
         letters = await board_page.load_dead_letters(connection, viewer.account_id)
         version, size = await board_page.load_storage_size(connection)
     state = channel.state

@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from fastcore.xml import FT, A, Span, Tr, ft
-
 from anomalyze.storage.board_page import TransactionRow
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.components import cell, missing, money, score, severity, user_link
+from dashboard.element import FT, A, Span, Tr, ft
 from dashboard.security import Viewer
 
 __all__ = ["STATUS_WORDS", "before_row", "list_row", "place_of"]
@@ -68,8 +67,10 @@ def list_row(row: TransactionRow, viewer: Viewer) -> FT:
         cell(*money(row.amount, row.currency), cls="num"),
         cell(_merchant(row), cls="wide"),
         cell(place_of(row) or missing("the transaction names no place"), cls="wide"),
-        cell(STATUS_WORDS[row.status] if 0 <= row.status < len(STATUS_WORDS) else form.MISSING, cls="muted"),
-        cell(score(row.score), cls="num muted"),
+        cell(
+            STATUS_WORDS[row.status] if 0 <= row.status < len(STATUS_WORDS) else form.MISSING, cls="muted mid"
+        ),
+        cell(score(row.score), cls="num muted mid"),
         cell(_verdict(row)),
         cell(row.tx_id, cls="mono c-id muted wide", title=row.tx_id),
         role="row",

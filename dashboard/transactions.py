@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
-from fastcore.xml import FT, A, Button, Div, Form, Input, Label, Option, P, Select
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -21,6 +20,7 @@ from anomalyze.storage import board_page
 from anomalyze.storage.board_page import TransactionFilter, TransactionRow
 from dashboard import routes
 from dashboard.components import SEVERITY_WORDS, copyable, empty_row, head_cell, table
+from dashboard.element import FT, A, Button, Div, Form, Input, Label, Option, P, Select
 from dashboard.formatters import SEVERITIES
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
@@ -32,7 +32,21 @@ __all__ = ["TransactionView", "parse_transactions", "transactions_csv", "transac
 DEFAULT_DAYS = 30
 TEXT_LENGTH_MAX = 128
 COLUMNS = 9
-CSV_HEAD = ["tx_id", "user_id", "timestamp", "amount", "currency", "status", "severity", "score", "merchant_id", "place", "device_id", "source", "case_id"]
+CSV_HEAD = [
+    "tx_id",
+    "user_id",
+    "timestamp",
+    "amount",
+    "currency",
+    "status",
+    "severity",
+    "score",
+    "merchant_id",
+    "place",
+    "device_id",
+    "source",
+    "case_id",
+]
 # Spreadsheets run cells that begin with these.
 CSV_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -102,8 +116,8 @@ async def transactions_page(request: Request) -> Answer:
         head_cell("Amount", "num"),
         head_cell("Merchant", "wide"),
         head_cell("Place", "wide"),
-        head_cell("Status"),
-        head_cell("Score", "num"),
+        head_cell("Status", "mid"),
+        head_cell("Score", "num mid"),
         head_cell("Verdict"),
         head_cell("Transaction", "wide"),
     )

@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from fastcore.xml import (
+from starlette.requests import Request
+
+from anomalyze.storage import board_page
+from anomalyze.storage.board_page import TransactionRow, UserRow
+from dashboard import formatters as form
+from dashboard import routes
+from dashboard.amounts import BASELINE_MIN, Usual, amounts_figure, usual_amounts
+from dashboard.components import cell, head_cell, icon, moment, severity, table
+from dashboard.element import (
     FT,
     H1,
     H2,
@@ -27,14 +35,6 @@ from fastcore.xml import (
     Tr,
     ft,
 )
-from starlette.requests import Request
-
-from anomalyze.storage import board_page
-from anomalyze.storage.board_page import TransactionRow, UserRow
-from dashboard import formatters as form
-from dashboard import routes
-from dashboard.amounts import BASELINE_MIN, Usual, amounts_figure, usual_amounts
-from dashboard.components import cell, head_cell, icon, moment, severity, table
 from dashboard.frame import frame
 from dashboard.page import Answer, not_found, open_page, remember
 from dashboard.plots import columns_chart, share_bar

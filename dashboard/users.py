@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastcore.xml import FT, A, Div, Form, Input, P, Tr
 from starlette.requests import Request
 
 from anomalyze.storage import board_page
@@ -10,6 +9,7 @@ from anomalyze.storage.board_page import UserRow
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.components import cell, copyable, empty_row, head_cell, moment, severity, table, user_link
+from dashboard.element import FT, A, Div, Form, Input, P, Span, Tr
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
 from dashboard.security import Viewer, viewer_of
@@ -28,10 +28,10 @@ async def users_page(request: Request) -> Answer:
         users = await board_page.load_users(connection, viewer.account_id, words)
     heads = (
         head_cell("User"),
-        head_cell("Anomalies, 30 days", "num", sort="descending"),
+        head_cell(("Anomalies", Span(", 30 days", cls="mid-w")), "num", sort="descending"),
         head_cell("Worst"),
         head_cell("Anomalies", "num wide"),
-        head_cell("Transactions", "num"),
+        head_cell("Transactions", "num mid"),
         head_cell("First seen", "num wide"),
         head_cell("Last seen", "num"),
     )
@@ -80,7 +80,7 @@ def _row(user: UserRow, viewer: Viewer) -> FT:
         cell(form.format_count(user.anomalies_30d), cls="num wm"),
         cell(severity(user.severity_max)),
         cell(form.format_count(user.anomalies), cls="num muted wide"),
-        cell(form.format_count(user.transactions), cls="num"),
+        cell(form.format_count(user.transactions), cls="num mid"),
         cell(moment(user.first_ts, viewer.now, viewer.zone, ticks=False), cls="num muted wide"),
         cell(moment(user.last_ts, viewer.now, viewer.zone), cls="num muted"),
         role="row",

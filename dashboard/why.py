@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastcore.xml import FT, H2, H3, Details, Div, I, P, Section, Span, Summary, Tr, ft
-
 from anomalyze.detection.wording import value_text
 from anomalyze.storage.board_page import AnomalyRecord
 from dashboard import formatters as form
 from dashboard.components import cell, head_cell, missing, severity, table
+from dashboard.element import FT, H2, H3, Details, Div, P, Section, Span, Summary, Tr, ft
 from dashboard.formatters import SEVERITIES
 from dashboard.plots import range_bar, share_bar
 
@@ -88,7 +87,7 @@ def _comparisons(rule: Mapping[str, Any]) -> list[Any]:
             parts.append(" and ")
         parts += [
             f"{value.get('what', '')} ",
-            I(value.get("here", "")),
+            ft("i", value.get("here", "")),
             f" {value.get('operator', '')} {value.get('limit', '')}",
         ]
     return parts
@@ -101,7 +100,7 @@ def _statistics(statistics: Sequence[Mapping[str, Any]]) -> list[FT]:
         Tr(
             cell(severity(level_of(found.get("severity"))), cls="rs"),
             ft("th", str(found.get("name", "")).replace("_", " "), scope="row", role="rowheader", cls="rn"),
-            cell(I(form.format_value(found.get("value"))), cls="ex mono"),
+            cell(ft("i", form.format_value(found.get("value"))), cls="ex mono"),
             cell(found.get("words") or STATISTIC_WORDS.get(str(found.get("name")), ""), cls="muted"),
             role="row",
         )
@@ -195,7 +194,7 @@ def _feature_table(
 
 def _feature_row(feature: Mapping[str, Any], share: float | None, level: int) -> FT:
     here, low, high = (feature.get(name) for name in ("here", "low", "high"))
-    known = low is not None and high is not None
+    known = None if low is None or high is None else (float(low), float(high))
     return Tr(
         ft(
             "th",
@@ -207,9 +206,7 @@ def _feature_row(feature: Mapping[str, Any], share: float | None, level: int) ->
         ),
         cell(feature.get("shown") or form.format_value(here), cls="num wm"),
         cell(
-            range_bar(float(here or 0), (float(low), float(high)), feature.get("median"), level)
-            if known
-            else None,
+            range_bar(float(here or 0), known, feature.get("median"), level) if known else None,
             cls="fbar",
         ),
         cell(_usual(feature) if known else missing("no usual range yet"), cls="muted usual"),

@@ -14,28 +14,19 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 __all__ = [
     "CASE_STATES",
-    "AccountPulse",
     "Case",
     "CaseFilter",
-    "FeedEntry",
-    "ProgramState",
+    "Connection",
     "QueueFigures",
     "decide_case",
-    "find_key_end",
-    "load_account_name",
     "load_case",
     "load_cases",
-    "load_feed",
-    "load_feed_values",
     "load_hourly",
-    "load_open_count",
-    "load_programs",
-    "load_pulse",
     "load_queue_figures",
     "load_rule_shares",
     "load_shared_values",
@@ -51,7 +42,6 @@ SHARED_CASES_MAX = 500
 # A share "of all" is taken over so many of the newest transactions.
 SAMPLE_TRANSACTIONS = 2000
 SPARK_AMOUNTS = 20
-FEED_CASES_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +106,7 @@ _CASE_COLUMNS = """
 _CASE_TABLES = "cases c LEFT JOIN api_keys k ON k.key_id = c.decided_by AND k.account_id = c.account_id"
 
 # The anomalies of a case lie between its two times: the planner then reads those months only.
-_OF_CASE = "a.account_id = c.account_id AND a.case_id = c.case_id AND a.ts BETWEEN c.opened_at AND c.last_at"
+OF_CASE = "a.account_id = c.account_id AND a.case_id = c.case_id AND a.ts BETWEEN c.opened_at AND c.last_at"
 
 _CASE_DETAILS = f"""
 SELECT c.*, s.amount, s.currency, coalesce(h.data, '{{}}') AS data,
@@ -126,11 +116,11 @@ FROM picked c
 LEFT JOIN LATERAL (
     SELECT CASE WHEN count(DISTINCT a.currency) = 1 THEN sum(a.amount) END AS amount,
            CASE WHEN count(DISTINCT a.currency) = 1 THEN min(a.currency) END AS currency
-    FROM anomalies a WHERE {_OF_CASE}
+    FROM anomalies a WHERE {OF_CASE}
 ) s ON true
 LEFT JOIN LATERAL (
     SELECT a.data, a.enrichment, a.country FROM anomalies a
-    WHERE {_OF_CASE} AND a.anomaly_id = c.headline_anomaly_id LIMIT 1
+    WHERE {OF_CASE} AND a.anomaly_id = c.headline_anomaly_id LIMIT 1
 ) h ON true
 LEFT JOIN LATERAL (
     SELECT json_agg(json_build_array(t.amount, t.severity) ORDER BY t.ts, t.tx_id) AS recent
@@ -164,14 +154,14 @@ def _case_conditions(wanted: CaseFilter) -> tuple[str, dict[str, Any]]:
         if value:
             name = "country" if column == "country" else f"{column}_id"
             add(
-                f"EXISTS (SELECT FROM anomalies a WHERE {_OF_CASE} AND a.{name} = %({column})s)",
+                f"EXISTS (SELECT FROM anomalies a WHERE {OF_CASE} AND a.{name} = %({column})s)",
                 **{column: value},
             )
     if wanted.words:
         add(
             "(strpos(lower(c.user_id), %(words)s) > 0 OR strpos(lower(c.headline), %(words)s) > 0"
             " OR strpos(lower(array_to_string(c.rule_flags, ' ')), %(words)s) > 0"
-            f" OR EXISTS (SELECT FROM anomalies a WHERE {_OF_CASE} AND strpos(lower(a.merchant_id), %(words)s) > 0))",
+            f" OR EXISTS (SELECT FROM anomalies a WHERE {OF_CASE} AND strpos(lower(a.merchant_id), %(words)s) > 0))",
             words=wanted.words.lower(),
         )
     if wanted.before is not None:
@@ -312,7 +302,7 @@ async def load_shared_values(connection: Connection, account_id: str) -> list[tu
                 SELECT account_id, case_id, opened_at, last_at, rule_flags FROM cases
                 WHERE account_id = %(account)s AND state = 'open' ORDER BY last_at DESC, case_id LIMIT %(most)s
             ), v AS (
-                SELECT DISTINCT c.case_id, x.kind, x.value FROM c JOIN anomalies a ON {_OF_CASE},
+                SELECT DISTINCT c.case_id, x.kind, x.value FROM c JOIN anomalies a ON {OF_CASE},
                 LATERAL (VALUES ('merchant', a.merchant_id), ('country', a.country), ('device', a.device_id)) x(kind, value)
                 WHERE x.value IS NOT NULL
                 UNION ALL SELECT c.case_id, 'rule', unnest(c.rule_flags) FROM c
@@ -363,70 +353,6 @@ async def load_value_shares(
             else:
                 counts[kind, value] = count
         return total, counts
-
-
-async def load_open_count(connection: Connection, account_id: str) -> int:
-    """Cases to review."""
-    async with connection.cursor() as cursor:
-        await cursor.execute(
-            "SELECT count(*) FROM cases WHERE account_id = %s AND state = 'open'", [account_id]
-        )
-        row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-@dataclass(frozen=True, slots=True)
-class FeedEntry:
-    """A case as the live feed compares it from one second to the next."""
-
-    case_id: str
-    user_id: str
-    severity: int
-    anomalies: int
-    state: str
-    last_at: datetime
-    stored_at: datetime
-    headline: str
-    rule_flags: list[str]
-
-
-async def load_feed(connection: Connection, account_id: str) -> list[FeedEntry]:
-    """The newest cases, decided ones too."""
-    async with connection.cursor(row_factory=class_row(FeedEntry)) as cursor:
-        await cursor.execute(
-            "SELECT case_id, user_id, severity, anomalies, state, last_at, stored_at, headline, rule_flags FROM cases "
-            "WHERE account_id = %s ORDER BY last_at DESC, case_id LIMIT %s",
-            [account_id, FEED_CASES_MAX],
-        )
-        return await cursor.fetchall()
-
-
-async def load_feed_values(
-    connection: Connection, account_id: str, case_ids: Sequence[str]
-) -> dict[str, set[tuple[str, str]]]:
-    """Merchants, countries and devices of some cases, for the filters of a page that is open."""
-    found: dict[str, set[tuple[str, str]]] = {case_id: set() for case_id in case_ids}
-    async with connection.cursor() as cursor:
-        await cursor.execute(
-            f"""
-            SELECT DISTINCT c.case_id, x.kind, x.value FROM cases c JOIN anomalies a ON {_OF_CASE},
-            LATERAL (VALUES ('merchant', a.merchant_id), ('country', a.country), ('device', a.device_id)) x(kind, value)
-            WHERE c.account_id = %s AND c.case_id = ANY(%s) AND x.value IS NOT NULL
-            """,  # noqa: S608 - constants only
-            [account_id, list(case_ids)],
-        )
-        async for case_id, kind, value in cursor:
-            found[case_id].add((kind, value))
-    return found
-
-
-async def load_account_name(connection: Connection, account_id: str) -> str:
-    """What the account is called."""
-    async with connection.cursor() as cursor:
-        await cursor.execute("SELECT name FROM accounts WHERE account_id = %s", [account_id])
-        row = await cursor.fetchone()
-    return row[0] if row else account_id
 
 
 async def decide_case(
@@ -484,54 +410,3 @@ async def decide_case(
             ],
         )
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramState:
-    """The last heartbeat of one running program; `state` is as that program wrote it."""
-
-    program: str
-    instance: str
-    pid: int
-    started_at: datetime
-    seen_at: datetime
-    state: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class AccountPulse:
-    """Whether data comes for an account: event time of its last transaction, and counts of 24 hours."""
-
-    last_at: datetime | None
-    judged_day: int
-
-
-async def load_programs(connection: Connection) -> list[ProgramState]:
-    """Every program that ever sent a heartbeat."""
-    async with connection.cursor(row_factory=class_row(ProgramState)) as cursor:
-        await cursor.execute(
-            "SELECT program, instance, pid, started_at, seen_at, state FROM program_states ORDER BY program, instance"
-        )
-        return await cursor.fetchall()
-
-
-async def load_pulse(connection: Connection, account_id: str) -> AccountPulse:
-    """When the account's last transaction was, and how many were judged in 24 hours."""
-    async with connection.cursor() as cursor:
-        await cursor.execute(
-            "SELECT (SELECT ts FROM transactions WHERE account_id = %(account)s ORDER BY ts DESC LIMIT 1), "
-            "(SELECT coalesce(sum(transactions), 0)::bigint FROM hourly "
-            " WHERE account_id = %(account)s AND hour > now() - interval '24 hours')",
-            {"account": account_id},
-        )
-        row = await cursor.fetchone()
-    assert row is not None
-    return AccountPulse(*row)
-
-
-async def find_key_end(connection: Connection, key_hash: bytes) -> datetime | None:
-    """When the key with this hash was revoked; None when it was not, or there is none."""
-    async with connection.cursor() as cursor:
-        await cursor.execute("SELECT revoked_at FROM api_keys WHERE key_hash = %s", [key_hash])
-        row = await cursor.fetchone()
-    return row[0] if row else None
