@@ -30,7 +30,8 @@ def change_columns(
 
     ``amount``: the user's usual amount was paid. ``place``: it happened where the last one did. ``both``.
     """
-    amount, amount_applies = with_usual_amount(dict(columns))
+    with np.errstate(all="ignore"):  # what is 0/0 is unknown, and NaN says so
+        amount, amount_applies = with_usual_amount(dict(columns))
     place, place_applies = at_last_place(dict(columns))
     both, _ = at_last_place(dict(amount))
     return {

@@ -53,6 +53,11 @@ class Decision:
     actions: npt.NDArray[np.int8]
     _limits: npt.NDArray[np.int64]
 
+    @property
+    def model_caps(self) -> tuple[int, int]:
+        """The most that the model proposes: for an account that is learning, and for others."""
+        return int(self._limits[3]), int(self._limits[2])
+
     def decide(
         self,
         fired: npt.NDArray[np.bool_],

@@ -224,7 +224,9 @@ class Detector:
         )
         shares = self._model.explain(features)
         changed = self._counterfactuals(batch, states, verdicts, rows)
-        model_severity = self._model.severity_of(tail[rows], batch.accounts, batch.account[rows])
+        proposed = self._model.severity_of(tail[rows], batch.accounts, batch.account[rows])
+        learning = self._model.learning(batch.accounts)[batch.account[rows]]
+        model_severity = np.minimum(proposed, np.where(learning, *self._decision.model_caps))
         for i, row in enumerate(rows.tolist()):
             account = batch.accounts[int(batch.account[row])]
             read = read_row(

@@ -272,8 +272,6 @@ class Explainer:
                 row.number("user_amount_median"),
                 row.number("user_amount_p95"),
             )
-        if name in self._usual and not self._starter:
-            return self._usual[name]
         return self._usual.get(name, (None, None, None))
 
     def _notes(self, row: Row) -> list[str]:
@@ -318,7 +316,7 @@ def ordered(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def amount_clause(row: Row) -> str | None:
-    """``4,500.50 USD is 37.5 times this user's usual 120.00 USD``."""
+    """``4,500.50 USD is 37.5 times this user's usual 120.00``."""
     amount, base = row.number("amount"), row.number("amount_base")
     currency, base_currency = str(row.values["currency"]), str(row.values["base_currency"])
     paid = show(amount, "money", currency)

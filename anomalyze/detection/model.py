@@ -83,8 +83,8 @@ class ModelJudge:
         """Score rows of features ``[n, F]`` of these accounts (``account`` indexes them)."""
         n = len(features)
         tail = np.full(n, np.nan)
-        prediction = np.zeros(n, dtype=np.int8)
-        learning = self._learning(accounts)[account]
+        prediction = np.full(n, Prediction.LEARNING, dtype=np.int8)
+        learning = self.learning(accounts)[account]
         if self._scorer is not None and self._calibration is not None and n:
             raw = self._scorer.score(features[:, self._source].astype(np.float32))
             labelled = np.zeros(n, dtype=np.bool_)
@@ -132,7 +132,8 @@ class ModelJudge:
         assert self._calibration is not None
         return self._own.get(account, self._calibration)
 
-    def _learning(self, accounts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def learning(self, accounts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which accounts' scores are calibrated on somebody else's history."""
         return np.array([self._starter or name not in self._own for name in accounts], dtype=np.bool_)
 
     def _calibrated(

@@ -1,13 +1,15 @@
 """Verdicts in their wire form: the sections ``enrichment``, ``analysis``, ``verdict`` and ``src`` put onto
 the bytes that came in, which stay as they were.
 
-Records that need nothing but numbers go through the compiled encoder; the few others, with words in them,
-through msgspec. Both write the same form.
+Rows that need nothing but numbers go through the compiled encoder; for the few others, with words in them,
+the three sections are made here.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -16,21 +18,17 @@ import numpy.typing as npt
 
 from anomalyze.detection.verdict import Prediction, Verdicts
 from anomalyze.events.batch import Action, MicroBatch, Severity, Status
+from anomalyze.events.encode import SCORE_DECIMALS, ScoredEncoder
 from anomalyze.events.gazetteer import COUNTRIES
 from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
 
 __all__ = ["encode_anomalies", "encode_scored"]
 
-SCORE_DECIMALS = 6  # a calibration knows at most some ten thousand rows
-AMOUNT_DECIMALS = 2
-KM_DECIMALS = 1
-
 SEVERITIES = [severity.name for severity in Severity]
 ACTIONS = [action.name for action in Action]
 STATUSES = [status.name.lower() for status in Status]
-PREDICTIONS: list[str | None] = [None, "NORMAL", "ANOMALY", "LEARNING"]
-assert len(PREDICTIONS) == len(Prediction)
+PREDICTIONS = [prediction.name for prediction in Prediction]
 
 _encode = msgspec.json.encode
 
@@ -50,11 +48,7 @@ def encode_scored(
     previous
         For each of them the offset of the record before it in its partition of ``scored``, -1 for the first.
     """
-    form = _Form(verdicts)
-    return [
-        form.encode(batch, verdicts, row, before)
-        for row, before in zip(rows.tolist(), previous.tolist(), strict=True)
-    ]
+    return _form(verdicts).encode(batch, verdicts, rows, previous)
 
 
 def encode_anomalies(
@@ -64,60 +58,109 @@ def encode_anomalies(
     previous: npt.NDArray[np.int64],
 ) -> Iterator[tuple[int, bytes]]:
     """(row, record) for the topic ``anomalies``: of every anomaly the same record as in ``scored``."""
-    form = _Form(verdicts)
-    for row, before in zip(rows.tolist(), previous.tolist(), strict=True):
-        if row in verdicts.anomalies:
-            yield row, form.encode(batch, verdicts, row, before)
+    if not verdicts.anomalies:
+        return
+    chosen = np.flatnonzero(np.isin(rows, list(verdicts.anomalies)))
+    records = _form(verdicts).encode(batch, verdicts, rows[chosen], previous[chosen])
+    yield from zip(rows[chosen].tolist(), records, strict=True)
 
 
+@dataclass(frozen=True, slots=True)
 class _Form:
-    """Where a bundle's features stand in the wire form."""
+    """The wire form of one bundle's verdicts, and where its features stand in it."""
 
-    def __init__(self, verdicts: Verdicts) -> None:
-        spec: FeatureSpec = verdicts.spec
-        place = {name: i for i, name in enumerate(spec.names)}
-        self.published = [(name, place[name], decimals) for name, decimals in spec.published.items()]
-        self.mean = place.get("user_amount_mean_20")
-        self.km = place.get("travel_km")
+    encoder: ScoredEncoder
+    published: npt.NDArray[np.intp]
+    spend: int
+    distance: int
 
-    def encode(self, batch: MicroBatch, verdicts: Verdicts, row: int, previous: int) -> bytes:
-        """One record."""
-        if verdicts.disposition[row] == Disposition.STATUS_UPDATE:
-            sections: dict[str, Any] = {"verdict": {"status_update": STATUSES[int(batch.status[row])]}}
-        else:
-            sections = {
-                "enrichment": self._enrichment(batch, verdicts, row),
-                "analysis": analysis(verdicts, row),
-                "verdict": verdict(verdicts, row),
-            }
-        sections["src"] = {
-            "partition": int(batch.partition[row]),
-            "offset": int(batch.offset[row]),
-            "previous": previous,
-        }
-        start, end = int(batch.starts[row]), int(batch.data_end[row])
-        return batch.buffer[start:end].tobytes() + b"," + _encode(sections)[1:]
+    @classmethod
+    def of(cls, bundle: str, spec: FeatureSpec) -> _Form:
+        names = list(spec.published)
+        return cls(
+            ScoredEncoder(names, [spec.published[name] for name in names], bundle),
+            np.array([spec.index(name) for name in names], dtype=np.intp),
+            *(
+                spec.index(name) if name in spec.names else -1
+                for name in ("user_amount_mean_20", "travel_km")
+            ),
+        )
 
-    def _enrichment(self, batch: MicroBatch, verdicts: Verdicts, row: int) -> dict[str, Any]:
-        values = verdicts.features[row].tolist()
-        country = int(batch.country[row])
-        return {
-            "user_avg_spend": rounded(values, self.mean, AMOUNT_DECIMALS),
-            "distance_from_last_tx": rounded(values, self.km, KM_DECIMALS),
-            "country": COUNTRIES[country] if country >= 0 else None,
-            "features": {name: rounded(values, place, decimals) for name, place, decimals in self.published},
-        }
+    def encode(
+        self,
+        batch: MicroBatch,
+        verdicts: Verdicts,
+        rows: npt.NDArray[np.intp],
+        previous: npt.NDArray[np.int64],
+    ) -> list[bytes]:
+        """Records of these rows."""
+        features = verdicts.features[rows]
+        unknown = np.full(len(rows), np.nan)
+        spend = features[:, self.spend] if self.spend >= 0 else unknown
+        distance = features[:, self.distance] if self.distance >= 0 else unknown
+        published = np.ascontiguousarray(features[:, self.published])
+        prediction = verdicts.prediction[rows]
+        wordy = (
+            (verdicts.severity[rows] > Severity.NONE)
+            | (prediction == Prediction.ANOMALY)
+            | (verdicts.disposition[rows] != Disposition.JUDGE)
+            | (verdicts.action[rows] != Action.ALLOW)
+            | verdicts.fired[rows].any(axis=1)
+            | verdicts.shadow[rows].any(axis=1)
+        )
+        special = {}
+        for i in np.flatnonzero(wordy).tolist():
+            row = int(rows[i])
+            if verdicts.disposition[row] == Disposition.STATUS_UPDATE:
+                status = STATUSES[int(batch.status[row])]
+                special[row] = b'"verdict":' + _encode({"status_update": status})
+            else:
+                enrichment = self.encoder.enrichment(published[i], spend[i], distance[i])
+                special[row] = sections(batch, verdicts, row, enrichment)
+        return self.encoder.encode(
+            batch,
+            rows.astype(np.int64),
+            published,
+            spend,
+            distance,
+            verdicts.ml_score[rows],
+            prediction == Prediction.LEARNING,
+            previous,
+            special,
+        )
+
+
+# The encoder keeps its buffer from call to call, so each thread has its own, for the bundle it saw last.
+_of_thread = threading.local()
+
+
+def _form(verdicts: Verdicts) -> _Form:
+    known: tuple[str, _Form] | None = getattr(_of_thread, "form", None)
+    if known is None or known[0] != verdicts.bundle:
+        known = (verdicts.bundle, _Form.of(verdicts.bundle, verdicts.spec))
+        _of_thread.form = known
+    return known[1]
+
+
+def sections(batch: MicroBatch, verdicts: Verdicts, row: int, enrichment: bytes) -> bytes:
+    """The three sections of a row that has something to tell."""
+    country = int(batch.country[row])
+    if country >= 0:
+        enrichment = enrichment[:-1] + b',"country":"' + COUNTRIES[country].encode() + b'"}'
+    return b"%b,%b" % (
+        enrichment,
+        _encode({"analysis": analysis(verdicts, row), "verdict": verdict(verdicts, row)})[1:-1],
+    )
 
 
 def analysis(verdicts: Verdicts, row: int) -> dict[str, Any]:
-    """The section ``analysis``: flags, score, versions; for anomalies the details."""
+    """The section ``analysis``: flags, score, bundle; for anomalies the details."""
     score = float(verdicts.ml_score[row])
     section: dict[str, Any] = {
         "rule_flags": flags(verdicts, verdicts.fired[row]),
         "ml_score": None if score != score else round(score, SCORE_DECIMALS),
         "ml_prediction": PREDICTIONS[int(verdicts.prediction[row])],
         "bundle": verdicts.bundle,
-        "profiles": None,
     }
     shadow = flags(verdicts, verdicts.shadow[row])
     if shadow:
@@ -147,10 +190,3 @@ def verdict(verdicts: Verdicts, row: int) -> dict[str, Any]:
 def flags(verdicts: Verdicts, fired: npt.NDArray[np.bool_]) -> list[str]:
     """Ids of the rules that fired, in their order."""
     return [verdicts.rule_ids[rule] for rule in np.flatnonzero(fired).tolist()]
-
-
-def rounded(values: list[float], place: int | None, decimals: int) -> float | int | None:
-    """A feature as it is sent out: null for NULL, whole numbers without a point."""
-    if place is None or values[place] != values[place]:
-        return None
-    return round(values[place]) if decimals == 0 else round(values[place], decimals)

@@ -6,7 +6,7 @@ and serving cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import GAZETTEER, RATES, RULES, Detector
-from anomalyze.detection.policy import load_policy
+from anomalyze.detection.policy import load_policy, parse_policy
 from anomalyze.detection.state import PartitionState
 from anomalyze.detection.statistic import fit_two_quantile
 from anomalyze.errors import ConfigError
@@ -28,7 +28,8 @@ from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
 from anomalyze.models.calibration import fit_calibration
 from anomalyze.models.training import train_bundle_model
-from anomalyze.rules import RuleSet
+from anomalyze.rules import ColumnTypes
+from anomalyze.rules.file import load_rule_set
 
 __all__ = ["Frame", "build_bundle", "collect_frame", "train_bundle"]
 
@@ -69,7 +70,7 @@ def build_bundle(config_dir: Path) -> Bundle:
     policy = config_dir / "policy.yaml"
     load_policy(policy)
     spec = FeatureSpec.load(features)
-    rules = load_rules(config_dir, spec.names)
+    rules = load_rule_set(config_dir / "rules", ColumnTypes.of_features(spec.kinds))
     return Bundle(
         kind="trained",
         features=spec.text,
@@ -80,11 +81,6 @@ def build_bundle(config_dir: Path) -> Bundle:
             GAZETTEER: Gazetteer.load(config_dir).content.decode(),
         },
     )
-
-
-def load_rules(config_dir: Path, features: Sequence[str]) -> RuleSet:
-    """The rules of a configuration folder."""
-    return RuleSet()
 
 
 def collect_frame(
@@ -144,19 +140,13 @@ def train_bundle(bundle: Bundle, frame: Frame, kind: Literal["starter", "trained
     assert scorer is not None
     rows = np.column_stack([column[i.name] for i in made.inputs]).astype(np.float32)
     scores = scorer.score(rows)
+    rows_min = parse_policy(bundle.policy).model.learning_rows_min
     own = {
         name: fit_calibration(scores[account == i])
         for i, name in enumerate(frame.accounts)
-        if (account == i).sum() >= load_rows_min(bundle)
+        if (account == i).sum() >= rows_min
     }
     return replace(made, account_calibrations=own)
-
-
-def load_rows_min(bundle: Bundle) -> int:
-    """Rows of its own that an account needs in training."""
-    from anomalyze.detection.policy import parse_policy
-
-    return parse_policy(bundle.policy).model.learning_rows_min
 
 
 def instant(ms: int) -> str:

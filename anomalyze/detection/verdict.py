@@ -18,14 +18,13 @@ __all__ = ["Anomaly", "Prediction", "Verdicts"]
 class Prediction(IntEnum):
     """What the model says, as ``analysis.ml_prediction`` names it.
 
-    LEARNING: the account has too little history of its own in training (or the bundle is a starter one), so
-    the score compares with somebody else's.
+    LEARNING: there is no model yet, or its score compares with somebody else's history: the account has too
+    little of its own in training, or the bundle is a starter one.
     """
 
-    NONE = 0
-    NORMAL = 1
-    ANOMALY = 2
-    LEARNING = 3
+    NORMAL = 0
+    ANOMALY = 1
+    LEARNING = 2
 
 
 @dataclass(frozen=True, slots=True)

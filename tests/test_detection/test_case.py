@@ -69,14 +69,14 @@ def test_a_snapshot_goes_on_as_the_original(monkeypatch: pytest.MonkeyPatch) -> 
         assert assign(restarted, tx, hour, user=(user, 1), value=0.1) == expected
     for name, array in straight.snapshot().items():
         assert array.tobytes() == restarted.snapshot()[name].tobytes()
-    assert len(np.unique(straight.snapshot()["case_user"], axis=0)) == 5
+    assert len(np.unique(straight.snapshot()["user"], axis=0)) == 5
 
 
 def test_a_user_keeps_only_the_cases_opened_last() -> None:
     state = CaseState()
     for tx in range(20):
         assign(state, tx, 100.0 * tx)
-    assert len(state.snapshot()["case_id"]) == case_module.CASES_PER_USER_MAX
+    assert len(state.snapshot()["id"]) == case_module.CASES_PER_USER_MAX
 
 
 def test_ids_depend_on_user_and_transaction_only() -> None:
