@@ -188,5 +188,5 @@ class Stack:
                 with contextlib.suppress(psutil.NoSuchProcess, IndexError):
                     child = guard.children()[0]
                     line = child.cmdline()
-                    if wanted in line or Path(line[0]).name == wanted:
+                    if wanted in line or child.name() == wanted:
                         yield child
