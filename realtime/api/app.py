@@ -14,10 +14,9 @@ from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import ANOMALIES, SCORED
 from anomalyze.embedded.runtime import Addresses
-from anomalyze.events.gazetteer import Gazetteer
 from anomalyze.settings import Settings
 from anomalyze.storage.pool import AsyncPool
-from realtime.api import health, ingest_routes, live_routes, problems
+from realtime.api import health, ingest_routes, live_routes, problems, read_routes
 from realtime.api.disk import Disk
 from realtime.api.ingest import Ingest
 from realtime.api.limits import BodyLimit
@@ -64,7 +63,6 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             rate=RateLimit(settings.rate_limit_per_s),
             metrics=ApiMetrics(registry),
             disk=Disk(settings.data_dir),
-            gazetteer=Gazetteer.load(settings.config_dir),
         )
         app.state.shared = shared
         yield
@@ -94,5 +92,6 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
         )
     app.include_router(health.router)
     app.include_router(ingest_routes.router)
+    app.include_router(read_routes.router)
     app.include_router(live_routes.router)
     return app

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import time
 import uuid
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -17,9 +16,9 @@ from starlette.responses import Response
 from anomalyze.access.keys import Principal
 from anomalyze.errors import TransientError
 from anomalyze.events.batch import Action
+from anomalyze.events.ingest import Accepted, Rejected, parse_transaction, parse_transactions
 from anomalyze.log import get
 from realtime.api.problems import Problem, problem_responses
-from realtime.api.request import Parsed, parse_body
 from realtime.api.security import require
 from realtime.api.state import State, state_of
 
@@ -31,6 +30,18 @@ IDEMPOTENCY_S = 86_400
 IDEMPOTENCY_KEY_LENGTH_MAX = 256
 DISK_CHECK_S = 2.0
 TIMEOUT_MS_MAX = 10_000
+ROWS_MAX = 10_000
+# The last two are what curl says of `-d` when nobody told it otherwise, and what browsers say of text.
+MEDIA_TYPES = frozenset(
+    {
+        "application/json",
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-www-form-urlencoded",
+        "text/plain",
+    }
+)
 
 EXAMPLE = {
     "user_id": "user_99",
@@ -139,17 +150,13 @@ async def post_transactions(
     replay = Replay(state, principal, request.headers.get("idempotency-key"), body)
     if (known := await replay.find()) is not None:
         return known
-    parsed = parse(request, state, principal, body)
-    state.rate.take(principal.key_id, len(parsed.values))
-    started_s = time.perf_counter()
-    await state.ingest.append(parsed.keys, parsed.values)
-    state.metrics.accepted(len(parsed.values), time.perf_counter() - started_s)
+    check_media_type(request)
+    accepted, rejected = parse(state, principal, body)
+    state.rate.take(principal.key_id, len(accepted))
+    await append(state, accepted)
+    distinct = len({(one.user_id, one.tx_id) for one in accepted})
     answer = msgspec.json.encode(
-        {
-            "accepted": len(parsed.values),
-            "repeated": parsed.repeated,
-            "rejected": [rejected.as_dict() for rejected in parsed.rejected],
-        }
+        {"accepted": distinct, "repeated": len(accepted) - distinct, "rejected": rejected}
     )
     await replay.keep(answer)
     return Response(answer, 202, media_type="application/json")
@@ -167,18 +174,22 @@ async def post_score(
     deadline_s = time.monotonic() + timeout_ms / 1000
     state = state_of(request)
     state.disk.check()
-    parsed = parse(request, state, principal, await request.body(), reply_to=state.waiters.channel)
-    if not parsed.single:
-        raise Problem(
-            422, "this route scores one transaction", field="body", expected="one object", got="an array"
-        )
+    check_media_type(request)
+    one = parse_transaction(
+        await request.body(),
+        account_id=principal.account_id,
+        source="REALTIME_API",
+        now_ms=time.time_ns() // 1_000_000,
+        future_tolerance_ms=state.settings.future_tolerance_s * 1000,
+        trace_id=uuid.uuid4().hex,
+        reply_to=state.waiters.channel,
+    )
     if state.waiters.full:
         raise TransientError("too many requests wait for a verdict", 1.0)
     state.rate.take(principal.key_id, 1)
-    user_id, tx_id = parsed.keys[0].decode(), parsed.tx_ids[0]
-    waiting = state.waiters.expect(principal.account_id, user_id, tx_id)
+    waiting = state.waiters.expect(principal.account_id, one.user_id, one.tx_id)
     try:
-        await state.ingest.append(parsed.keys, parsed.values)
+        await append(state, [one])
         answer = await asyncio.wait_for(waiting, max(0.001, deadline_s - time.monotonic()))
     except TimeoutError:
         return pending()
@@ -186,29 +197,39 @@ async def post_score(
         waiting.cancel()
     event = msgspec.json.decode(answer)
     if "final_severity" not in event.get("verdict", {}):
-        found = await first_verdict(state, principal.account_id, user_id, tx_id, deadline_s)
+        found = await first_verdict(state, principal.account_id, one.user_id, one.tx_id, deadline_s)
         return pending() if found is None else Response(found, 200, media_type="application/json")
     return Response(answer, 200, media_type="application/json")
 
 
-def parse(
-    request: Request, state: State, principal: Principal, body: bytes, reply_to: str | None = None
-) -> Parsed:
+def check_media_type(request: Request) -> None:
+    """415 for what cannot be JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind not in MEDIA_TYPES:
+        raise Problem(
+            415,
+            "send application/json (an object or an array) or application/x-ndjson (an object a line)",
+            field="Content-Type",
+            expected="application/json or application/x-ndjson",
+            got=kind,
+        )
+
+
+def parse(state: State, principal: Principal, body: bytes) -> tuple[list[Accepted], list[Rejected]]:
     """Parse a request's body; refuses it when nothing of it can be taken."""
-    parsed = parse_body(
+    accepted, rejected = parse_transactions(
         body,
-        request.headers.get("content-type", ""),
         account_id=principal.account_id,
-        request_id=uuid.uuid4().hex,
-        now=datetime.now(UTC),
-        future_tolerance_s=state.settings.future_tolerance_s,
-        gazetteer=state.gazetteer,
-        reply_to=reply_to,
+        source="REALTIME_API",
+        now_ms=time.time_ns() // 1_000_000,
+        future_tolerance_ms=state.settings.future_tolerance_s * 1000,
+        trace_id=uuid.uuid4().hex,
+        records_max=ROWS_MAX,
     )
-    for rejected in parsed.rejected:
-        state.metrics.rejected(rejected.field)
-    if parsed.rejected and not parsed.values:
-        first = parsed.rejected[0]
+    for one in rejected:
+        state.metrics.rejected(one.field)
+    if rejected and not accepted:
+        first = rejected[0]
         problem = Problem(
             422,
             f"{first.field or 'body'}: expected {first.expected}, got {first.got}",
@@ -216,9 +237,16 @@ def parse(
             expected=first.expected,
             got=first.got,
         )
-        problem.document["rejected"] = [rejected.as_dict() for rejected in parsed.rejected]
+        problem.document["rejected"] = rejected
         raise problem
-    return parsed
+    return accepted, rejected
+
+
+async def append(state: State, accepted: list[Accepted]) -> None:
+    """Make them durable. Raises ``TransientError``."""
+    started_s = time.perf_counter()
+    await state.ingest.append([one.user_id.encode() for one in accepted], [one.value for one in accepted])
+    state.metrics.accepted(len(accepted), time.perf_counter() - started_s)
 
 
 def pending() -> Response:

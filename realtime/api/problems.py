@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from anomalyze.errors import ConfigError, EventError, TransientError
 from anomalyze.log import get
+from anomalyze.storage.cursor import FilterError
 
 __all__ = ["PROBLEM_SCHEMA", "Problem", "install", "problem_responses"]
 
@@ -104,6 +105,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(EventError)
     async def event(_: Request, error: EventError) -> Response:
+        return Problem(422, str(error), field=error.field, expected=error.expected, got=error.got).response()
+
+    @app.exception_handler(FilterError)
+    async def filtered(_: Request, error: FilterError) -> Response:
         return Problem(422, str(error), field=error.field, expected=error.expected, got=error.got).response()
 
     @app.exception_handler(TransientError)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-__all__ = ["render_anomaly", "render_transaction"]
+from anomalyze.events.batch import Action, Severity, Status
+from anomalyze.storage.row import AnomalyRow, CaseRow, TransactionRow, UserRow
+
+__all__ = [
+    "anomaly_shape",
+    "case_shape",
+    "render_anomaly",
+    "render_transaction",
+    "stored_transaction_shape",
+    "user_shape",
+]
+
+STATUSES = [status.name.lower() for status in Status]
 
 
 class _Scored(msgspec.Struct):
@@ -93,3 +106,80 @@ def render_anomaly(value: bytes) -> bytes:
             "explanation": record.verdict.get("explanation", ""),
         }
     )
+
+
+def stored_transaction_shape(row: TransactionRow) -> dict[str, Any]:
+    """A stored transaction, in the same shape as its stream."""
+    return transaction_shape(
+        tx_id=row.tx_id,
+        user_id=row.user_id,
+        amount=row.amount,
+        currency=row.currency,
+        txn_date=time_text(row.ts),
+        status=STATUSES[row.status],
+        data=msgspec.json.decode(row.data),
+        analysis=msgspec.json.decode(row.analysis),
+        verdict=msgspec.json.decode(row.verdict),
+    )
+
+
+def anomaly_shape(row: AnomalyRow) -> dict[str, Any]:
+    """A stored anomaly with the sections that decided it."""
+    return {
+        "id": row.anomaly_id,
+        "tx_id": row.tx_id,
+        "user_id": row.user_id,
+        "amount": row.amount,
+        "currency": row.currency,
+        "txn_date": time_text(row.ts),
+        "severity": Severity(row.severity).name,
+        "action": Action(row.action).name,
+        "case_id": row.case_id,
+        "score": row.score,
+        "rule_flags": row.rule_flags,
+        "explanation": row.explanation,
+        "reviewed": row.state != "open",
+        "decision": None if row.state == "open" else row.state,
+        "bundle": row.bundle,
+        "data": msgspec.Raw(row.data.encode()),
+        "enrichment": msgspec.Raw(row.enrichment.encode()),
+        "analysis": msgspec.Raw(row.analysis.encode()),
+        "verdict": msgspec.Raw(row.verdict.encode()),
+    }
+
+
+def case_shape(row: CaseRow) -> dict[str, Any]:
+    """A case."""
+    return {
+        "id": row.case_id,
+        "user_id": row.user_id,
+        "severity": Severity(row.severity).name,
+        "state": row.state,
+        "count": row.anomalies,
+        "value": row.value_base,
+        "score": row.score,
+        "first": time_text(row.opened_at),
+        "last": time_text(row.last_at),
+        "headline": row.headline,
+        "headline_anomaly_id": row.headline_anomaly_id,
+        "rule_flags": row.rule_flags,
+        "decided_at": None if row.decided_at is None else time_text(row.decided_at),
+        "decided_by": row.decided_by,
+        "note": row.note,
+    }
+
+
+def user_shape(row: UserRow) -> dict[str, Any]:
+    """A user."""
+    return {
+        "user_id": row.user_id,
+        "first": time_text(row.first_ts),
+        "last": time_text(row.last_ts),
+        "transactions": row.transactions,
+        "anomalies": row.anomalies,
+    }
+
+
+def time_text(moment: datetime) -> str:
+    """RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry
 
 from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.bus.contract import Bus
-from anomalyze.events.gazetteer import Gazetteer
 from anomalyze.settings import Settings
 from anomalyze.storage.pool import AsyncPool
 from realtime.api.disk import Disk
@@ -40,7 +39,6 @@ class State:
     rate: RateLimit
     metrics: ApiMetrics
     disk: Disk
-    gazetteer: Gazetteer
 
 
 def state_of(request: Request) -> State:
