@@ -29,7 +29,7 @@ _NUMBER_BYTES_MAX = 24
 _MINUS, _POINT, _ZERO, _COMMA = ord("-"), ord("."), ord("0"), ord(",")
 _POWERS = np.array([10.0**i for i in range(DECIMALS_MAX + 1)])
 _TEN, _NONE = np.uint64(10), np.uint64(0)
-# Beyond 2^53 a double has no decimals to write, beyond 2^63 no int64.
+# Beyond 2^53 a double has no such decimals to write: they are given up one by one. From 2^62 on: null.
 _SCALED_MAX = float(1 << 53)
 _WHOLE_MAX = float(1 << 62)
 
@@ -258,11 +258,11 @@ def _write_null(out, i):  # type: ignore[no-untyped-def]
 def _write_number(out, i, value, decimals):  # type: ignore[no-untyped-def]
     """Index behind the number; see ``format_number``."""
     scaled = np.rint(abs(value) * _POWERS[decimals])
-    if not scaled < _SCALED_MAX:
-        decimals = 0
-        scaled = np.rint(abs(value))
-        if not scaled < _WHOLE_MAX:
-            return _write_null(out, i)
+    while decimals > 0 and scaled >= _SCALED_MAX:
+        decimals -= 1
+        scaled = np.rint(abs(value) * _POWERS[decimals])
+    if not scaled < _WHOLE_MAX:
+        return _write_null(out, i)
     number = np.uint64(scaled)
     if value < 0 and number > _NONE:
         put_byte(out, i, _MINUS)

@@ -109,7 +109,10 @@ def parse_transaction(
             raise EventError("", f"at most {RECORD_BYTES_MAX} bytes", f"{len(value)} bytes")
         transaction = parse_record(value, now_ms, future_tolerance_ms)
     except EventError as error:
-        raise EventError(_client_field(error.field), error.expected, error.got) from error
+        got = (
+            error.got if error.field else _excerpt(body if isinstance(body, bytes) else _ENCODER.encode(body))
+        )
+        raise EventError(_client_field(error.field), error.expected, got) from error
     return Accepted(0, transaction.user_id, transaction.tx_id, value)
 
 
@@ -143,7 +146,7 @@ def parse_transactions(
     values: list[bytes] = []
     for index, part in enumerate(parts):
         try:
-            flat = _parse_object(part) if not isinstance(part, dict) else part
+            flat = _parse_object(part)
             value = build_record(
                 flat,
                 account_id=account_id,
@@ -157,7 +160,7 @@ def parse_transactions(
         indices.append(index)
         names.append((flat.get("user_id"), flat.get("tx_id")))
         values.append(value)
-    refused = _refuse(values, indices, now_ms, future_tolerance_ms)
+    refused = _refuse(values, indices, parts, now_ms, future_tolerance_ms)
     rejected += refused.values()
     accepted = [
         Accepted(index, user_id, tx_id, value)
@@ -168,7 +171,7 @@ def parse_transactions(
 
 
 def _refuse(
-    values: list[bytes], indices: list[int], now_ms: int, future_tolerance_ms: int
+    values: list[bytes], indices: list[int], parts: list[bytes], now_ms: int, future_tolerance_ms: int
 ) -> dict[int, Rejected]:
     """What the decoder would not take, by index in the request."""
     n = len(values)
@@ -181,14 +184,17 @@ def _refuse(
         future_tolerance_ms=future_tolerance_ms,
         gazetteer=Gazetteer.load(),
     )
-    return {
-        letter.offset: Rejected(letter.offset, _client_field(letter.field), letter.expected, letter.got)
-        for letter in decoded.dead
-    }
+    refused = {}
+    for letter in decoded.dead:
+        index = letter.offset
+        # What concerns the record as a whole shows the client's own text, not ours around it.
+        got = letter.got if letter.field else _excerpt(parts[index])
+        refused[index] = Rejected(index, _client_field(letter.field), letter.expected, got)
+    return refused
 
 
-def _split(body: bytes) -> list[Any]:
-    """The transactions of a body: bytes to be parsed, or what is an object already."""
+def _split(body: bytes) -> list[bytes]:
+    """The transactions of a body, one by one, not parsed yet."""
     stripped = body.strip(_SPACE)
     if stripped.startswith(b"["):
         try:
