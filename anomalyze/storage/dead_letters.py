@@ -135,7 +135,7 @@ def _account_of(value: bytes) -> str | None:
     """Whose record it is, when it says so; a record that lies about it is a producer's that is trusted."""
     try:
         return _storable(msgspec.json.decode(value, type=_Owned).meta.account_id) or None
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 

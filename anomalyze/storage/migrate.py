@@ -95,9 +95,10 @@ def _upgrade(dsn: str) -> None:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
             return
-        except sqlalchemy.exc.OperationalError as error:
-            if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
-                raise TransientError(f"PostgreSQL does not answer now: {error.orig}") from error
+        except (sqlalchemy.exc.OperationalError, psycopg.OperationalError) as error:
+            cause = error.orig if isinstance(error, sqlalchemy.exc.OperationalError) else error
+            if not isinstance(cause, psycopg.errors.LockNotAvailable):
+                raise TransientError(f"PostgreSQL does not answer now: {cause}") from error
             if attempt == ATTEMPTS_MAX:
                 raise TransientError(
                     f"schema change: a table was locked for {ATTEMPTS_MAX * (LOCK_TIMEOUT_MS / 1000 + RETRY_S):.0f} s "

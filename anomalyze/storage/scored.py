@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
 
@@ -39,6 +40,12 @@ _EMPTY_JSON = b"{}"
 _JSONB_VERSION = b"\x01"
 # An escaped NUL, which PostgreSQL's text cannot hold; not an escaped backslash before "u0000".
 _NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# ``src`` is the last section: it can be read also where the rest cannot.
+_PLACE = re.compile(
+    rb'"src"\s*:\s*\{\s*"partition"\s*:\s*([0-9]+)\s*,\s*"offset"\s*:\s*([0-9]+)\s*,'
+    rb'\s*"previous"\s*:\s*(-?[0-9]+)\s*\}\s*\}\s*\Z'
+)
+PLACE_LENGTH_MAX = 256
 _PLAIN_NUMBER = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]+))?")
 # Amounts repeat; how many encoded ones are kept.
 _NUMERICS_MAX = 100_000
@@ -105,7 +112,7 @@ class ScoredRows:
 
 
 class _Meta(msgspec.Struct, gc=False):
-    timestamp: datetime
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
     user_id: str
     account_id: str
     source: str = ""
@@ -147,15 +154,10 @@ class _Verdict(msgspec.Struct, gc=False):
     status_update: str | None = None
 
 
-class _Place(msgspec.Struct, gc=False):
-    src: _Source
-
-
 _decode_record = msgspec.json.Decoder(_Record).decode
 _decode_data = msgspec.json.Decoder(_Data).decode
 _decode_analysis = msgspec.json.Decoder(_Analysis).decode
 _decode_verdict = msgspec.json.Decoder(_Verdict).decode
-_decode_place = msgspec.json.Decoder(_Place).decode
 
 
 def decode_scored(values: Sequence[bytes]) -> ScoredRows:
@@ -173,7 +175,14 @@ def decode_scored(values: Sequence[bytes]) -> ScoredRows:
     for value in values:
         try:
             _append(rows, value)
-        except (msgspec.MsgspecError, ValueError, KeyError, ArithmeticError, struct.error) as error:
+        except (
+            msgspec.MsgspecError,
+            ValueError,
+            KeyError,
+            ArithmeticError,
+            RecursionError,
+            struct.error,
+        ) as error:
             _append_rejected(rows, value, error)
     return rows
 
@@ -255,13 +264,13 @@ def _append(rows: ScoredRows, value: bytes) -> None:
 
 
 def _append_rejected(rows: ScoredRows, value: bytes, error: Exception) -> None:
-    try:
-        source = _decode_place(value).src
-    except msgspec.MsgspecError:
+    place = _PLACE.search(value[-PLACE_LENGTH_MAX:])
+    if place is None:
         raise ContractError(
             f"a record of the topic scored: expected the sections meta, data, enrichment, analysis, verdict and src, "
             f"got {value[:120]!r} ({error}): something other than the detector writes to this topic"
         ) from error
+    source = _Source(*map(int, place.groups()))
     rows.rejected[len(rows.row)] = Rejected(
         source.partition, source.offset, "scored", "a judged transaction", str(error)[:120], value
     )

@@ -95,19 +95,24 @@ ON CONFLICT (account_id, case_id) DO UPDATE SET
 """
 
 # The payment is found by its identity, the newest first: its event time, which the table's key holds too, may
-# differ from the update's. Returns how many of the payments are stored.
+# differ from the update's. Rows of this transaction that come after the update in the log are none of its
+# business; of several updates of a payment the last one counts. Returns how many updates found their payment.
 UPDATE_STATUSES = """
-WITH wanted AS (
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::smallint[]) AS w (account_id, user_id, tx_id, status)
-), found AS (
-    SELECT w.*, t.ts FROM wanted w CROSS JOIN LATERAL (
+WITH found AS (
+    SELECT w.*, t.ts FROM unnest(%s::text[], %s::text[], %s::text[], %s::smallint[], %s::bigint[])
+        AS w (account_id, user_id, tx_id, status, src_offset)
+    CROSS JOIN LATERAL (
         SELECT ts FROM transactions
         WHERE account_id = w.account_id AND user_id = w.user_id AND tx_id = w.tx_id
+        AND NOT (stored_at = now() AND transactions.src_offset > w.src_offset)
         ORDER BY ts DESC LIMIT 1) t
+), last AS (
+    SELECT DISTINCT ON (account_id, user_id, ts, tx_id) * FROM found
+    ORDER BY account_id, user_id, ts, tx_id, src_offset DESC
 ), updated AS (
-    UPDATE transactions t SET status = f.status FROM found f
-    WHERE t.account_id = f.account_id AND t.user_id = f.user_id AND t.ts = f.ts AND t.tx_id = f.tx_id
-    AND t.status <> f.status
+    UPDATE transactions t SET status = l.status FROM last l
+    WHERE t.account_id = l.account_id AND t.user_id = l.user_id AND t.ts = l.ts AND t.tx_id = l.tx_id
+    AND t.status <> l.status
 )
 SELECT count(*) FROM found
 """

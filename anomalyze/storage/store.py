@@ -58,7 +58,7 @@ class StoredCounts:
     repeated
         Transactions that were there already under another ``src``: their first verdict stays.
     status_updates, status_unmatched
-        Payments whose status was updated, and updates whose payment is not stored.
+        Updates of a payment's status, and those whose payment is not stored.
     dead_letters
         Records that PostgreSQL cannot hold.
     """
@@ -225,20 +225,18 @@ def _insert_transactions(
 def _update_statuses(
     connection: psycopg.Connection[Any], rows: ScoredRows, indices: Sequence[int]
 ) -> tuple[int, int]:
-    """Set the newest status of each payment that has one here; return how many are stored, how many not."""
-    if not rows.updates:
-        return 0, 0
-    newest = {
-        (update.account_id, update.user_id, update.tx_id): update.status
+    """Set what the updates among these records say; return how many found their payment, how many did not."""
+    wanted = [
+        (u.account_id, u.user_id, u.tx_id, u.status, rows.offset[i])
         for i in indices
-        if (update := rows.updates.get(i)) is not None
-    }
-    if not newest:
+        if rows.updates and (u := rows.updates.get(i)) is not None
+    ]
+    if not wanted:
         return 0, 0
-    columns = zip(*[(*key, newest[key]) for key in sorted(newest)], strict=True)
-    found = connection.execute(statement.UPDATE_STATUSES, [list(column) for column in columns]).fetchone()
+    columns = [list(column) for column in zip(*wanted, strict=True)]
+    found = connection.execute(statement.UPDATE_STATUSES, columns).fetchone()
     assert found is not None
-    return found[0], len(newest) - found[0]
+    return found[0], len(wanted) - found[0]
 
 
 def _copy(

@@ -1,0 +1,18 @@
+"""A connection to a database with our schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from anomalyze.storage.pool import connect
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """In autocommit mode, as the sink has it."""
+    with connect(database) as opened:
+        yield opened
