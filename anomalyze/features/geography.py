@@ -62,7 +62,7 @@ def travel_between_km(place_a, place_b):
 
     >>> home = encode_place(52.52, 13.405, 20.0)
     >>> float(travel_between_km(home, home)), round(travel_between_km(home, encode_place(40.7, -74.0, 20.0)))
-    (0.0, 6345)
+    (0.0, 6346)
     """
     point_a, point_b = place_a >> 4, place_b >> 4
     if point_a == point_b:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["local_offset_ms", "offset_table"]
+__all__ = ["load_zone", "local_offset_ms", "offset_table"]
 
 _YEARS = (1970, 2070)
 # No zone has changed its offset twice within so short a time.
@@ -40,7 +40,7 @@ def offset_table(zone: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     >>> int(offsets[np.searchsorted(changes, 1_735_689_600_000, side="right") - 1]) // 3_600_000
     1
     """
-    info = _load_zone(zone)
+    info = load_zone(zone)
     start = dt.datetime(_YEARS[0], 1, 1, tzinfo=dt.UTC)
     end = dt.datetime(_YEARS[1], 1, 1, tzinfo=dt.UTC)
     changes, offsets = [-(1 << 62)], [_offset_ms(info, start)]
@@ -61,7 +61,8 @@ def local_offset_ms(zone: str, ts_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.i
     return offsets[np.searchsorted(changes, ts_ms, side="right") - 1]
 
 
-def _load_zone(zone: str) -> ZoneInfo:
+def load_zone(zone: str) -> ZoneInfo:
+    """A zone of the pinned data; ``ZoneInfoNotFoundError`` when there is none of that name."""
     parts = zone.split("/")
     if not all(part and part.replace("_", "").replace("-", "").replace("+", "").isalnum() for part in parts):
         raise ZoneInfoNotFoundError(f"no time zone {zone!r}")

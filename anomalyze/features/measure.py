@@ -93,44 +93,28 @@ _FAR = np.int64(1 << 60)  # beyond every amount
 
 @njit(nogil=True)
 def _first_seen(seen, stamp, value):
-    """Whether ``value`` (23 bits) is new for this ``stamp``; stale entries count as free."""
+    """1 when ``value`` (23 bits) is new for this ``stamp``, else 0; entries of other stamps are free.
+
+    Whether it is new is anybody's guess, so no branch depends on it; that a slot is taken by another value
+    is rare.
+    """
     entry = (stamp << 23) | value
     slot = (value ^ (value >> 11)) & _SEEN_MASK
-    while seen[slot] >> 23 == stamp:
-        if seen[slot] == entry:
-            return 0
+    while seen[slot] >> 23 == stamp and seen[slot] != entry:
         slot = (slot + 1) & _SEEN_MASK
+    new = np.int64(seen[slot] != entry)
     seen[slot] = entry
-    return 1
+    return new
 
 
 @njit(nogil=True)
-def _close_window(
-    values,
-    at,
-    unit,
-    count,
-    declined,
-    refunded,
-    merchants,
-    devices,
-    countries,
-    purchases,
-    total,
-    squares,
-    shift,
-    largest,
-):
+def _close_window(values, at, unit, count, purchases, total, squares, shift, largest):
     values[at + W_COUNT] = count
-    values[at + W_DECLINED] = declined
-    values[at + W_REFUND] = refunded / unit
-    values[at + W_MERCHANTS] = merchants if merchants else math.nan
-    values[at + W_DEVICES] = devices if devices else math.nan
-    values[at + W_COUNTRIES] = countries if countries else math.nan
     values[at + W_SUM] = total / unit
-    values[at + W_MEAN] = total / purchases / unit if purchases else math.nan
-    values[at + W_MAX] = largest / unit if purchases else math.nan
-    values[at + W_STD] = math.nan
+    values[at + W_MEAN : at + W_MAX + 1] = math.nan
+    if purchases:
+        values[at + W_MEAN] = total / (purchases * unit)
+        values[at + W_MAX] = largest / unit
     if purchases > 1:
         drift = np.float64(total - purchases * shift)
         variance = (squares - drift * drift / purchases) / (purchases - 1)
@@ -144,22 +128,28 @@ def measure_windows(work, n, window_ms, unit, seen, stamp, values):
     Sums are integers, so they depend on the window's content alone. Squares are taken about the newest
     purchase of the windows, which all of them contain: nothing cancels however large the amounts.
     """
-    count, declined, merchants, devices, countries, purchases = 0, 0, 0, 0, 0, 0
-    total, refunded, shift, largest, squares = np.int64(0), np.int64(0), np.int64(0), np.int64(0), 0.0
-    last_merchant, last_device, last_country = np.int64(0), np.int64(0), np.int64(0)
-    window, now = 0, work[TS, 0]
+    declined, refunded, merchants, devices, countries = 0, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    purchases, total, shift, largest, squares = 0, np.int64(0), np.int64(0), np.int64(0), 0.0
+    window, closed, now = 0, 0, work[TS, 0]
     until = now - window_ms[0]
     for k in range(n + 1):  # one past the last closes the windows that are left
         while k == n or work[TS, k] <= until:
-            _close_window(
-                values, window * PER_WINDOW, unit, count, declined, refunded, merchants, devices, countries,
-                purchases, total, squares, shift, largest,
-            )  # fmt: skip
+            at = window * PER_WINDOW
+            if k == closed:  # nothing since the window before
+                for i in range(PER_WINDOW):
+                    values[at + i] = values[at - PER_WINDOW + i]
+            else:
+                _close_window(values, at, unit, k, purchases, total, squares, shift, largest)
+                values[at + W_DECLINED] = declined
+                values[at + W_REFUND] = refunded / unit
+                values[at + W_MERCHANTS] = merchants if merchants else math.nan
+                values[at + W_DEVICES] = devices if devices else math.nan
+                values[at + W_COUNTRIES] = countries if countries else math.nan
+            closed = k
             window += 1
             if window == window_ms.size:
                 return
             until = now - window_ms[window]
-        count = k + 1
         kind, amount = work[KIND, k], work[AMOUNT, k]
         if kind == PURCHASE:
             if purchases == 0:
@@ -173,16 +163,10 @@ def measure_windows(work, n, window_ms, unit, seen, stamp, values):
             declined += 1
         elif kind == REFUND:
             refunded += amount
-        merchant, device, country = work[MERCHANT, k], work[DEVICE, k], (work[LOW, k] >> 4) & 255
-        if merchant and merchant != last_merchant:
-            last_merchant = merchant
-            merchants += _first_seen(seen, stamp, merchant)
-        if device and device != last_device:
-            last_device = device
-            devices += _first_seen(seen, stamp, device | (1 << 21))
-        if country and country != last_country:
-            last_country = country
-            countries += _first_seen(seen, stamp, country | (2 << 21))
+        merchant, device, country = work[MERCHANT, k], work[DEVICE, k], work[LOW, k] & COUNTRY_MASK
+        merchants += _first_seen(seen, stamp, merchant) & np.int64(merchant != 0)
+        devices += _first_seen(seen, stamp, device | (1 << 21)) & np.int64(device != 0)
+        countries += _first_seen(seen, stamp, country | (2 << 21)) & np.int64(country != 0)
 
 
 @njit(nogil=True)

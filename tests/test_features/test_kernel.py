@@ -16,7 +16,7 @@ from tests.test_features.reference import Reference
 
 _RELAXED = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=60,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
@@ -55,7 +55,7 @@ def test_long_histories_equal_the_slow_reference(spec: FeatureSpec, seed: int) -
 
 
 def test_one_thousand_and_twenty_four_events_are_kept(spec: FeatureSpec) -> None:
-    log = random_history(11, 1700, users=1, days=120.0)
+    log = random_history(11, 1180, users=1, days=80.0)
     assert_equals_reference(spec, log, Reference())
 
 
