@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from anomalyze.cli.backtest import backtest
 from anomalyze.cli.check import check
 from anomalyze.cli.up import logs, status, up
 
@@ -27,6 +28,7 @@ def _anomalyze() -> None:
 
 
 app.command("check")(check)
+app.command("backtest")(backtest)
 app.command("up")(up)
 app.command("status")(status)
 app.command("logs")(logs)

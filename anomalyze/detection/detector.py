@@ -58,6 +58,8 @@ class Detector:
         What it holds, parsed.
     gazetteer
         Its places: the decoder takes them.
+    two_quantile
+        Its day-one statistic; None when it was fitted to nothing.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -73,13 +75,13 @@ class Detector:
         self.rules = compile_rules(rule_set, ColumnTypes.of_features(self.spec.kinds))
         starter = bundle.kind == "starter"
         self._decision = compile_decision(self.policy, self.rules.rules, starter=starter)
-        self._two_quantile = TwoQuantile.from_statistics(bundle.statistics)
+        self.two_quantile = TwoQuantile.from_statistics(bundle.statistics)
         self._model = ModelJudge(bundle, self.spec.names, self.policy.model)
         self._explainer = Explainer(
             self.spec,
             self.rules,
             bundle.inputs,
-            self._two_quantile,
+            self.two_quantile,
             usual_ranges(bundle.statistics),
             starter=starter,
         )
@@ -98,7 +100,7 @@ class Detector:
         features, disposition, history = self._compute_features(batch, states)
         columns = Columns(batch, self.spec.names, features)
         fired, shadow = self._evaluate(batch, columns, states)
-        judged = judge_amounts(self.policy.statistics, self._two_quantile, columns, batch.n)
+        judged = judge_amounts(self.policy.statistics, self.two_quantile, columns, batch.n)
         model = self._model.judge(features, batch.accounts, batch.account)
         severity = self._decision.decide(fired, judged.severity, model.severity, model.learning)
         severity[disposition != Disposition.JUDGE] = Severity.NONE
@@ -218,7 +220,7 @@ class Detector:
         features = verdicts.features[rows]
         judged = judge_amounts(
             self.policy.statistics,
-            self._two_quantile,
+            self.two_quantile,
             Columns(batch, self.spec.names, verdicts.features).at(rows),
             len(rows),
         )
@@ -295,7 +297,7 @@ class Detector:
                 ).T
             features = np.column_stack([columns[feature] for feature in self.spec.names])
             model = self._model.judge(features, batch.accounts, batch.account[rows])
-            statistics = judge_amounts(self.policy.statistics, self._two_quantile, columns, len(rows))
+            statistics = judge_amounts(self.policy.statistics, self.two_quantile, columns, len(rows))
             severity = self._decision.decide(
                 fired & (modes == RuleMode.LIVE), statistics.severity, model.severity, model.learning
             )

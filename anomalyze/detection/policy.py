@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from anomalyze.errors import ConfigError
+from anomalyze.config import StrictModel, load_document, parse_document, validate
 from anomalyze.events.batch import Action, Severity
 
 __all__ = ["Level", "Policy", "TailLevel", "load_policy", "parse_policy", "policy_schema"]
@@ -20,27 +19,21 @@ SeverityName = Literal["NONE", "LOW", "MEDIUM", "HIGH", "CRITICAL"]
 ActionName = Literal["ALLOW", "REVIEW", "BLOCK"]
 
 
-class Section(BaseModel):
-    """A part of the file: unknown keys are mistakes, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Level(Section):
+class Level(StrictModel):
     """A severity from a value on: ``over`` is exclusive."""
 
     over: float = Field(gt=0, allow_inf_nan=False, description="the severity holds above this value")
     severity: SeverityName
 
 
-class TailLevel(Section):
+class TailLevel(StrictModel):
     """A severity from a rarity on: ``tail`` is the share of the training history that is as strange."""
 
     tail: float = Field(ge=0.00001, le=0.05, description="0.001: one in 1,000 of the history is as strange")
     severity: SeverityName
 
 
-class Statistics(Section):
+class Statistics(StrictModel):
     """What the amount is held against without rules or model."""
 
     group: str = Field(
@@ -56,7 +49,7 @@ class Statistics(Section):
     two_quantile: tuple[TailLevel, ...] = Field(default=(), description="the day-one detector, by rarity")
 
 
-class Model(Section):
+class Model(StrictModel):
     """What the model's calibrated score is worth."""
 
     levels: tuple[TailLevel, ...] = ()
@@ -65,7 +58,7 @@ class Model(Section):
     )
 
 
-class Caps(Section):
+class Caps(StrictModel):
     """The most that one kind of finding reaches alone."""
 
     model_alone: SeverityName = "MEDIUM"
@@ -81,27 +74,27 @@ class Caps(Section):
         return value
 
 
-class Raise(Section):
+class Raise(StrictModel):
     """Agreement of independent findings raises the verdict one level."""
 
     groups: int = Field(default=2, ge=2, le=20, description="how many rule groups must agree")
     at: SeverityName = Field(default="MEDIUM", description="severity that each of them must have at least")
 
 
-class Lists(Section):
+class Lists(StrictModel):
     """What being on a list means."""
 
     block: SeverityName = "CRITICAL"
     allow: SeverityName = "NONE"
 
 
-class Case(Section):
+class Case(StrictModel):
     """How anomalies are grouped."""
 
     window_hours: float = Field(default=24.0, gt=0, le=24 * 31)
 
 
-class Actions(Section):
+class Actions(StrictModel):
     """Action by severity."""
 
     NONE: ActionName = "ALLOW"
@@ -118,7 +111,7 @@ class Actions(Section):
         return self
 
 
-class Policy(Section):
+class Policy(StrictModel):
     """The whole of ``policy.yaml``.
 
     Examples
@@ -165,14 +158,10 @@ def load_policy(path: Path) -> Policy:
 
     Raises
     ------
-    ConfigError
-        Naming every mistake with file and line, or that the file cannot be read.
+    ConfigProblems
+        Every mistake, with file and line; or that the file cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: expected a policy file, got: {error.strerror}") from error
-    return parse_policy(text, str(path))
+    return validate(load_document(path), Policy)
 
 
 def parse_policy(text: str, name: str = "policy.yaml") -> Policy:
@@ -180,56 +169,12 @@ def parse_policy(text: str, name: str = "policy.yaml") -> Policy:
 
     Raises
     ------
-    ConfigError
-        One line a mistake: ``file:line: field: what is wrong``.
+    ConfigProblems
+        Every mistake, with its line.
     """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise ConfigError(f"{name}:{line}: not YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{name}:1: expected keys such as `version: 1`, got {type(values).__name__}")
-    try:
-        return Policy.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(
-            "\n".join(
-                f"{name}:{line_of(node, item['loc'])}: {'.'.join(map(str, item['loc']))}: {message_of(item)}"
-                for item in error.errors()
-            )
-        ) from error
+    return validate(parse_document(text, name), Policy)
 
 
 def policy_schema() -> dict[str, Any]:
     """JSON Schema of the file, for editors."""
     return Policy.model_json_schema(by_alias=True)
-
-
-def message_of(item: Any) -> str:
-    """pydantic's message with what came."""
-    if item["type"] == "extra_forbidden":
-        return "unknown key; remove it or correct its name"
-    if item["type"] == "missing":
-        return "missing"
-    got = item["input"]
-    return f"{item['msg']}, got {got!r}" if isinstance(got, str | int | float | bool) else item["msg"]
-
-
-def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Line of the value at a path, or of the deepest part of the path that exists."""
-    line = 1
-    for step in location:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
-            if found is None:
-                return line
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line

@@ -27,6 +27,7 @@ from anomalyze.events.money import RateTable
 from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
 from anomalyze.models.calibration import fit_calibration
+from anomalyze.models.forest import DEFAULT_INPUTS
 from anomalyze.models.training import train_bundle_model
 from anomalyze.rules import ColumnTypes
 from anomalyze.rules.file import load_rule_set
@@ -36,6 +37,8 @@ __all__ = ["Frame", "build_bundle", "collect_frame", "train_bundle"]
 USUAL = (("low", 0.05), ("mid", 0.5), ("high", 0.95))
 # Enough for a forest of 4,096-row samples and for rarities of one in 10,000; more only costs time.
 TRAINING_ROWS_MAX = 400_000
+# Features that training reads: the model's inputs, and the statistics'.
+TRAINED_ON = tuple(dict.fromkeys([*(i.name for i in DEFAULT_INPUTS), "user_amount_lr", "amount_base"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,15 @@ class Frame:
 
     Attributes
     ----------
-    features
-        float64 ``[n, F]``, NaN = NULL, of judged rows.
+    names, features
+        What training reads: float64 ``[n, len(names)]``, NaN = NULL, of judged rows.
     account
         int32 ``[n]``, index into ``accounts``.
     window
         First and last event time, RFC 3339.
     """
 
+    names: tuple[str, ...]
     features: npt.NDArray[np.float64]
     accounts: tuple[str, ...]
     account: npt.NDArray[np.int32]
@@ -96,20 +100,27 @@ def collect_frame(
         By partition; moved on.
     """
     detector = Detector(bundle)
-    features, account, ids = [], [], {}  # type: ignore[var-annotated]
+    source = np.array([detector.spec.index(name) for name in TRAINED_ON], dtype=np.intp)
+    features: list[npt.NDArray[np.float64]] = []
+    account: list[npt.NDArray[np.int32]] = []
+    ids: dict[str, int] = {}
     first_ms, last_ms = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     for batch in batches:
         verdicts = detector.process(batch, states)
         judged = verdicts.disposition == Disposition.JUDGE
         codes = np.array([ids.setdefault(name, len(ids)) for name in batch.accounts], dtype=np.int32)
-        features.append(verdicts.features[judged])
+        features.append(verdicts.features[judged][:, source])
         account.append(codes[batch.account[judged]])
         if batch.n:
             first_ms, last_ms = min(first_ms, int(batch.ts_ms.min())), max(last_ms, int(batch.ts_ms.max()))
     if not features:
         raise ConfigError("training: expected a history, got no transaction")
     return Frame(
-        np.concatenate(features), tuple(ids), np.concatenate(account), (instant(first_ms), instant(last_ms))
+        TRAINED_ON,
+        np.concatenate(features),
+        tuple(ids),
+        np.concatenate(account),
+        (instant(first_ms), instant(last_ms)),
     )
 
 
@@ -119,11 +130,10 @@ def train_bundle(bundle: Bundle, frame: Frame, kind: Literal["starter", "trained
     A trained bundle has calibrations of their own for the accounts with enough rows in it; the others stay
     LEARNING.
     """
-    names = FeatureSpec.from_yaml(bundle.features).names
     features = frame.features[-TRAINING_ROWS_MAX:]
     account = frame.account[-TRAINING_ROWS_MAX:]
-    trained = train_bundle_model(features, names, window=frame.window, seed=seed)
-    column = {name: features[:, i] for i, name in enumerate(names)}
+    trained = train_bundle_model(features, frame.names, window=frame.window, seed=seed)
+    column = {name: features[:, i] for i, name in enumerate(frame.names)}
     two_quantile = fit_two_quantile(
         column["user_amount_lr"], column["amount_base"], use_amount=kind == "trained"
     )

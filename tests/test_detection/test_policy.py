@@ -39,12 +39,12 @@ def test_the_shipped_file_is_valid_and_survives_the_bundle() -> None:
             5,
             "less than or equal to 0.05",
         ),
-        ("version: 1\nmodle:\n  levels: []\n", 2, "unknown key"),
-        ("version: 1\nactions:\n  LOW: BLOCK\n", 2, "milder"),
+        ("version: 1\nmodle:\n  levels: []\n", 2, "Did you mean model?"),
+        ("version: 1\nactions:\n  LOW: BLOCK\n", 3, "milder"),
         ("version: 1\nstatistics:\n  robust_z: [{over: 3, severity: BAD}]\n", 3, "'BAD'"),
-        ("caps: {}\n", 1, "version: missing"),
-        ("version: 1\n  x: [\n", 2, "not YAML"),
-        ("- 1\n", 1, "expected keys"),
+        ("caps: {}\n", 1, "expected the key version"),
+        ("version: 1\n  x: [\n", 2, "expected YAML"),
+        ("- 1\n", 1, "expected keys and values"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(text: str, line: int, message: str) -> None:
