@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,8 +17,14 @@ __all__ = ["configure", "get"]
 SECRETS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@]+@|\baz_[A-Za-z0-9_-]{16,}")
 
 
-def configure(program: str, level: str = "INFO") -> None:
-    """Set up logging for one program; ``program`` becomes a field of every line."""
+def configure(program: str, level: str = "INFO", path: Path | None = None) -> None:
+    """Set up logging for one program; ``program`` becomes a field of every line.
+
+    ``path`` takes the lines instead of standard output, for a program that shows people something there.
+    """
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    output = sys.stdout if path is None else path.open("a", encoding="utf-8", buffering=1)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -28,11 +35,11 @@ def configure(program: str, level: str = "INFO") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.PrintLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(program=program)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=output)
 
 
 def get() -> Any:

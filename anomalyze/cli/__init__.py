@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import typer
 
+from anomalyze.cli import bundle
 from anomalyze.cli.backtest import backtest
 from anomalyze.cli.check import check
+from anomalyze.cli.simulate import simulate
 from anomalyze.cli.up import logs, status, up
 
 __all__ = ["app"]
@@ -32,3 +34,5 @@ app.command("backtest")(backtest)
 app.command("up")(up)
 app.command("status")(status)
 app.command("logs")(logs)
+app.command("simulate")(simulate)
+app.add_typer(bundle.app, name="bundle")

@@ -17,7 +17,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from anomalyze.cli.output import complain
 from anomalyze.errors import AnomalyzeError
+from anomalyze.log import configure
 
 if TYPE_CHECKING:
     from anomalyze.embedded.up import Platform
@@ -41,18 +43,16 @@ def up() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
+    configure("up", settings.log_level, settings.data_dir / "logs" / "up.log")
     display = Display(console)
-    try:
-        with run_platform(settings, display.step, display.event) as platform:
-            display.begin(platform)
-            try:
+    with complain("up"):
+        try:
+            with run_platform(settings, display.step, display.event) as platform:
+                display.begin(platform)
                 watch(platform, stop, display.refresh)
-            finally:
                 display.end()
-    except AnomalyzeError as error:
-        display.end()
-        complain("up", error)
-        raise typer.Exit(1) from None
+        finally:
+            display.end()
     console.print("Stopped; the data stays in", str(settings.data_dir), highlight=False, soft_wrap=True)
 
 
@@ -66,11 +66,8 @@ def status(
     from anomalyze.settings import Settings
 
     console = Console()
-    try:
+    with complain("status"):
         states = read_states(find_addresses(Settings()).postgres_dsn)
-    except AnomalyzeError as error:
-        complain("status", error)
-        raise typer.Exit(1) from None
     if json_output:
         typer.echo(json.dumps({"programs": states}))
         return
@@ -295,9 +292,3 @@ def appended(paths: list[Path]) -> Iterator[tuple[str, str]]:
                 yield name, line.rstrip("\n")
         if quiet:
             time.sleep(FOLLOW_S)
-
-
-def complain(command: str, error: AnomalyzeError) -> None:
-    """Say on standard error why a command cannot go on."""
-    text = Text.assemble((f"anomalyze {command}: ", "bold red"), str(error))
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
