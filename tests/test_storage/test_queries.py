@@ -211,13 +211,18 @@ def test_pages_are_answered_by_index_within_their_months(connection: Connection)
         "currency, status, severity, action, score, case_id, src_partition, n, source, trace_id, bundle, data, "
         "enrichment, analysis, verdict FROM transactions, generate_series(1, 2000) n"
     )
+    for (ahead,) in connection.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'transactions'::regclass"
+    ).fetchall():
+        if connection.execute(f"SELECT NOT EXISTS (SELECT FROM {ahead})").fetchone() == (True,):
+            connection.execute(f"DROP TABLE {ahead}")  # an empty one is rightly read without an index
     connection.execute("ANALYZE")
     for filters in ({}, {"user_id": "u1"}):
         query = queries.transactions("acct_7", **filters)  # type: ignore[arg-type]
         plan = "\n".join(row[0] for row in connection.execute("EXPLAIN " + query.text, query.parameters))
         assert "Seq Scan" not in plan
         assert "Sort" not in plan
-        assert plan.count("Index Scan") <= 4  # the default window touches two months and those made ahead
+        assert plan.count("Index Scan") <= 4  # months that the default window touches
 
 
 @given(st.one_of(st.text(max_size=80), st.binary(max_size=60).map(lambda b: b.hex())))
