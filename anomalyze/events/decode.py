@@ -20,7 +20,7 @@ from anomalyze.errors import EventError
 from anomalyze.events.batch import Control, DeadLetter, Decoded, MicroBatch
 from anomalyze.events.columns import PAYLOAD_WORDS, Columns, pack_code
 from anomalyze.events.gazetteer import COUNTRIES, Gazetteer
-from anomalyze.events.hashing import hash_words, text_key, user_key
+from anomalyze.events.hashing import hash_word_rows, text_keys, user_keys
 from anomalyze.events.memory import PADDING
 from anomalyze.events.money import CURRENCIES
 from anomalyze.events.murmur2 import murmur2_partition_bytes
@@ -31,6 +31,15 @@ __all__ = ["CONTROL_PREFIX", "decode_records", "decode_records_plain", "warm"]
 
 # A value that begins like this is a control record, whatever its size: only our own programs write them.
 CONTROL_PREFIX = b'{"control":'
+
+# Optional texts by their names in a transaction, and in the columns.
+_TEXTS = {
+    "merchant_id": "merchant",
+    "merchant_category": "merchant_category",
+    "device_id": "device",
+    "ip": "ip",
+    "channel": "channel",
+}
 
 
 @dataclass(slots=True)
@@ -130,6 +139,8 @@ def _assemble(
 ) -> Decoded:
     dead: list[DeadLetter] = []
     controls: list[Control] = []
+    rows: list[int] = []
+    read: list[Transaction] = []
     account_index = {account: i for i, account in enumerate(accounts)}
     replies = columns.read_replies(joined.buffer)
     for row in np.flatnonzero(~columns.valid).tolist():
@@ -149,11 +160,14 @@ def _assemble(
             reason = _reason(error, value)
             dead.append(DeadLetter(partition, offset, reason, error.field, error.expected, error.got, value))
             continue
-        _fill(columns, row, transaction, gazetteer)
+        rows.append(row)
+        read.append(transaction)
         columns.data_end[row] = joined.starts[row] + value.rindex(b"}")
         columns.account[row] = account_index.setdefault(transaction.account_id, len(account_index))
         if transaction.reply_to:
             replies[row] = transaction.reply_to
+    if read:
+        _fill(columns, rows, read, gazetteer)
     return Decoded(_build_batch(joined, columns, list(account_index), replies), dead, controls)
 
 
@@ -187,49 +201,54 @@ def _parse_control(partition: int, offset: int, value: bytes) -> Control:
     return Control(partition, offset, kind, body)
 
 
-def _fill(columns: Columns, row: int, transaction: Transaction, gazetteer: Gazetteer) -> None:
-    """Write one transaction of the plain parser into the columns."""
-    currency = CURRENCIES[transaction.currency]
-    country = COUNTRIES[transaction.country] if transaction.country >= 0 else ""
-    columns.valid[row] = True
-    columns.user_key[row] = user_key(transaction.account_id, transaction.user_id)
-    columns.tx_key[row] = text_key(transaction.tx_id)
-    columns.ts_ms[row] = transaction.ts_ms
-    columns.amount_minor[row] = transaction.amount_minor
-    columns.currency[row] = transaction.currency
-    columns.status[row] = transaction.status
-    for name, text in (
-        ("merchant", transaction.merchant_id),
-        ("merchant_category", transaction.merchant_category),
-        ("device", transaction.device_id),
-        ("ip", transaction.ip),
-        ("channel", transaction.channel),
-    ):
-        getattr(columns, name)[row] = text_key(text) if text else 0
+def _fill(columns: Columns, at: list[int], read: list[Transaction], gazetteer: Gazetteer) -> None:
+    """Write transactions of the plain parser into rows ``at`` of the columns."""
+    rows = np.array(at, dtype=np.int64)
+    columns.valid[rows] = True
+    columns.user_key[rows] = user_keys([t.account_id for t in read], [t.user_id for t in read])
+    columns.tx_key[rows] = text_keys([t.tx_id for t in read])
+    columns.ts_ms[rows] = [t.ts_ms for t in read]
+    columns.amount_minor[rows] = [t.amount_minor for t in read]
+    columns.currency[rows] = [t.currency for t in read]
+    columns.status[rows] = [t.status for t in read]
+    latitude = np.array([t.latitude for t in read])
+    longitude = np.array([t.longitude for t in read])
+    country = np.array([t.country for t in read], dtype=np.int16)
+    currencies = [CURRENCIES[t.currency] for t in read]
+    countries = [COUNTRIES[t.country] if t.country >= 0 else "" for t in read]
 
-    words = np.zeros(PAYLOAD_WORDS, dtype=np.uint64)
-    words[0] = np.int64(transaction.amount_minor).view(np.uint64)
-    words[1] = pack_code(currency)
-    words[2] = np.float64(transaction.latitude).view(np.uint64)
-    words[3] = np.float64(transaction.longitude).view(np.uint64)
-    words[4] = pack_code(country)
-    words[5] = text_key(transaction.location) if transaction.location else 0
-    for i, name in enumerate(("merchant", "merchant_category", "device", "ip", "channel")):
-        words[6 + i] = getattr(columns, name)[row]
-    columns.payload_key[row] = hash_words(words, PAYLOAD_WORDS)
+    words = np.empty((len(read), PAYLOAD_WORDS), dtype=np.uint64)
+    words[:, 0] = columns.amount_minor[rows].view(np.uint64)
+    words[:, 1] = [pack_code(code) for code in currencies]
+    words[:, 2] = latitude.view(np.uint64)
+    words[:, 3] = longitude.view(np.uint64)
+    words[:, 4] = [pack_code(code) for code in countries]
+    words[:, 5] = _optional_keys([t.location for t in read])
+    for word, (name, column) in enumerate(_TEXTS.items(), start=6):
+        words[:, word] = _optional_keys([getattr(t, name) for t in read])
+        getattr(columns, column)[rows] = words[:, word]
+    payload_key = np.empty(len(read), dtype=np.uint64)
+    hash_word_rows(words, payload_key)
+    columns.payload_key[rows] = payload_key
 
-    place = gazetteer.lookup(transaction.location, country or None, currency)
-    columns.country[row] = transaction.country
-    if place >= 0 and transaction.country < 0:
-        columns.country[row] = gazetteer.country[place]
-    if not np.isnan(transaction.latitude):
-        columns.latitude[row] = transaction.latitude
-        columns.longitude[row] = transaction.longitude
-        columns.radius_km[row] = 0.0
-    elif place >= 0:
-        columns.latitude[row] = gazetteer.latitude[place]
-        columns.longitude[row] = gazetteer.longitude[place]
-        columns.radius_km[row] = gazetteer.radius_km[place]
+    place = np.array(
+        [
+            gazetteer.lookup(t.location, of or None, currency)
+            for t, of, currency in zip(read, countries, currencies, strict=True)
+        ]
+    )
+    columns.country[rows] = np.where((country < 0) & (place >= 0), gazetteer.country[place], country)
+    own = ~np.isnan(latitude)
+    columns.latitude[rows] = np.where(own, latitude, np.where(place >= 0, gazetteer.latitude[place], np.nan))
+    columns.longitude[rows] = np.where(
+        own, longitude, np.where(place >= 0, gazetteer.longitude[place], np.nan)
+    )
+    columns.radius_km[rows] = np.where(own, 0.0, np.where(place >= 0, gazetteer.radius_km[place], np.nan))
+
+
+def _optional_keys(texts: list[str]) -> npt.NDArray[np.uint64]:
+    """Hash of each text, 0 for an empty one."""
+    return np.where([bool(text) for text in texts], text_keys(texts), np.uint64(0))
 
 
 def _build_batch(

@@ -18,12 +18,14 @@ from anomalyze.events.memory import PADDING, load_u64
 
 __all__ = [
     "HASH_KEY",
+    "hash_word_rows",
     "hash_words",
     "siphash13_64",
     "siphash13_128",
     "text_key",
     "text_keys",
     "user_key",
+    "user_keys",
 ]
 
 # The bytes of b"anomalyze.keys.1": changing them makes every stored state and list unusable.
@@ -145,6 +147,19 @@ def _hash_many(array, starts, ends, out):  # type: ignore[no-untyped-def]
         out[i] = siphash13_64(array, starts[i], ends[i] - starts[i])
 
 
+@njit(cache=True, nogil=True)
+def _hash_many_wide(array, starts, ends, out):  # type: ignore[no-untyped-def]
+    for i in range(len(starts)):
+        out[i, 0], out[i, 1] = siphash13_128(array, starts[i], ends[i] - starts[i])
+
+
+@njit(cache=True, nogil=True)
+def hash_word_rows(words, out):  # type: ignore[no-untyped-def]
+    """``hash_words`` of each row of ``words`` (uint64 ``[n, k]``) into ``out`` (uint64 ``[n]``)."""
+    for i in range(len(words)):
+        out[i] = hash_words(words[i], words.shape[1])
+
+
 def _padded(data: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(bytearray(data + bytes(PADDING)), dtype=np.uint8)
 
@@ -161,12 +176,24 @@ def text_key(text: str) -> int:
 
 def text_keys(texts: list[str]) -> npt.NDArray[np.uint64]:
     """``text_key`` of many texts, uint64 ``[n]``."""
-    encoded = [text.encode() for text in texts]
-    ends = np.cumsum(np.array([len(data) for data in encoded], dtype=np.int64), dtype=np.int64)
-    starts = np.concatenate((np.zeros(1, dtype=np.int64), ends[:-1])) if texts else ends
     keys = np.empty(len(texts), dtype=np.uint64)
-    _hash_many(_padded(b"".join(encoded)), starts, ends, keys)
+    _hash_many(*_join(texts), keys)
     return keys
+
+
+def user_keys(account_ids: list[str], user_ids: list[str]) -> npt.NDArray[np.uint64]:
+    """``user_key`` of many users, uint64 ``[n, 2]``."""
+    keys = np.empty((len(user_ids), 2), dtype=np.uint64)
+    pairs = zip(account_ids, user_ids, strict=True)
+    _hash_many_wide(*_join([f"{account_id}\0{user_id}" for account_id, user_id in pairs]), keys)
+    return keys
+
+
+def _join(texts: list[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The texts' bytes behind each other, and where each begins and ends."""
+    encoded = [text.encode() for text in texts]
+    edges = np.cumsum(np.array([0, *map(len, encoded)], dtype=np.int64), dtype=np.int64)
+    return _padded(b"".join(encoded)), edges[:-1], edges[1:]
 
 
 def user_key(account_id: str, user_id: str) -> tuple[int, int]:

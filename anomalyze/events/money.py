@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ _NUMBER_CHARACTERS_MAX = 64
 _DAY_MS = 86_400_000
 
 
+@cache
 def amount_minor_max(currency: int) -> int:
     """Largest magnitude accepted, in minor units of ``CURRENCIES[currency]``."""
     return min(AMOUNT_MINOR_MAX, AMOUNT_MAJOR_MAX * 10 ** int(CURRENCY_EXPONENTS[currency]))
@@ -86,16 +88,16 @@ def parse_amount(text: str, currency: int) -> int:
     if len(text) > _NUMBER_CHARACTERS_MAX or not _NUMBER.fullmatch(text):
         raise EventError("data.amount", f"a number of at most {_NUMBER_CHARACTERS_MAX} characters", text)
     code, exponent = CURRENCIES[currency], int(CURRENCY_EXPONENTS[currency])
-    value = Decimal(text)
-    limit = amount_minor_max(currency)
-    if value and value.adjusted() > 15:
-        raise EventError("data.amount", f"at most {format_minor(limit, currency)} {code}", text)
-    minor = Fraction(value) * 10**exponent
-    if minor.denominator != 1:
+    plain = format(Decimal(text), "f") if "e" in text or "E" in text else text
+    whole, _, fraction = plain.partition(".")
+    fraction = fraction.rstrip("0")
+    if len(fraction) > exponent:
         raise EventError("data.amount", f"at most {exponent} decimals for {code}", text)
-    if abs(minor.numerator) > limit:
+    minor = int(whole + fraction.ljust(exponent, "0"))
+    limit = amount_minor_max(currency)
+    if abs(minor) > limit:
         raise EventError("data.amount", f"at most {format_minor(limit, currency)} {code}", text)
-    return minor.numerator
+    return minor
 
 
 def format_minor(amount_minor: int, currency: int) -> str:

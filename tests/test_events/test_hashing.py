@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalyze.events.hashing import HASH_KEY, hash_words, text_key, text_keys, user_key
+from anomalyze.events.hashing import HASH_KEY, hash_words, text_key, text_keys, user_key, user_keys
 
 MASK = (1 << 64) - 1
 
@@ -108,6 +108,9 @@ def test_words_hash_like_their_bytes(words: list[int]) -> None:
 @settings(max_examples=50, deadline=None)
 def test_many_texts_hash_like_each(texts: list[str]) -> None:
     assert text_keys(texts).tolist() == [text_key(text) for text in texts]
+    assert user_keys(texts, texts[::-1]).tolist() == [
+        list(user_key(account, user)) for account, user in zip(texts, texts[::-1], strict=True)
+    ]
 
 
 def test_hashes_never_change() -> None:
