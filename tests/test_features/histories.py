@@ -118,11 +118,16 @@ _PLACES = st.one_of(
 
 @st.composite
 def histories(draw: st.DrawFn, sizes: tuple[int, int] = (1, 80)) -> list[dict[str, Any]]:
-    """Records of a few users in the order of their log, with late ones, repeats and updates."""
+    """Records of a few users in the order of their log, with late ones, repeats and updates.
+
+    User 0 may have led a steady life before, enough for a baseline.
+    """
     size = draw(st.integers(*sizes))
+    before = random_history(draw(st.integers(0, 99)), draw(st.sampled_from([0, 12, 40, 90])), users=1)
+    log = [item | {"ts": item["ts"] - 60 * DAY, "tx": item["tx"] + 10_000} for item in before]
     sparse = draw(st.sets(st.sampled_from(["merchant", "device", "country", "place"])))
     users = draw(st.integers(1, 3))
-    now, log = START, []
+    now = START
     for i in range(size):
         now = max(START - 100 * DAY, now + draw(_STEPS))
         if log and draw(st.integers(0, 9)) == 0:
