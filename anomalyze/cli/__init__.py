@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from anomalyze.cli import bundle
+from anomalyze.cli import bundle, keys
 from anomalyze.cli.backtest import backtest
 from anomalyze.cli.check import check
 from anomalyze.cli.simulate import simulate
@@ -36,3 +36,5 @@ app.command("status")(status)
 app.command("logs")(logs)
 app.command("simulate")(simulate)
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(keys.app, name="keys")
+app.command("migrate")(keys.migrate)
