@@ -22,7 +22,7 @@ from sklearn.ensemble import IsolationForest
 from anomalyze.errors import ContractError
 from anomalyze.models.tree import TreeEnsemble, round_down
 
-__all__ = ["DEFAULT_INPUTS", "GROUPS", "Forest", "ModelInput", "fold_forest", "train_forest"]
+__all__ = ["AMOUNT_INPUTS", "DEFAULT_INPUTS", "GROUPS", "Forest", "ModelInput", "fold_forest", "train_forest"]
 
 GROUPS = ("amount", "speed", "place", "device", "merchant", "time")
 TREES = 100
@@ -48,12 +48,18 @@ class ModelInput:
     one_sided: bool = True
 
 
-# Own-history ratios after DETECTION's recipe, then what gives an explanation its other groups.
-DEFAULT_INPUTS = (
+# Own-history ratios of the amount. On FDH (test week) it has an average precision of .222, on Sparkov
+# of .223.
+AMOUNT_INPUTS = (
     ModelInput("user_amount_lr", "amount"),
     ModelInput("user_amount_z90", "amount"),
     ModelInput("user_amount_excess_3d", "amount"),
     ModelInput("amount_base", "amount"),
+)
+# With what gives the score, and its explanation, the other groups. On FDH, which has neither places nor
+# devices and no signal in hour or speed, they cost .02 (.201); on Sparkov the hour brings .07 (.294).
+DEFAULT_INPUTS = (
+    *AMOUNT_INPUTS,
     ModelInput("user_tx_count_1h", "speed"),
     ModelInput("travel_kmh", "place"),
     ModelInput("is_new_device", "device"),
