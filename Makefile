@@ -29,18 +29,24 @@ $(STAMP): requirements.lock requirements-bootstrap.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bootstrap.lock
 	PYTHONDONTWRITEBYTECODE= $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	PYTHONDONTWRITEBYTECODE= $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@echo "compiling the kernels, once"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m anomalyze.embedded.warm
 	@touch $(STAMP)
 
-# Benchmarks also need the peers that they compare with.
-bench: env
-	PYTHONDONTWRITEBYTECODE= $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements-peers.lock
+# Benchmarks also need the peers that they compare with, in an environment of their own.
+bench: env .venv-peers/.installed
 	$(BIN)/python -m benchmarks
+
+.venv-peers/.installed: benchmarks/peers.lock
+	$(PYTHON) -m venv .venv-peers
+	$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes --compile-bytecode benchmarks/peers.lock
+	@touch $@
 
 # No header and no index address: the lock names packages, versions and hashes only.
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11
 lock: env
 	$(LOCK) --extra dev pyproject.toml -o requirements.lock
-	$(LOCK) --extra dev --extra peers -c requirements.lock pyproject.toml -o requirements-peers.lock
+	$(LOCK) benchmarks/peers.in -o benchmarks/peers.lock
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache

@@ -1,18 +1,26 @@
 """The bundle that judges: made, brought up to date with the configuration, announced in the log.
 
+Run as ``python -m anomalyze.embedded.bootstrap`` it does so in a process of its own, whose memory for training
+goes back, and prints what it did, one JSON document a line.
+
 A pointer moves first, then the log is told, then the pointer ``announced`` follows: a start that died in
 between is completed by the next one.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+from anomalyze.bus import open_bus
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.control import announce
 from anomalyze.detection.bundle import Bundle, BundleStore
 from anomalyze.detection.training import build_bundle
+from anomalyze.embedded.runtime import find_addresses
+from anomalyze.errors import AnomalyzeError
 from anomalyze.settings import Settings
 from anomalyze.simulation.starter import build_starter_bundle
 from anomalyze.storage.objects import open_objects
@@ -79,3 +87,28 @@ def with_configuration(bundle: Bundle, settings: Settings) -> Bundle:
         if changed.id == bundle.id
         else replace(changed, created_from={**bundle.created_from, "parent": bundle.id})
     )
+
+
+def main() -> int:
+    """Ensure the bundle of the settings; steps, then the result or the error, as JSON lines."""
+
+    def tell(**document: object) -> None:
+        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.flush()
+
+    settings = Settings()
+    try:
+        bus = open_bus(settings, postgres_dsn=find_addresses(settings).postgres_dsn)
+        try:
+            bundle, is_starter = ensure_bundle(settings, bus, lambda text: tell(step=text))
+        finally:
+            bus.close()
+    except AnomalyzeError as error:
+        tell(error=str(error))
+        return 1
+    tell(bundle=bundle, is_starter=is_starter)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

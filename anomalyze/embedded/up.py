@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from anomalyze.access.admin import AdminKey, ensure_admin_key
 from anomalyze.bus import open_bus
-from anomalyze.embedded.bootstrap import ensure_bundle
 from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import free_port
 from anomalyze.embedded.runtime import Addresses, publish_addresses
@@ -153,9 +155,9 @@ def run_platform(
         bus = open_bus(settings, postgres_dsn=addresses.postgres_dsn)
         try:
             bus.ensure_topics(settings.partitions_default)
-            bundle, is_starter = ensure_bundle(settings, bus, say)
         finally:
             bus.close()
+        bundle, is_starter = bootstrap(settings, addresses, say)
         say("starting the programs")
         supervisor = Supervisor(programs(settings, addresses), settings.data_dir / "logs", notify)
         stack.callback(supervisor.stop)
@@ -254,15 +256,46 @@ def start_servers(
     return Addresses(dsn, url), watched
 
 
-def programs(settings: Settings, addresses: Addresses) -> list[Program]:
-    """What runs beside the servers."""
-    environment = {
+def environment_of(settings: Settings, addresses: Addresses) -> dict[str, str]:
+    """What every program is told besides our own environment."""
+    return {
         **addresses.environment(),
         "ANOMALYZE_DATA_DIR": str(settings.data_dir),
         "ANOMALYZE_CONFIG_DIR": str(settings.config_dir),
         # Without kept bytecode every start compiles all sources again: 2 to 5 times slower.
         "PYTHONDONTWRITEBYTECODE": "",
     }
+
+
+def bootstrap(settings: Settings, addresses: Addresses, say: Callable[[str], None]) -> tuple[str, bool]:
+    """Make the first bundle in a process of its own; see ``bootstrap.py``."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "anomalyze.embedded.bootstrap"],
+        env={**os.environ, **environment_of(settings, addresses)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    last: dict[str, Any] = {}
+    with child:
+        for line in child.stdout:
+            if not line.startswith("{"):
+                continue
+            last = json.loads(line)
+            if "step" in last:
+                say(last["step"])
+        assert child.stderr is not None
+        complaint = child.stderr.read()
+    if "bundle" not in last:
+        raise ConfigError(last.get("error") or f"the first bundle could not be made:\n{complaint[-2000:]}")
+    return str(last["bundle"]), bool(last["is_starter"])
+
+
+def programs(settings: Settings, addresses: Addresses) -> list[Program]:
+    """What runs beside the servers."""
+    environment = environment_of(settings, addresses)
 
     def program(name: str, module: str, *arguments: str, address: str = "") -> Program:
         return Program(name, [sys.executable, "-m", module, *arguments], address, environment)
