@@ -66,7 +66,6 @@ def case_row(case: Case, viewer: Viewer, **attributes: Any) -> FT:
         role="row",
         id=row_id(case.case_id),
         cls="done" if done else None,
-        data_case=case.case_id,
         **attributes,
     )
 
@@ -95,12 +94,7 @@ def _what(case: Case, viewer: Viewer, done: bool) -> list[Any]:
     if where:
         sub.append(Span(where, cls="where"))
     return [
-        A(
-            *sentence(case.headline),
-            href=routes.anomaly(case.headline_anomaly_id),
-            cls="name",
-            id=f"open-{case.case_id}",
-        ),
+        A(*sentence(case.headline), href=routes.anomaly(case.headline_anomaly_id), cls="name"),
         Span(
             f"×{case.anomalies}",
             cls="grp",

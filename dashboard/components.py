@@ -125,7 +125,7 @@ def moment(then: datetime, now: datetime, zone: ZoneInfo, *, ticks: bool = True)
     return ft(
         "time",
         form.format_age(then, now, zone),
-        datetime=then.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        datetime=then.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         title=form.format_moment(then, zone),
         data_age=ticks,
     )

@@ -12,7 +12,7 @@ from anomalyze.errors import TransientError
 from anomalyze.storage import board
 from dashboard.case_filter import parse_view
 from dashboard.case_row import case_row
-from dashboard.element import FT, NotStr, Template, to_xml
+from dashboard.element import FT, Template, to_xml
 from dashboard.frame import stream_foot
 from dashboard.live import WATCHERS_MAX, Channel
 from dashboard.page import Answer, open_page
@@ -84,8 +84,7 @@ async def new_rows(request: Request) -> Answer:
             else []
         )
     slot = slot_body(channel.slot(view, stamp), view, stamp, viewer, hx_swap_oob="true")
-    emptied = [Template(NotStr('<tr id="empty" hx-swap-oob="delete"></tr>'))] if cases else []
-    return (*(case_row(case, viewer) for case in cases), Template(slot), *emptied)
+    return (*(case_row(case, viewer) for case in cases), Template(slot))
 
 
 def _foot(channel: Channel) -> str:
@@ -105,7 +104,9 @@ async def _still_valid(request: Request, key_id: str) -> bool:
 
 def _since(request: Request) -> int:
     text = request.query_params.get("since", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else int(request.app.state.stamp())
+    return (
+        int(text) if text.isascii() and text.isdigit() and len(text) < 18 else int(request.app.state.stamp())
+    )
 
 
 def _event(name: str, data: str) -> str:

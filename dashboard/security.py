@@ -55,6 +55,10 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
 }
+# A policy belongs to documents; on each small file it would cost more than it guards.
+_STATIC_HEADERS = {
+    name: _HEADERS[name] for name in ("X-Content-Type-Options", "Cross-Origin-Resource-Policy")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,7 @@ class SecurityMiddleware:
         async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 out = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in (_STATIC_HEADERS if static else _HEADERS).items():
                     out[name] = value
                 if static and message["status"] == 200:
                     # Addresses carry the content's hash.

@@ -75,7 +75,6 @@ def list_row(row: TransactionRow, viewer: Viewer) -> FT:
         cell(row.tx_id, cls="mono c-id muted wide", title=row.tx_id),
         role="row",
         id=f"tx-{row.user_id}-{row.tx_id}",
-        data_row=True,
     )
 
 

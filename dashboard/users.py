@@ -85,7 +85,6 @@ def _row(user: UserRow, viewer: Viewer) -> FT:
         cell(moment(user.last_ts, viewer.now, viewer.zone), cls="num muted"),
         role="row",
         id=f"user-{user.user_id}",
-        data_row=True,
     )
 
 

@@ -71,7 +71,7 @@
   };
 
   // ---- the list: one current row, which keeps its place whatever else changes
-  const rows = () => [...document.querySelectorAll("#rows > tr[data-row], #rows > tr[data-case]")];
+  const rows = () => [...document.querySelectorAll("#rows > tr[id]:not(#empty)")];
   let currentId = null;
   const current = () => (currentId ? byId(currentId) : null);
   const choose = (row, focus = true) => {
@@ -130,6 +130,8 @@
   addEventListener("htmx:afterSwap", (event) => {
     const row = current();
     if (row && !row.classList.contains("sel")) choose(row, document.activeElement === document.body);
+    const empty = byId("empty");
+    if (empty && rows().length) empty.remove();
     tick(event.target.closest ? event.target.closest("tbody, body") || document : document);
   });
   addEventListener("htmx:oobAfterSwap", () => {

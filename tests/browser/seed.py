@@ -122,7 +122,7 @@ class Seeder:
         for _ in range(decided):
             at = self.now - timedelta(hours=self.random.uniform(1, 13 * 24))
             state = "confirmed" if self.random.random() < 0.76 else "dismissed"
-            self.add_incident(self.random.choice(names[60:]), self.random.choice(INCIDENTS), at, state)
+            self.add_incident(self.random.choice(names[waiting:]), self.random.choice(INCIDENTS), at, state)
         self.write()
         self._write_hourly()
 
@@ -146,6 +146,10 @@ class Seeder:
             if ts < self.now - timedelta(hours=1):
                 amount = median * math.exp(pick.gauss(0, 0.6))
                 self._add_transaction(user, ts, amount, 0)
+
+    def take_user(self, user_id: str) -> User:
+        """A user that incidents may be added to, whether or not this seeder made him."""
+        return self.users.setdefault(user_id, User(user_id, CITIES[0], 60.0, "d_0001", ["m_0001", "m_0417"]))
 
     def _add_transaction(
         self, user: User, ts: datetime, amount: float, severity: int, **changes: Any
@@ -334,9 +338,9 @@ def seed_account(
     seeder.fill(**amounts)
     beat(connection)
     connection.execute(
-        "INSERT INTO dead_letters SELECT 'log', 1, n, %s, CASE WHEN n %% 3 = 0 THEN 'conflict' ELSE 'invalid' END, 'data.amount', "
+        "INSERT INTO dead_letters SELECT %s, 1, n, %s, CASE WHEN n %% 3 = 0 THEN 'conflict' ELSE 'invalid' END, 'data.amount', "
         "'a finite number', 'NaN', 'x', now() - n * interval '1 hour' FROM generate_series(1, 7) n",
-        [account_id],
+        [f"log {account_id}", account_id],
     )
     return Seeded(
         account_id, admin_key, read_key,
