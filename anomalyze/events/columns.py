@@ -19,12 +19,33 @@ def pack_code(code: str) -> int:
     return int.from_bytes(code.encode(), "little")
 
 
+_WHOLE = ("data_end", "ts_ms", "amount_minor", "reply_start", "reply_end", "location_start", "location_end")
+# What a column holds before it is written, and its type; the others are uint64.
+_FILL: dict[str, Any] = {
+    "valid": np.False_,
+    "account": np.int32(0),
+    "currency": np.int16(0),
+    "status": np.int8(0),
+    "country": np.int16(0),
+    **dict.fromkeys(("latitude", "longitude", "radius_km"), np.float64(np.nan)),
+    **dict.fromkeys(_WHOLE, np.int64(0)),
+}
+_HIDDEN = ("valid", "reply_start", "reply_end", "location_start", "location_end")
+
+
 class Columns(NamedTuple):
-    """Columns under construction: ``MicroBatch``'s by the same names, and ``valid`` (bool ``[n]``)."""
+    """Columns under construction: ``MicroBatch``'s by the same names, and the scanner's own.
+
+    ``valid`` (bool ``[n]``) says which rows are written; ``reply_start`` and ``reply_end`` where the text of
+    ``meta.reply_to`` lies (0 for none); ``location_start`` and ``location_end`` where a location lies that still
+    has to be looked up.
+    """
 
     valid: npt.NDArray[np.bool_]
     reply_start: npt.NDArray[np.int64]
     reply_end: npt.NDArray[np.int64]
+    location_start: npt.NDArray[np.int64]
+    location_end: npt.NDArray[np.int64]
     data_end: npt.NDArray[np.int64]
     account: npt.NDArray[np.int32]
     user_key: npt.NDArray[np.uint64]
@@ -47,29 +68,16 @@ class Columns(NamedTuple):
     @classmethod
     def allocate(cls, n: int) -> Columns:
         """Columns of ``n`` rows that are not valid yet."""
-        whole = {
-            "valid": np.bool_,
-            "account": np.int32,
-            "currency": np.int16,
-            "status": np.int8,
-            "country": np.int16,
-        }
         arrays: dict[str, npt.NDArray[Any]] = {}
         for name in cls._fields:
-            if name in ("latitude", "longitude", "radius_km"):
-                arrays[name] = np.full(n, np.nan)
-            elif name == "user_key":
-                arrays[name] = np.zeros((n, 2), dtype=np.uint64)
-            elif name in ("data_end", "ts_ms", "amount_minor", "reply_start", "reply_end"):
-                arrays[name] = np.zeros(n, dtype=np.int64)
-            else:
-                arrays[name] = np.zeros(n, dtype=whole.get(name, np.uint64))
+            shape = (n, 2) if name == "user_key" else (n,)
+            arrays[name] = np.full(shape, _FILL.get(name, np.uint64(0)))
         return cls(**arrays)
 
     def published(self) -> dict[str, npt.NDArray[Any]]:
         """The columns that a ``MicroBatch`` has, by name."""
         columns = self._asdict()
-        for name in ("valid", "reply_start", "reply_end"):
+        for name in _HIDDEN:
             del columns[name]
         return columns
 

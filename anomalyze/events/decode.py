@@ -143,6 +143,7 @@ def _assemble(
     read: list[Transaction] = []
     account_index = {account: i for i, account in enumerate(accounts)}
     replies = columns.read_replies(joined.buffer)
+    _place(columns, joined.buffer, gazetteer)
     for row in np.flatnonzero(~columns.valid).tolist():
         value = joined.values[row]
         partition, offset = int(joined.partitions[row]), int(joined.offsets[row])
@@ -199,6 +200,27 @@ def _parse_control(partition: int, offset: int, value: bytes) -> Control:
     if not isinstance(kind, str):
         raise EventError("control", "text", repr(kind))
     return Control(partition, offset, kind, body)
+
+
+def _place(columns: Columns, buffer: npt.NDArray[np.uint8], gazetteer: Gazetteer) -> None:
+    """Look up the locations that the scanner could not fold."""
+    known: dict[tuple[bytes, int, int], int] = {}
+    for row in np.flatnonzero(columns.location_end).tolist():
+        text = buffer[columns.location_start[row] : columns.location_end[row]].tobytes()
+        country, currency = int(columns.country[row]), int(columns.currency[row])
+        place = known.get((text, country, currency))
+        if place is None:
+            code = COUNTRIES[country] if country >= 0 else None
+            place = gazetteer.lookup(text.decode(), code, CURRENCIES[currency])
+            known[text, country, currency] = place
+        if place < 0:
+            continue
+        if country < 0:
+            columns.country[row] = gazetteer.country[place]
+        if np.isnan(columns.latitude[row]):
+            columns.latitude[row] = gazetteer.latitude[place]
+            columns.longitude[row] = gazetteer.longitude[place]
+            columns.radius_km[row] = gazetteer.radius_km[place]
 
 
 def _fill(columns: Columns, at: list[int], read: list[Transaction], gazetteer: Gazetteer) -> None:

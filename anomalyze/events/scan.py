@@ -1,8 +1,8 @@
 """The compiled scanner: one pass over the joined bytes of a micro-batch, columns out.
 
 It reads what ordinary producers write and leaves every other record to the plain parser: escapes in known
-fields, ``\\u`` anywhere, non-ASCII ids and locations, keys sent twice, numbers with an exponent or more than
-18 digits, and whatever is not valid. It never decides that a record is bad. So the set it accepts must be a
+fields, non-ASCII ids, keys sent twice, numbers with an exponent or more than 18 digits, and whatever is not
+valid. It never decides that a record is bad. So the set it accepts must be a
 subset of the plain parser's, with equal values; a property test holds it there.
 """
 
@@ -68,6 +68,9 @@ _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _MEMO_MASK = np.uint64(255)
 _USD = CURRENCY_INDEX["USD"]
+
+# Behind the fields' spans: whether the location has letters that only the gazetteer itself can fold.
+_FOLDED = 2 * FIELDS
 
 # What a row's readings are handed over in: integers, and hashes (those of the payload first).
 _N_TS, _N_AMOUNT, _N_CURRENCY, _N_STATUS, _N_COUNTRY, _NUMBERS = range(6)
@@ -137,12 +140,12 @@ def _scan_batch(  # type: ignore[no-untyped-def]
     # Functions that are called once a row take few arrays and write into these: passing the columns
     # themselves costs more than the scan.
     base = buffer.ctypes.data
-    spans = np.empty(2 * FIELDS, dtype=np.int64)
+    spans = np.empty(2 * FIELDS + 1, dtype=np.int64)
     words = np.empty(_WORDS, dtype=np.uint64)
     numbers = np.empty(_NUMBERS, dtype=np.int64)
     scratch = np.zeros(max(2 * ID_CHARACTERS_MAX + 1, LOCATION_NORMALISED_MAX + 3) + PADDING, dtype=np.uint8)
     memo = np.zeros((np.int64(_MEMO_MASK) + 1, 4), dtype=np.int64)  # start, length, hint, place
-    account_count = np.int64(0)
+    account_count = index = np.int64(0)
     for row in range(len(starts)):
         start, end = starts[row], ends[row]
         if end - start > RECORD_BYTES_MAX:
@@ -164,7 +167,11 @@ def _scan_batch(  # type: ignore[no-untyped-def]
         currency = numbers[_N_CURRENCY]
         _hash_texts(base, spans, scratch, words)
         place = country
-        if spans[2 * LOCATION + 1] > 0:
+        if spans[2 * LOCATION + 1] > 0 and spans[_FOLDED]:
+            place = np.int64(-1)
+            columns.location_start[row] = spans[2 * LOCATION]
+            columns.location_end[row] = spans[2 * LOCATION] + spans[2 * LOCATION + 1]
+        elif spans[2 * LOCATION + 1] > 0:
             # Few places are named again and again: remember what each text meant, in this batch only.
             hint = 2 * country + (currency == _USD)
             slot = np.int64(words[5] & _MEMO_MASK)
@@ -193,6 +200,7 @@ def _scan_batch(  # type: ignore[no-untyped-def]
             account_starts,
             account_lengths,
             account_count,
+            index,
         )
         account_count = max(account_count, index + 1)
 
@@ -240,8 +248,8 @@ def _scan_section(buffer, i, section, spans):  # type: ignore[no-untyped-def]
         if byte_at(buffer, i) != 34:
             return -1
         start = i + 1
-        end, _ = scan_string(buffer, start)
-        if end < 0:
+        end, flags = scan_string(buffer, start)
+        if end < 0 or flags & 4:  # a key in disguise may be a known one
             return -1
         field = known_field(buffer, start, end - start, section)
         i = skip_space(buffer, end + 1)
@@ -274,11 +282,13 @@ def _scan_section(buffer, i, section, spans):  # type: ignore[no-untyped-def]
                     return -1
                 start = i + 1
                 end, flags = scan_string(buffer, start)
-                # ids are counted and searched for control characters, locations folded, as ASCII only
-                if end < 0 or flags & 1 or (flags and field <= LOCATION):
+                # ids are counted and searched for control characters as ASCII only
+                if end < 0 or flags & 1 or (flags and field < LOCATION):
                     return -1
                 spans[2 * field] = start
                 spans[2 * field + 1] = end - start
+                if field == LOCATION:
+                    spans[_FOLDED] = flags
                 i = end + 1
         i = skip_space(buffer, i)
         if byte_at(buffer, i) == 44:
@@ -424,8 +434,10 @@ def _row_place(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _account_index(buffer, start, length, slots, starts, lengths, count):  # type: ignore[no-untyped-def]
-    """Index of the record's account; a new one is noted as number ``count``."""
+def _account_index(buffer, start, length, slots, starts, lengths, count, last):  # type: ignore[no-untyped-def]
+    """Index of the record's account, often that of the one before; a new one becomes number ``count``."""
+    if count > 0 and lengths[last] == length and same_bytes(buffer, starts[last], start, length):
+        return last
     mask = np.uint64(len(slots) - 1)
     slot = siphash13_64(buffer, start, length) & mask
     while slots[slot] >= 0:

@@ -59,8 +59,31 @@ def _utf8_length(buffer, i):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _escape_length(buffer, i):  # type: ignore[no-untyped-def]
+    """Bytes of the escape behind a backslash, or 0 when it is wrong, NUL, or half of a pair."""
+    byte = byte_at(buffer, i)
+    if byte == 117:  # u
+        code = 0
+        for at in range(i + 1, i + 5):
+            digit = byte_at(buffer, at)
+            if 48 <= digit <= 57:
+                code = code * 16 + digit - 48
+            elif 97 <= digit | 32 <= 102:
+                code = code * 16 + (digit | 32) - 87
+            else:
+                return 0
+        return 0 if code == 0 or 0xD800 <= code <= 0xDFFF else 5
+    if byte == 34 or byte == 92 or byte == 47 or byte == 110:
+        return 1
+    return 1 if byte == 116 or byte == 114 or byte == 98 or byte == 102 else 0
+
+
+@njit(cache=True, nogil=True)
 def scan_string(buffer, i):  # type: ignore[no-untyped-def]
-    """From behind the opening quote: (index of the closing one or -1, 1 for escapes + 2 for non-ASCII)."""
+    """From behind the opening quote: index of the closing one or -1, and what is in between.
+
+    Flags: 1 an escape, 2 a character beyond ASCII, 4 an escape ``\\u``.
+    """
     flags = 0
     while True:
         word = load_u64(buffer, i)
@@ -78,20 +101,11 @@ def scan_string(buffer, i):  # type: ignore[no-untyped-def]
         if byte == 34:
             return i, flags
         if byte == 92:
-            escaped = byte_at(buffer, i + 1)
-            if not (
-                escaped == 34
-                or escaped == 92
-                or escaped == 47
-                or escaped == 110
-                or escaped == 116
-                or escaped == 114
-                or escaped == 98
-                or escaped == 102
-            ):
+            length = _escape_length(buffer, i + 1)
+            if length == 0:
                 return -1, flags
-            flags |= 1
-            i += 2
+            flags |= 1 if length == 1 else 5
+            i += 1 + length
         elif byte >= 128:
             length = _utf8_length(buffer, i)
             if length == 0:

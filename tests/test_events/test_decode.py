@@ -397,7 +397,7 @@ NOTES = st.recursive(
     max_leaves=8,
 )
 STATUSES = ["approved", "pending", "declined", "refunded", "reversed", "", None]
-PLACES = ["NY", "DE", "Georgia", "Lagos, NG", "são paulo", "st. louis", "nowhere"]
+PLACES = ["NY", "DE", "Georgia", "Lagos, NG", "são paulo", "São Paulo, BR", "Zürich", "nówhere", "st. louis"]
 OTHERS = ("merchant_id", "merchant_category", "device_id", "ip", "channel")
 
 
@@ -476,6 +476,7 @@ FRAGMENTS = [
     b"\x7f",
     b"\xc3",
 ]
+FRAGMENTS += [b"\\u00e9", b"\\uD83D", b"\\u12", b"\\ud83d\\ude00"]
 FRAGMENTS += [
     b"null",
     b"true",
@@ -555,6 +556,8 @@ def test_ordinary_records_take_the_compiled_path(monkeypatch: pytest.MonkeyPatch
         record({"reply_to": "r", "extra": 1}, {"latitude": 6.4541, "longitude": -3.394}),
         record(data={"amount": -5, "merchant_id": "Café Ünïcode", "note": {"a": [1.5, "x\\n", {}], "b": []}}),
         json.dumps(json.loads(record()), indent=1).encode(),
+        record(data={"location": "São Paulo", "country": "BR"}),
+        json.dumps({"meta": META, "data": {**DATA, "note": "Caf\u00e9"}}).encode(),
     ]
     assert decode(values).batch.n == len(values)
 
