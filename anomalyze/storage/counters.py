@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from anomalyze.storage import statement
+from anomalyze.storage.array import BigintArray, TextArray
 from anomalyze.storage.scored import ScoredRows
 
 __all__ = ["store_counters"]
@@ -38,10 +39,36 @@ def store_counters(connection: psycopg.Connection[Any], rows: ScoredRows, insert
         for rule in rows.flags.get(i, ()):
             rules[account, hour, rule] += 1
     if users:
-        columns = zip(*[(*key, *map(int, users[key])) for key in sorted(users)], strict=True)
-        connection.execute(statement.UPSERT_USERS, [list(column) for column in columns])
+        keys = sorted(users)
+        figures = [users[key] for key in keys]
+        connection.execute(
+            statement.UPSERT_USERS,
+            [
+                TextArray(account for account, _ in keys),
+                TextArray(user for _, user in keys),
+                *(BigintArray(figure[column] for figure in figures) for column in range(4)),
+            ],
+        )
     # The hottest rows last: other sinks wait for them until this transaction ends.
-    for counter, upsert in ((hourly, statement.UPSERT_HOURLY), (rules, statement.UPSERT_RULE_HOURLY)):
-        if counter:
-            columns = zip(*[(*key, counter[key]) for key in sorted(counter)], strict=True)  # type: ignore[index]
-            connection.execute(upsert, [list(column) for column in columns])
+    if hourly:
+        hours = sorted(hourly)
+        connection.execute(
+            statement.UPSERT_HOURLY,
+            [
+                TextArray(account for account, _, _ in hours),
+                BigintArray(hour for _, hour, _ in hours),
+                BigintArray(severity for _, _, severity in hours),
+                BigintArray(hourly[key] for key in hours),
+            ],
+        )
+    if rules:
+        hits = sorted(rules)
+        connection.execute(
+            statement.UPSERT_RULE_HOURLY,
+            [
+                TextArray(account for account, _, _ in hits),
+                BigintArray(hour for _, hour, _ in hits),
+                TextArray(rule for _, _, rule in hits),
+                BigintArray(rules[key] for key in hits),
+            ],
+        )

@@ -99,7 +99,7 @@ ON CONFLICT (account_id, case_id) DO UPDATE SET
 # business; of several updates of a payment the last one counts. Returns how many updates found their payment.
 UPDATE_STATUSES = """
 WITH found AS (
-    SELECT w.*, t.ts FROM unnest(%s::text[], %s::text[], %s::text[], %s::smallint[], %s::bigint[])
+    SELECT w.*, t.ts FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
         AS w (account_id, user_id, tx_id, status, src_offset)
     CROSS JOIN LATERAL (
         SELECT ts FROM transactions
@@ -110,7 +110,7 @@ WITH found AS (
     SELECT DISTINCT ON (account_id, user_id, ts, tx_id) * FROM found
     ORDER BY account_id, user_id, ts, tx_id, src_offset DESC
 ), updated AS (
-    UPDATE transactions t SET status = l.status FROM last l
+    UPDATE transactions t SET status = l.status::smallint FROM last l
     WHERE t.account_id = l.account_id AND t.user_id = l.user_id AND t.ts = l.ts AND t.tx_id = l.tx_id
     AND t.status <> l.status
 )
@@ -132,8 +132,8 @@ ON CONFLICT (account_id, user_id) DO UPDATE SET
 
 UPSERT_HOURLY = """
 INSERT INTO hourly (account_id, hour, severity, transactions)
-SELECT account_id, 'epoch'::timestamptz + hour * interval '1 hour', severity, n
-FROM unnest(%s::text[], %s::bigint[], %s::smallint[], %s::bigint[]) AS h (account_id, hour, severity, n)
+SELECT account_id, 'epoch'::timestamptz + hour * interval '1 hour', severity::smallint, n
+FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[]) AS h (account_id, hour, severity, n)
 ON CONFLICT (account_id, hour, severity) DO UPDATE SET transactions = hourly.transactions + excluded.transactions
 """
 

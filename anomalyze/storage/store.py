@@ -20,6 +20,7 @@ import psycopg
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import DeadLetter
 from anomalyze.storage import statement
+from anomalyze.storage.array import BigintArray, TextArray
 from anomalyze.storage.counters import store_counters
 from anomalyze.storage.dead_letters import insert_dead_letters
 from anomalyze.storage.partition import PartitionKeeper, ts_max
@@ -233,8 +234,17 @@ def _update_statuses(
     ]
     if not wanted:
         return 0, 0
-    columns = [list(column) for column in zip(*wanted, strict=True)]
-    found = connection.execute(statement.UPDATE_STATUSES, columns).fetchone()
+    accounts, users, transactions, statuses, offsets = zip(*wanted, strict=True)
+    found = connection.execute(
+        statement.UPDATE_STATUSES,
+        [
+            TextArray(accounts),
+            TextArray(users),
+            TextArray(transactions),
+            BigintArray(statuses),
+            BigintArray(offsets),
+        ],
+    ).fetchone()
     assert found is not None
     return found[0], len(wanted) - found[0]
 
