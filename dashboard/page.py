@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -17,7 +16,7 @@ from dashboard import formatters as form
 from dashboard import routes
 from dashboard.element import H1, A, Header, NotStr, P, to_xml
 from dashboard.frame import FrameState, bare_document, frame
-from dashboard.security import Viewer
+from dashboard.security import SESSION_COOKIE, Viewer
 
 __all__ = ["Answer", "PageMemory", "not_found", "open_page", "remember", "unavailable"]
 
@@ -37,21 +36,31 @@ _SUBJECTS = {
 
 
 class PageMemory:
-    """The last good content of a few pages, by session and address, for when PostgreSQL is away."""
+    """The last good content of a few pages, by session and address, for when PostgreSQL is away.
+
+    Then nobody can ask whether a session's key still lives; a signed session sees again what it saw last, and
+    nothing else. A session that was refused is forgotten.
+    """
 
     def __init__(self) -> None:
-        self._pages: OrderedDict[tuple[str, str], tuple[datetime, str]] = OrderedDict()
+        self._pages: OrderedDict[tuple[str, str], tuple[Viewer, str]] = OrderedDict()
 
-    def keep(self, session_id: str, url: str, at: datetime, content: str) -> None:
+    def keep(self, viewer: Viewer, url: str, content: str) -> None:
         """Remember a page, forgetting the one longest not seen."""
-        self._pages[session_id, url] = (at, content)
-        self._pages.move_to_end((session_id, url))
+        name = (viewer.session.session_id, url)
+        self._pages[name] = (viewer, content)
+        self._pages.move_to_end(name)
         if len(self._pages) > PAGES_KEPT:
             self._pages.popitem(last=False)
 
-    def find(self, session_id: str, url: str) -> tuple[datetime, str] | None:
-        """When a page was last good, and what it was."""
+    def find(self, session_id: str, url: str) -> tuple[Viewer, str] | None:
+        """Who saw a page last, as of when, and what it was."""
         return self._pages.get((session_id, url))
+
+    def forget(self, session_id: str) -> None:
+        """Drop what a session saw."""
+        for name in [n for n in self._pages if n[0] == session_id]:
+            del self._pages[name]
 
 
 @contextlib.asynccontextmanager
@@ -66,7 +75,7 @@ def remember(request: Request, content: Sequence[Any]) -> Sequence[Any]:
     """Keep a page's content for `unavailable` and hand it on."""
     viewer: Viewer = request.scope["viewer"]
     rendered = to_xml(tuple(content), indent=False)
-    request.app.state.memory.keep(viewer.session.session_id, _address(request), viewer.now, rendered)
+    request.app.state.memory.keep(viewer, _address(request), rendered)
     return [NotStr(rendered)]
 
 
@@ -76,9 +85,11 @@ async def unavailable(request: Request, error: Exception) -> Answer:
     reason = "PostgreSQL took longer than 5\u00a0s" if slow else "PostgreSQL does not answer"
     subject = next((s for path, s in _SUBJECTS.items() if request.url.path.startswith(path)), "This page")
     headers = {"Retry-After": str(RETRY_S)}
-    viewer: Viewer | None = request.scope.get("viewer")
     if "hx-request" in request.headers:
         return Response(f"Not stored: {reason}. Try again.", 503, headers, "text/plain; charset=utf-8")
+    session = request.app.state.signer.load(request.cookies.get(SESSION_COOKIE, ""))
+    kept = request.app.state.memory.find(session.session_id, _address(request)) if session else None
+    viewer: Viewer | None = request.scope.get("viewer") or (kept[0] if kept else None)
     if viewer is None:
         content = [H1("Anomalyze"), P(f"{reason}. Next try in {RETRY_S}\u00a0s.", role="alert")]
         return FtResponse(
@@ -86,8 +97,7 @@ async def unavailable(request: Request, error: Exception) -> Answer:
             status_code=503,
             headers={**headers, "Refresh": str(RETRY_S)},
         )
-    kept = request.app.state.memory.find(viewer.session.session_id, _address(request))
-    shown = f" Shown as of {form.format_clock(kept[0], viewer.zone)}." if kept else ""
+    shown = f" Shown as of {form.format_clock(kept[0].now, viewer.zone)}." if kept else ""
     banner = P(
         f"{subject} could not be loaded: {reason}.{shown} Next try in {RETRY_S}\u00a0s.",
         cls="banner down",

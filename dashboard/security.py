@@ -110,6 +110,8 @@ async def admit(request: Request) -> Response | None:
     session = state.signer.load(request.cookies.get(SESSION_COOKIE, ""))
     principal = await state.verifier.verify_key_id(session.key_id) if session else None
     if session is None or principal is None or not principal.allows("read"):
+        if session is not None:
+            state.memory.forget(session.session_id)
         return _to_sign_in(request, ended=session is not None)
     if request.method != "GET":
         token = request.headers.get(CSRF_HEADER) or (await request.form()).get("csrf")
