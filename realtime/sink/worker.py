@@ -17,7 +17,7 @@ import psycopg
 from anomalyze.bus.contract import Bus, Rebalance, Records
 from anomalyze.errors import TransientError
 from anomalyze.log import get
-from anomalyze.storage.pool import connect
+from anomalyze.storage.pool import connect, postgres_errors
 from realtime.sink.metrics import SinkMetrics
 
 __all__ = ["Sink"]
@@ -104,7 +104,8 @@ class Sink:
             try:
                 if self._connection is None:
                     self._connection = connect(self._dsn, program="anomalyze-sink")
-                return work(self._connection)
+                with postgres_errors():
+                    return work(self._connection)
             except TransientError as error:
                 get().warning("postgresql_away", topic=self._topic, reason=str(error))
                 if self._connection is not None:
