@@ -15,6 +15,7 @@ A mapping is YAML or options of the command line::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ OPTIONAL = (
 FIELDS = (*NEEDED, *OPTIONAL)
 NUMBERS = frozenset({"amount", "latitude", "longitude"})
 CHUNK_ROWS = 50_000
+OFFSET = re.compile(r"(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})$")
 
 
 class ColumnMapping(StrictModel):
@@ -65,6 +67,8 @@ class ColumnMapping(StrictModel):
             )
         if missing:
             raise ValueError(f"expected a column or a constant for {', '.join(missing)}")
+        if "timestamp" not in self.fields:
+            raise ValueError("expected a column for timestamp, got a constant")
         return self
 
     @classmethod
@@ -167,9 +171,12 @@ def load_frame(path: Path, mapping: ColumnMapping) -> pl.DataFrame:
             f"{path}: expected the columns {', '.join(missing)}; the file has {', '.join(schema.names()[:40])}"
         )
     columns = [
-        text_or_number(pl.col(column), field, schema[column], mapping).alias(field)
+        text_or_number(pl.col(column), field, schema[column]).alias(field)
         for field, column in mapping.fields.items()
+        if field != "timestamp"
     ]
+    at = mapping.fields["timestamp"]
+    columns.append(epoch_ms(lazy, at, schema[at], mapping.time_zone).alias("timestamp"))
     columns += [pl.lit(text).alias(field) for field, text in mapping.constants.items()]
     label = pl.col(mapping.label).cast(pl.Int8).fill_null(-1) if mapping.label else pl.lit(-1, pl.Int8)
     try:
@@ -178,21 +185,22 @@ def load_frame(path: Path, mapping: ColumnMapping) -> pl.DataFrame:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def text_or_number(column: pl.Expr, field: str, dtype: pl.DataType, mapping: ColumnMapping) -> pl.Expr:
+def text_or_number(column: pl.Expr, field: str, dtype: pl.DataType) -> pl.Expr:
     """A column as its field wants it."""
-    if field == "timestamp":
-        return epoch_ms(column, dtype, mapping.time_zone)
     if field in NUMBERS:
         # Files written from float64 hold 85.64999999999999; nine decimals are more than any currency has.
         return column.cast(pl.Float64).round(9)
     return column.cast(pl.String)
 
 
-def epoch_ms(column: pl.Expr, dtype: pl.DataType, time_zone: str) -> pl.Expr:
+def epoch_ms(lazy: pl.LazyFrame, name: str, dtype: pl.DataType, time_zone: str) -> pl.Expr:
     """Times as ms since 1970; without an offset they are of ``time_zone``."""
+    column = pl.col(name)
     if dtype == pl.String:
-        column = column.str.to_datetime(time_unit="us", strict=True)
-        dtype = pl.Datetime("us")
+        first = lazy.select(column.drop_nulls().first()).collect().item()
+        if first is not None and OFFSET.search(first):
+            return column.str.to_datetime(time_unit="us", time_zone="UTC").dt.epoch("ms")
+        column, dtype = column.str.to_datetime(time_unit="us"), pl.Datetime("us")
     if isinstance(dtype, pl.Date):
         column, dtype = column.cast(pl.Datetime("us")), pl.Datetime("us")
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:

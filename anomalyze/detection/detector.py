@@ -241,7 +241,9 @@ class Detector:
             )
             found = Finding(
                 severity=Severity(int(verdicts.severity[row])),
-                rules=[self.rules.rules[r] for r in np.flatnonzero(verdicts.fired[row]).tolist()],
+                rules=self._explainer.tell(
+                    [self.rules.rules[r] for r in np.flatnonzero(verdicts.fired[row]).tolist()], read
+                ),
                 statistics=judged.values[:, i],
                 statistic_severities=judged.severities[:, i],
                 tail=float(tail[row]),

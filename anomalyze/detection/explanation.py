@@ -33,6 +33,7 @@ Values = dict[str, float | str | None]
 
 # A group of features has to carry this share of the score to be named as its cause.
 NAMED_SHARE_MIN = 0.25
+OFF_KNOWN_MAX = 10_000  # accounts × kinds of gaps whose rules are remembered as off
 # Groups below this share are summed up as "the rest".
 SHOWN_SHARE_MIN = 0.05
 # What is NULL for want of a field in the transaction itself.
@@ -114,7 +115,7 @@ class Finding:
     severity
         Of the verdict.
     rules
-        Live rules that fired.
+        Live rules that fired, the most severe first, each with its sentence.
     statistics, statistic_severities
         Values of ``statistic.NAMES`` (NaN = unknown) and the severity each proposed.
     tail
@@ -128,7 +129,7 @@ class Finding:
     """
 
     severity: Severity
-    rules: Sequence[Rule]
+    rules: Sequence[tuple[Rule, str]]
     statistics: npt.NDArray[np.float64]
     statistic_severities: npt.NDArray[np.int8]
     tail: float
@@ -166,12 +167,17 @@ class Explainer:
         self._two_quantile = two_quantile
         self._usual = usual
         self._starter = starter
+        self._off_known: dict[tuple[str, frozenset[str]], dict[str, str]] = {}
+
+    def tell(self, rules: Sequence[Rule], row: Row) -> list[tuple[Rule, str]]:
+        """Rules in the order in which people read them, each with its sentence."""
+        return [(rule, self._rules.explain(rule.id, row.values, row.account_id)) for rule in ordered(rules)]
 
     def sentence(self, row: Row, found: Finding) -> str:
         """What happened, most severe first: the rules' own sentences, then what statistics and model add."""
         clauses: dict[str, str] = {}
-        for rule in ordered(found.rules):
-            clauses.setdefault(rule.group, self._rules.explain(rule.id, row.values, row.account_id))
+        for rule, text in found.rules:
+            clauses.setdefault(rule.group, text)
         if found.statistic_severities.any():
             clauses.setdefault("amount", amount_clause(row) or "")
         if not any(clauses.values()):
@@ -187,7 +193,7 @@ class Explainer:
         """JSON values for the section ``analysis``; parts that have nothing to say are left out."""
         off = self._off(row)
         details = {
-            "rules": [self._rule(rule, row) for rule in ordered(found.rules)],
+            "rules": [self._rule(rule, text, row) for rule, text in found.rules],
             "statistics": self._statistics(found),
             "model": self._model(row, found),
             "would_change": [
@@ -198,14 +204,13 @@ class Explainer:
         }
         return {name: value for name, value in details.items() if value}
 
-    def _rule(self, rule: Rule, row: Row) -> dict[str, Any]:
+    def _rule(self, rule: Rule, text: str, row: Row) -> dict[str, Any]:
         compared = self._rules.comparisons(rule.id, row.values, row.account_id)
         return {
             "id": rule.id,
             "severity": rule.severity.name,
             "group": rule.group,
-            "text": self._rules.explain(rule.id, row.values, row.account_id),
-            "condition": self._rules.condition(rule.id, row.values, row.account_id),
+            "text": text,
             "values": [
                 {"what": c.left, "here": c.left_shown, "operator": c.operator, "limit": c.right_shown}
                 for c in compared
@@ -291,14 +296,19 @@ class Explainer:
         missing = {name for name in NEEDED_FIELDS if name != "place" and row.values.get(name) is None}
         if row.number("travel_km") is None and row.values.get("location") is None:
             missing.add("place")
-        lacking = {prefix for name in missing for prefix in (name, *NEEDED_FIELDS[name])}
-        if not lacking:
+        if not missing:
             return {}
-        gone = frozenset(column for column in self._rules.columns if column.startswith(tuple(lacking)))
-        if not gone:
-            return {}
-        reasons = self._rules.off(self._rules.columns - gone, row.account_id)
-        return {rule: reason for rule, reason in reasons.items() if "needs" in reason}
+        key = (row.account_id, frozenset(missing))
+        reasons = self._off_known.get(key)
+        if reasons is None:
+            lacking = tuple(prefix for name in missing for prefix in (name, *NEEDED_FIELDS[name]))
+            present = frozenset(c for c in self._rules.columns if not c.startswith(lacking))
+            off = self._rules.off(present, row.account_id)
+            reasons = {rule: reason for rule, reason in sorted(off.items()) if "needs" in reason}
+            if len(self._off_known) >= OFF_KNOWN_MAX:
+                self._off_known.clear()
+            self._off_known[key] = reasons
+        return reasons
 
 
 HISTORY_NOTES = {

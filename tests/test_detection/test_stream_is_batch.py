@@ -168,9 +168,11 @@ def test_the_log_has_everything_in_it(whole: Worker) -> None:
     ]
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    seed=st.integers(0, 2**32), size=st.sampled_from([6, 60, 600]), restarts=st.sampled_from([0.0, 0.02, 0.3])
+    seed=st.integers(0, 2**32),
+    size=st.sampled_from([15, 60, 600]),
+    restarts=st.sampled_from([0.0, 0.02, 0.3]),
 )
 def test_stream_equals_batch(
     whole: Worker, starter_bundle: Bundle, seed: int, size: int, restarts: float
