@@ -1,4 +1,4 @@
-"""``python -m dashboard``: serves the dashboard on the address and port of the settings."""
+"""``python -m dashboard``: serves the dashboard on ``BIND``:``DASHBOARD_PORT``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import sys
 
 import uvicorn
 
+from anomalyze.embedded.runtime import find_addresses
 from anomalyze.errors import ConfigError
+from anomalyze.log import configure
 from anomalyze.settings import Settings
 from dashboard.app import create_app
 
@@ -17,15 +19,12 @@ SHUTDOWN_S = 3
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     settings = Settings()
-    if settings.postgres_dsn is None:
-        raise ConfigError(
-            "ANOMALYZE_POSTGRES_DSN: expected the address of PostgreSQL; `anomalyze up` sets it for the embedded one"
-        )
+    configure("dashboard", settings.log_level)
     uvicorn.run(
-        create_app(settings, settings.postgres_dsn.get_secret_value()),
+        create_app(settings, find_addresses(settings).postgres_dsn),
         host=settings.bind,
         port=settings.dashboard_port,
-        log_level=settings.log_level.lower(),
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import fasthtml.core
-import structlog
 from fasthtml.core import Beforeware, FastHTML
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -27,6 +27,7 @@ from dashboard import routes
 from dashboard.anomaly import anomaly_page
 from dashboard.decision import decide
 from dashboard.events import events, new_rows
+from dashboard.heartbeat import Requests, keep_beating
 from dashboard.live import Hub
 from dashboard.now import now_page
 from dashboard.page import Answer, PageMemory, not_found, unavailable
@@ -44,8 +45,6 @@ POOL_MAX = 8
 STATEMENT_TIMEOUT_S = 5.0
 ACCOUNT_NAMES_MAX = 1000
 
-log = structlog.get_logger()
-
 
 def create_app(
     settings: Settings, dsn: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -62,11 +61,14 @@ def create_app(
     pool = AsyncPool(
         dsn, program="anomalyze-dashboard", size_max=POOL_MAX, statement_timeout_s=STATEMENT_TIMEOUT_S
     )
-    hub = Hub(pool, clock)
+    hub, requests = Hub(pool, clock), Requests()
 
     async def lifespan(_: object) -> AsyncIterator[None]:
         await pool.open()
+        beating = asyncio.create_task(keep_beating(dsn, requests, hub.watchers, clock()), name="heartbeat")
         yield
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
         await hub.close()
         await pool.close()
 
@@ -79,7 +81,10 @@ def create_app(
         title="Anomalyze",
         lifespan=lifespan,
         before=Beforeware(admit, skip=list(OPEN_PATHS)),
-        middleware=[Middleware(SecurityMiddleware), Middleware(GZipMiddleware, minimum_size=500)],
+        middleware=[
+            Middleware(SecurityMiddleware, requests=requests),
+            Middleware(GZipMiddleware, minimum_size=500),
+        ],
         exception_handlers={404: _missing, TransientError: unavailable},
     )
     state = app.state

@@ -18,9 +18,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import psycopg
-import structlog
 
 from anomalyze.errors import TransientError
+from anomalyze.log import get
 from anomalyze.storage import board_feed
 from anomalyze.storage.pool import AsyncPool
 from dashboard.case_filter import NowView
@@ -40,8 +40,6 @@ STATE_AGE_MAX_S = 2.0
 SLOW_MAX = 100
 
 T = TypeVar("T")
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +143,10 @@ class Hub:
         """The account's channel, made when first asked for."""
         return self._channels.setdefault(account_id, Channel(account_id))
 
+    def watchers(self) -> int:
+        """Open pages that listen."""
+        return sum(channel.watchers for channel in self._channels.values())
+
     async def refresh(self, account_id: str, age_max_s: float = STATE_AGE_MAX_S) -> Channel:
         """The account's channel, polled now unless it was just before."""
         channel = self.channel(account_id)
@@ -183,7 +185,7 @@ class Hub:
                 channel.failing = False
             except (TransientError, psycopg.Error) as error:
                 if not channel.failing:
-                    log.warning("feed.failed", account=channel.account_id, error=str(error))
+                    get().warning("feed.failed", account=channel.account_id, error=str(error))
                 channel.failing = True
             channel.ticked.set()
             channel.ticked = asyncio.Event()

@@ -8,6 +8,7 @@ inline script or style, no other host.
 from __future__ import annotations
 
 import hmac
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from anomalyze.access.keys import Principal
 from anomalyze.access.sessions import Session
 from dashboard import routes
+from dashboard.heartbeat import Requests
 
 __all__ = [
     "FORM_COOKIE",
@@ -153,10 +155,11 @@ def _to_sign_in(request: Request, *, ended: bool) -> Response:
 
 
 class SecurityMiddleware:
-    """Adds the headers to every answer and refuses bodies larger than any form of ours."""
+    """Adds the headers to every answer, refuses bodies larger than any form of ours, notes how long pages take."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
         self._app = app
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -187,4 +190,7 @@ class SecurityMiddleware:
                     out["Cache-Control"] = "no-store"
             await send(message)
 
+        begun = time.monotonic()
         await self._app(scope, receive, send_secured)
+        if not static and scope["path"] != routes.EVENTS:
+            self._requests.note(time.monotonic() - begun)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from anomalyze.storage.board_feed import AccountPulse, ProgramState
 from dashboard.formatters import format_count, format_duration
@@ -48,8 +49,8 @@ def describe_stream(programs: Sequence[ProgramState], pulse: AccountPulse, now: 
     detectors = [p.state for p in living if p.program == "detector"]
     rates = [s["rate"] for s in detectors if isinstance(s.get("rate"), (int, float))]
     p99 = [s["p99_ms"] for s in detectors if isinstance(s.get("p99_ms"), (int, float))]
-    lags = [s["lag_s"] for s in detectors if isinstance(s.get("lag_s"), (int, float))]
-    starter = any(s.get("bundle_kind") == "starter" for s in detectors)
+    lags = [lag for s in detectors if (lag := _lag_s(s)) is not None]
+    starter = pulse.starter or any(s.get("bundle_kind") == "starter" for s in detectors)
     rate = sum(rates) if rates else None
     lag = max(lags) if lags else None
     detail = ", ".join(
@@ -71,6 +72,16 @@ def describe_stream(programs: Sequence[ProgramState], pulse: AccountPulse, now: 
     return StreamState(
         sign, word, detail, rate, max(p99) if p99 else None, pulse.last_at, pulse.judged_day, silent, starter
     )
+
+
+def _lag_s(state: Mapping[str, Any]) -> float | None:
+    """A detector's lag as time: what is waiting at the rate at which it works."""
+    if isinstance(state.get("lag_s"), (int, float)):
+        return float(state["lag_s"])
+    lag, rate = state.get("lag"), state.get("rate")
+    if not isinstance(lag, (int, float)):
+        return None
+    return lag / rate if isinstance(rate, (int, float)) and rate > 0 else 0.0 if lag == 0 else None
 
 
 def _silence(living: Sequence[ProgramState], pulse: AccountPulse, now: datetime) -> str:

@@ -116,7 +116,9 @@ def _program(program: ProgramState, viewer: Viewer) -> FT:
     sign = (
         _sign("ok", str(state.get("state") or "running")) if alive else _sign("down", f"silent for {silent}")
     )
-    bundle = str(state.get("bundle") or "").removeprefix("sha256:")[:12]
+    bundles = state.get("bundles")
+    named = state.get("bundle") or (", ".join(map(str, bundles)) if isinstance(bundles, list) else "")
+    bundle = ", ".join(name.removeprefix("sha256:")[:12] for name in str(named).split(", "))
     kind = f", {state['bundle_kind']}" if bundle and state.get("bundle_kind") else ""
     return Tr(
         cell(program.program, Span(f" {program.instance}", cls="faint"), cls="wm"),

@@ -101,10 +101,12 @@ class ProgramState:
 
 @dataclass(frozen=True, slots=True)
 class AccountPulse:
-    """Whether data comes for an account: event time of its last transaction, and counts of 24 hours."""
+    """Whether data comes for an account: event time of its last transaction, transactions of 24 hours, and
+    whether a starter bundle judged its last anomaly."""
 
     last_at: datetime | None
     judged_day: int
+    starter: bool = False
 
 
 async def load_programs(connection: Connection) -> list[ProgramState]:
@@ -122,7 +124,9 @@ async def load_pulse(connection: Connection, account_id: str) -> AccountPulse:
         await cursor.execute(
             "SELECT (SELECT ts FROM transactions WHERE account_id = %(account)s ORDER BY ts DESC LIMIT 1), "
             "(SELECT coalesce(sum(transactions), 0)::bigint FROM hourly "
-            " WHERE account_id = %(account)s AND hour > now() - interval '24 hours')",
+            " WHERE account_id = %(account)s AND hour > now() - interval '24 hours'), "
+            "coalesce((SELECT analysis->'model'->>'starter' = 'true' FROM anomalies "
+            " WHERE account_id = %(account)s ORDER BY ts DESC LIMIT 1), false)",
             {"account": account_id},
         )
         row = await cursor.fetchone()

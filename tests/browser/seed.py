@@ -307,7 +307,6 @@ def beat(connection: psycopg.Connection[Any], *, rate: float = 1284.0, bundle_ki
             },
         ),
         ("sink", {"rate": rate, "lag_s": 0.6, "p99_ms": 38.0, "restarts": 0}),
-        ("dashboard", {"rate": 0.4, "p99_ms": 27.0, "restarts": 0}),
     ):
         connection.execute(
             "INSERT INTO program_states VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (program, instance) DO UPDATE SET seen_at = EXCLUDED.seen_at, state = EXCLUDED.state",
