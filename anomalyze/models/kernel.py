@@ -95,7 +95,7 @@ class TreeKernel:
 
 
 def _ordered_keys(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """int32 keys that compare as the floats do; -0.0 is 0.0."""
+    """int32 keys of thresholds, which compare as the floats do; -0.0 is 0.0."""
     bits = (values + np.float32(0)).view(np.int32)
     return bits ^ ((bits >> 31) & _KEY_MAX)
 
@@ -172,12 +172,8 @@ def _score(bits, missing, nodes, weights, roots, depth, divisor, base, out):  # 
                 value = bits[start + r, f]
                 if (value & 0x7FFFFFFF) > 0x7F800000:
                     keys[r, f] = missing[f]
-                elif value >= 0:
-                    keys[r, f] = value
-                elif value == _KEY_MIN:
-                    keys[r, f] = 0  # -0.0
-                else:
-                    keys[r, f] = value ^ _KEY_MAX
+                else:  # -0.0 becomes -1, which no threshold can be: it decides as 0.0 does
+                    keys[r, f] = value if value >= 0 else value ^ _KEY_MAX
         eights = count - count % _LANES
         _walk_rows(keys, eights, nodes, weights, roots, depth, sums)
         for r in range(eights, count):

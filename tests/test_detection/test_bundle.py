@@ -197,27 +197,31 @@ def _member(name: str, **fields: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "message"),
     [
-        _member("../policy.yaml"),
-        _member("/etc/passwd"),
-        _member("rules/../../x"),
-        _member("a/b/c"),
-        _member("rules/.hidden"),
-        _member("rules\\x"),
-        _member("policy.yaml", type=tarfile.SYMTYPE, linkname="/etc/passwd", size=0),
-        _member("policy.yaml", type=tarfile.LNKTYPE, linkname="manifest.json", size=0),
-        _member("policy.yaml", type=tarfile.FIFOTYPE, size=0),
-        _member("rules", type=tarfile.DIRTYPE, size=0),
-        _member("policy.yaml", twice=True),
-        _member("policy.yaml", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)}),
-        b"",
-        b"PK\x03\x04" + bytes(2_000),
-        bytes(10_240),
+        (_member("../policy.yaml"), "plain names"),
+        (_member("/etc/passwd"), "plain names"),
+        (_member("rules/../../x"), "plain names"),
+        (_member("a/b/c"), "plain names"),
+        (_member("rules/.hidden"), "plain names"),
+        (_member("rules\\x"), "plain names"),
+        (_member("policy.yaml", type=tarfile.SYMTYPE, linkname="/etc/passwd", size=0), "plain files"),
+        (_member("policy.yaml", type=tarfile.LNKTYPE, linkname="manifest.json", size=0), "plain files"),
+        (_member("policy.yaml", type=tarfile.FIFOTYPE, size=0), "plain files"),
+        (_member("rules", type=tarfile.DIRTYPE, size=0), "plain files"),
+        (_member("policy.yaml", twice=True), "comes twice"),
+        (
+            _member("policy.yaml", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)}),
+            "plain files",
+        ),
+        (_member("policy.yaml")[:-10_000], "a whole tar file|no manifest"),
+        (b"", "a whole tar file"),
+        (b"PK\x03\x04" + bytes(2_000), "a whole tar file"),
+        (bytes(10_240), "no manifest"),
     ],
 )
-def test_odd_archives_are_refused(data: bytes) -> None:
-    with pytest.raises(ContractError, match="bundle: "):
+def test_odd_archives_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ContractError, match=f"bundle: .*({message})"):
         Bundle.from_bytes(data)
 
 
