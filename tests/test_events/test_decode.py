@@ -169,6 +169,19 @@ def test_payload_key_ignores_identity_status_and_the_unknown() -> None:
     assert len(keys) == 1 + len(other)
 
 
+def test_of_a_key_sent_twice_the_last_one_counts() -> None:
+    twice = record().replace(
+        b'"location":"NY"', b'"location":"NY","merchant_id":"m","location":null,"merchant_id":"n"'
+    )
+    batch = only(twice)
+    assert batch.country[0] == -1
+    assert batch.merchant[0] == text_key("n")
+    disguised = record().replace(b'"amount":4500.5', b'"amount":4500.5,"\\u0061mount":7')
+    assert only(disguised).amount_minor[0] == 700
+    sections = record()[:-1] + b',"meta":' + json.dumps({**META, "user_id": "other"}).encode() + b"}"
+    assert tuple(only(sections).user_key[0].tolist()) == user_key("acct_7", "other")
+
+
 def test_data_end_is_where_sections_are_spliced() -> None:
     for value in (record(), b" " + record() + b" \r\n", record(data={"note": "a \\ b"})):
         batch = only(value)
