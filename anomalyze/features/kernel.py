@@ -259,7 +259,7 @@ def _utc_offsets(batch: MicroBatch, zones: Sequence[str]) -> npt.NDArray[np.int6
 
 @compiled_from
 def _encode_rows(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True)
+    @njit(cache=True, nogil=True, error_model="numpy")
     def encode_rows(
         codes, user_key, tx_key, payload_key, ts_ms, amount, currency, status, country,
         latitude, longitude, radius_km, merchant, device,
@@ -300,7 +300,7 @@ _AGE = MEASURES.index("user_age_days")
 _AMOUNT_BASE = MEASURES.index("amount_base")
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _touch(users, events, links, found, first, end, cursor):
     """Bring the events of a block of users into the cache, all users at once.
 
@@ -322,7 +322,7 @@ def _touch(users, events, links, found, first, end, cursor):
     return seen
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _lay_out(word_0, word_2, word_3, work, n):
     """Unpack an event into column ``n`` of ``work``."""
     amount = word_2 >> 16
@@ -336,7 +336,7 @@ def _lay_out(word_0, word_2, word_3, work, n):
     work[measure.RATIO, n] = word_3 & 255
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _gather(events, links, packed, work, row_word, now):
     """Lay out a user's events not younger than ``now``, newest first, from column 1 of ``work``.
 
@@ -365,7 +365,7 @@ def _gather(events, links, packed, work, row_word, now):
     return n, later, newest, ts, np.int64(-1), np.int64(-1)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _measure(work, n, amount, offset_ms, unit, population, plan, scratch, seen, stamp, values):
     """Every feature of column 0 of ``work`` into ``values``, except the user's age."""
     windows = plan.window_ms.size
@@ -393,7 +393,7 @@ def _measure(work, n, amount, offset_ms, unit, population, plan, scratch, seen, 
             values[at + measure.W_SUM : at + measure.W_MAX + 1] = math.nan
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _is_guest(users, user, account_rows, slot, span_ms, guest_ms, guest_share):
     """Whether a user's full history is too short for one person; the account's share decides at entry."""
     packed = users[user, 2]
@@ -404,7 +404,7 @@ def _is_guest(users, user, account_rows, slot, span_ms, guest_ms, guest_share):
     return guest
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _enter_user(users, slots, links, meta, user, key_0, key_1, ts, append_ms, forget_days):
     """The row of a record's user: found, forgotten and begun again, or new; -1 when the state is full."""
     meta[history.M_APPEND_DAY] = max(meta[history.M_APPEND_DAY], append_ms // _DAY_MS)
@@ -425,7 +425,7 @@ def _enter_user(users, slots, links, meta, user, key_0, key_1, ts, append_ms, fo
     return user
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _meet_again(events, chunk, slot, word_0, word_1):
     """What a record is whose tx_id its user has sent before; a new status is taken over."""
     if events[chunk, 4 * slot + 1] != word_1:
@@ -437,7 +437,7 @@ def _meet_again(events, chunk, slot, word_0, word_1):
     return _STATUS_UPDATE
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _age_days(users, user, now):
     """Days since the user was first seen; counts the transaction."""
     first, total = users[user, 3] >> 21, users[user, 3] & layout.USER_TOTAL_MAX
@@ -447,11 +447,11 @@ def _age_days(users, user, now):
 
 @compiled_from
 def _judge_rows(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True)
+    @njit(cache=True, nogil=True, error_model="numpy")
     def judge_rows(state, rows, plan, found, first_row, end_row, out, disposition, flags):
         users, events, links, meta = state.users, state.events, state.links, state.meta
         work = np.zeros((measure.WORK_ROWS, layout.EVENTS_MAX + 1), dtype=np.int64)
-        scratch = np.zeros((3, plan.purchases + 2), dtype=np.int64)
+        scratch = np.zeros((3, plan.purchases + measure.SORT_LANES), dtype=np.int64)
         seen = np.zeros(measure.SEEN_SLOTS, dtype=np.int64)
         first_measure = plan.window_ms.size * measure.PER_WINDOW
         values = np.full(first_measure + len(MEASURES), math.nan)
@@ -537,7 +537,7 @@ def _judge_rows(fingerprint: int) -> Any:
 
 @compiled_from
 def _look_up(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True)
+    @njit(cache=True, nogil=True, error_model="numpy")
     def look_up(users, slots, codes, first_row, end_row, found):
         return history.find_users(users, slots, codes, first_row, end_row, found), fingerprint
 
