@@ -118,7 +118,7 @@ class ListTable:
         """Key, place and value of an entry, its index in the arrays, and whether it is there."""
         value = np.array([list_value_key(entry.account_id, entry.field, entry.value)], np.uint64)
         place = _places(np.array([self._account_code[entry.account_id]]), self._scope_code[scope])
-        key = _keys(value, place)
+        key = value ^ _mixed(place)
         index = int(np.searchsorted(self._key, key[0]))
         return (key[0], place[0], value[0]), index, index < len(self) and bool(self._key[index] == key[0])
 
@@ -182,29 +182,25 @@ class ListTable:
         self, accounts: Sequence[str], account: npt.NDArray[np.int32], at_ms: npt.NDArray[np.int64]
     ) -> Callable[[str, str, npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]:
         """``contains`` for the rows of one micro-batch, which map their accounts once."""
-        codes: npt.NDArray[np.int64] | None = None
+        codes = np.array([self._account_code.get(name, -1) for name in accounts], dtype=np.int64)
 
         def lookup(list_name: str, field: str, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-            nonlocal codes
             found = np.zeros(len(hashes), dtype=bool)
             scope = self._scope_code.get(_Scope(list_name, field), -1)
             if scope < 0 or not self._scope_size[scope]:
                 return found
-            if codes is None:
-                codes = np.array([self._account_code.get(name, -1) for name in accounts], dtype=np.int64)[
-                    account
-                ]
             places = _places(codes, scope)
-            keys = _keys(hashes, places)
+            keys = hashes ^ _mixed(places)[account]
             rows = np.flatnonzero(self._maybe[keys >> self._shift])
             if len(rows):
+                owner = account[rows]
                 entry = np.minimum(np.searchsorted(self._key, keys[rows]), len(self) - 1)
                 found[rows] = (
                     (self._value[entry] == hashes[rows])
-                    & (self._place[entry] == places[rows])
+                    & (self._place[entry] == places[owner])
                     & (self._expires_ms[entry] > at_ms[rows])
                     & (hashes[rows] != 0)
-                    & (codes[rows] >= 0)
+                    & (codes[owner] >= 0)
                 )
             return found
 
@@ -239,7 +235,7 @@ class ListTable:
         try:
             names = msgspec.json.decode(arrays["names"].tobytes())
             place, value = arrays["place"].astype(np.uint64), arrays["value"].astype(np.uint64)
-            key = _keys(value, place)
+            key = value ^ _mixed(place)
             if names["format"] != _FORMAT or not len(place) == len(value) == len(arrays["expires_ms"]):
                 raise ValueError(f"format {names['format']} with {len(place)} entries")
             if np.any(key[1:] <= key[:-1]):
@@ -287,6 +283,7 @@ def _places(accounts: npt.NDArray[np.int64], scope: int) -> npt.NDArray[np.uint6
     return places
 
 
-def _keys(values: Any, places: Any) -> Any:
-    """Sort key of an entry: one number for value and place, both of which are compared again when found."""
-    return values ^ ((places + np.uint64(1)) * _HASH_MIX)
+def _mixed(places: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """What turns a value into the entry's sort key; value and place are compared again when found."""
+    mixed: npt.NDArray[np.uint64] = (places + np.uint64(1)) * _HASH_MIX
+    return mixed

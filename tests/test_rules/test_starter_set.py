@@ -61,7 +61,7 @@ TESTING = {
 }
 AWAY = {"travel_km": 5570.0, "travel_kmh": 5570.0}
 TAKEN = HIGH | {"is_new_device": True}
-SPENT = {"user_spend_24h_ratio": 10.5, "user_amount_sum_24h": 735.0, "user_tx_count_24h": 6.0}
+SPENT = {"user_spend_24h_ratio": 15.5, "user_amount_sum_24h": 1085.0, "user_tx_count_24h": 6.0}
 BUSY_HOUR = {"user_tx_count_1h": 12.0, "user_tx_count_7d": 24.0}
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -75,7 +75,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("AMOUNT_SPIKE", HIGH, HIGH | {"user_amount_p95": None}),
     ("AMOUNT_SPIKE", HIGH | {"user_amount_p95": 1.0}, {"amount_base": 99.0, "user_amount_p95": 1.0}),
     ("SPEND_RATE", SPENT, SPENT | {"user_tx_count_24h": 2.0}),
-    ("SPEND_RATE", SPENT, SPENT | {"user_spend_24h_ratio": 10.0}),
+    ("SPEND_RATE", SPENT, SPENT | {"user_spend_24h_ratio": 15.0}),
     ("AMOUNT_LIMIT", {"amount_base": 10_000.0}, {"amount_base": 9_999.99}),
     ("TAKEOVER", TAKEN, TAKEN | {"is_new_device": False}),
     ("TAKEOVER", TAKEN, TAKEN | {"user_age_days": 29.0}),
