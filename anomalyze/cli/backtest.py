@@ -59,7 +59,9 @@ def backtest(
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), disable=as_json) as progress:
-            task = progress.add_task("transactions", total=count_rows(data) if data else None)
+            task = progress.add_task(
+                "transactions", total=count_rows(data) if data and not (since or to) else None
+            )
             findings, judge = run_backtest(
                 _source(settings, data, mapping, map_ or [], account, since or (None if data else from_), to),
                 _bundle(settings, bundle),
