@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -15,22 +14,20 @@ from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import free_port
 from anomalyze.embedded.valkey import EmbeddedValkey
 from anomalyze.storage.migrate import migrate
+from tests.folders import passable_folder
 
 if TYPE_CHECKING:
     from tests.kafka import KafkaBroker
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def postgres_server() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL of our own kind."""
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents):  # pytest makes them 0700; the server's user must pass
-        if parent.owner() == folder.owner() and parent != Path("/"):
-            os.chmod(parent, parent.stat().st_mode | 0o011)
-    server = EmbeddedPostgres(folder / "pg", free_port())
-    server.start()
-    yield server
-    server.stop()
+    with passable_folder() as folder:
+        server = EmbeddedPostgres(folder / "pg", free_port())
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture

@@ -56,10 +56,11 @@ group.min.session.timeout.ms=1000
 log.message.timestamp.type=LogAppendTime
 log.cleaner.dedupe.buffer.size=8388608
 log.segment.bytes=67108864
+log.index.size.max.bytes=1048576
 log.retention.check.interval.ms=60000
 controlled.shutdown.enable=false
 broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
+broker.session.timeout.ms=6000
 """
 
 
@@ -94,7 +95,7 @@ class KafkaBroker:
         self.process = GuardedProcess(
             "kafka",
             [
-                *_java(libraries, "-Xms128m", "-Xmx512m", "-XX:+UseG1GC"),
+                *_java(libraries, "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC"),
                 "kafka.Kafka",
                 properties,
             ],

@@ -7,6 +7,7 @@ stand between.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from importlib.resources import files
@@ -16,7 +17,7 @@ import structlog
 
 from anomalyze.bus.contract import Rebalance
 from anomalyze.bus.embedded_consumer import EmbeddedConsumer, EmbeddedReader
-from anomalyze.bus.embedded_session import Metadata, Signals
+from anomalyze.bus.embedded_session import CHANNEL, Metadata, Signals
 from anomalyze.bus.embedded_writer import EmbeddedProducer, Writer
 from anomalyze.bus.topics import RETENTION_MS, TOPICS
 from anomalyze.errors import ConfigError, TransientError
@@ -143,6 +144,9 @@ class EmbeddedBus:
         """Release what is shared between producers and consumers."""
         self._writer.close()
         self._signals.close()
+        with contextlib.suppress(TransientError):
+            self._metadata.ask("SELECT pg_notify(%s, '')", [CHANNEL])
+        self._signals.join()
         self._metadata.close()
 
     def _expire_partition(self, topic_id: int, partition: int, end: int) -> int:

@@ -122,10 +122,13 @@ class Signals:
             )
 
     def close(self) -> None:
-        """Stop listening and wake everyone."""
+        """Stop listening and wake everyone; a signal of any name lets the thread see it at once."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
+
+    def join(self) -> None:
+        """Wait for the thread's end."""
         if self._thread is not None:
             self._thread.join(LISTEN_S + 5)
 

@@ -165,7 +165,7 @@ class Writer:
         payloads: list[bytes] = []
         # In order, so that two writers never wait for each other in a circle.
         for (topic_id, partition), (keys, values) in sorted(group.records.items()):
-            for start, end in _cuts(keys, values):
+            for start, end in cut_records(keys, values):
                 topic_ids.append(topic_id)
                 partitions.append(partition)
                 counts.append(end - start)
@@ -293,7 +293,7 @@ def _gather(
         start = end
 
 
-def _cuts(keys: Sequence[bytes | None], values: Sequence[bytes]) -> list[tuple[int, int]]:
+def cut_records(keys: Sequence[bytes | None], values: Sequence[bytes]) -> list[tuple[int, int]]:
     """Where to cut a partition's records so that no segment of several grows beyond its limit."""
     cuts, start, size = [], 0, 0
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -53,12 +53,17 @@ CONFIGURATION_ERRORS = frozenset(
     }
 )
 
-# A topic made a moment ago, or a partition that changes its leader.
+# A topic made a moment ago, a partition that changes its leader, a broker that has just started.
 PASSING_ERRORS = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
         KafkaError._TRANSPORT,
     }
 )
@@ -87,13 +92,16 @@ class KafkaBus:
     def log_id(self) -> str:
         """Cluster id and the id of the topic ``transactions``, which a topic made anew does not share."""
         name = self._prefix + TRANSACTIONS
-        described = self._result(self._admin.describe_topics(TopicCollection([name]))[name])
-        return f"kafka-{self._cluster_id()}-{described.topic_id}"
+        described = self._ask(
+            lambda: [self._admin.describe_topics(TopicCollection([name]))[name]], f"describing {name}"
+        )
+        return f"kafka-{self._metadata().cluster_id}-{described[0].topic_id}"
 
     def ensure_topics(self, partitions: int) -> None:
         """Make the topics that are missing; never changes one that exists."""
         wanted = {self._prefix + topic: topic for topic in TOPICS}
-        missing = [name for name in wanted if name not in self._metadata().topics]
+        there = self._metadata().topics
+        missing = [name for name in wanted if name not in there]
         new = [
             NewTopic(
                 name,
@@ -112,6 +120,8 @@ class KafkaBus:
                 # Another program was faster.
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise as_our_error(error, f"making the topic {name}") from None
+        if new:
+            self._wait_until_known(list(wanted))
 
     def partitions(self, topic: str) -> int:
         """Number of partitions of a topic."""
@@ -140,9 +150,12 @@ class KafkaBus:
         """Next offset of the group by partition (missing when none)."""
         name = self._prefix + topic
         asked = [TopicPartition(name, p) for p in range(self.partitions(topic))]
-        request = [ConsumerGroupTopicPartitions(group, asked)]
-        answer = self._result(self._admin.list_consumer_group_offsets(request)[group])
-        return {tp.partition: tp.offset for tp in answer.topic_partitions if tp.offset >= 0}
+        request = [ConsumerGroupTopicPartitions(self._prefix + group, asked)]
+        answers = self._ask(
+            lambda: list(self._admin.list_consumer_group_offsets(request).values()),
+            f"asking what {group} committed",
+        )
+        return {tp.partition: tp.offset for tp in answers[0].topic_partitions if tp.offset >= 0}
 
     def producer(self, *, linger_ms: float = 2.0) -> KafkaProducer:
         """A producer: idempotent, all replicas acknowledge."""
@@ -179,6 +192,20 @@ class KafkaBus:
         self._last_error = error.str()
         log.warning("kafka_error", error=error.str(), code=error.name())
 
+    def _wait_until_known(self, names: list[str]) -> None:
+        """Wait until brokers know the topics: a client that is told "unknown" asks again only minutes later."""
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            found = self._metadata().topics
+            known = [found[name].partitions.values() for name in names if name in found]
+            if len(known) == len(names) and all(p.leader >= 0 for partitions in known for p in partitions):
+                break
+            if time.monotonic() > deadline:
+                raise TransientError(f"Kafka made the topics {names} but does not show them yet")
+            time.sleep(0.02)
+        for name in names:
+            self._offsets(name.removeprefix(self._prefix), found[name].partitions, OffsetSpec.latest())
+
     def _metadata(self, topic: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
         try:
             return self._admin.list_topics(topic, timeout=timeout_s)
@@ -186,30 +213,30 @@ class KafkaBus:
             # The library says only "timed out"; why a connection failed it has told the callback.
             raise as_our_error(error, f"asking the broker for its topics ({self._last_error})") from None
 
-    def _cluster_id(self) -> str:
-        return str(self._metadata().cluster_id)
-
     def _offsets(self, topic: str, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
         asked = {TopicPartition(self._prefix + topic, p): spec for p in partitions}
         if not asked:
             return {}
+        answers = self._ask(
+            lambda: list(self._admin.list_offsets(asked, request_timeout=REQUEST_TIMEOUT_S).values()),
+            f"asking for offsets of {topic}",
+        )
+        return {tp.partition: answer.offset for tp, answer in zip(asked, answers, strict=True)}
+
+    def _ask(self, request: Callable[[], list[Any]], doing: str) -> list[Any]:
+        """The results of a request's futures; again while a topic or a coordinator is only just coming up."""
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
-            futures = self._admin.list_offsets(asked, request_timeout=REQUEST_TIMEOUT_S)
             try:
-                return {tp.partition: future.result().offset for tp, future in futures.items()}
+                return [future.result(REQUEST_TIMEOUT_S) for future in request()]
             except KafkaException as error:
                 if error.args[0].code() not in PASSING_ERRORS or time.monotonic() > deadline:
-                    raise as_our_error(error, f"asking for offsets of {topic}") from None
+                    raise as_our_error(error, doing) from None
                 time.sleep(0.02)
-
-    def _result(self, future: Any) -> Any:
-        try:
-            return future.result(REQUEST_TIMEOUT_S)
-        except KafkaException as error:
-            raise as_our_error(error, "asking the broker") from None
-        except TimeoutError:
-            raise TransientError(f"Kafka did not answer within {REQUEST_TIMEOUT_S:.0f} s") from None
+            except TimeoutError:
+                raise TransientError(
+                    f"Kafka did not answer within {REQUEST_TIMEOUT_S:.0f} s, {doing}"
+                ) from None
 
 
 def client_configuration(settings: Settings) -> dict[str, Any]:

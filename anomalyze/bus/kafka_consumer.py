@@ -58,13 +58,13 @@ class KafkaConsumer:
         self._held: dict[int, int] = {}
         self._taken_away: set[int] = set()
         self._callback_error: BaseException | None = None
-        self._in_callback = False
         self._fatal: str | None = None
         self._consumer = LibraryConsumer(
             {
                 **configuration,
                 **CONSUMER,
-                "group.id": group,
+                # Two installations on one cluster share no group.
+                "group.id": prefix + group,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": session_timeout_ms,
                 "heartbeat.interval.ms": min(3000, session_timeout_ms // 3),
@@ -133,13 +133,14 @@ class KafkaConsumer:
     def commit(self, next_offsets: Mapping[int, int]) -> None:
         """Note the next offset to read for each partition (shows lag; the truth is in the outputs).
 
-        Within ``revoked`` and before ``close`` it waits for the broker, so that the next owner sees it.
+        It does not wait. Called within ``revoked`` it still precedes the next owner: the library gives partitions
+        up only when the commits on their way are answered.
         """
         offsets = [TopicPartition(self._name, p, o) for p, o in next_offsets.items() if p in self._owned]
         if not offsets:
             return
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=not self._in_callback)
+            self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
             log.warning("commit_failed", topic=self._name, error=error.args[0].str())
 
@@ -166,13 +167,11 @@ class KafkaConsumer:
         partitions = sorted(tp.partition for tp in assigned)
         starts: Mapping[int, int] = {}
         self._taken_away -= set(partitions)
-        self._in_callback = True
         try:
-            starts = self._rebalance.assigned(partitions) or {}
+            # A cooperative rebalance that changes nothing here comes as an empty list.
+            starts = (self._rebalance.assigned(partitions) if partitions else None) or {}
         except BaseException as error:  # noqa: BLE001 - raised again by poll, outside of the library
             self._callback_error = error
-        finally:
-            self._in_callback = False
         self._owned |= set(partitions)
         self._positions.update(starts)
         consumer.incremental_assign(
@@ -192,13 +191,12 @@ class KafkaConsumer:
 
     def _take_away(self, topic_partitions: list[TopicPartition], tell: Any) -> None:
         partitions = sorted(tp.partition for tp in topic_partitions)
-        self._in_callback = True
         try:
-            tell(partitions)
+            if partitions:
+                tell(partitions)
         except BaseException as error:  # noqa: BLE001 - raised again by poll, outside of the library
             self._callback_error = error
         finally:
-            self._in_callback = False
             self._owned -= set(partitions)
             self._paused -= set(partitions)
             self._taken_away |= set(partitions)
