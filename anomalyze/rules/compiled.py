@@ -23,7 +23,8 @@ from anomalyze.rules.expression import ColumnRef, walk
 from anomalyze.rules.gate import ExpressionError
 from anomalyze.rules.lists import ListTable
 from anomalyze.rules.overlay import OverlayTable
-from anomalyze.rules.parse import Expression, ParameterValue, kind_of_value, parse_expression
+from anomalyze.rules.parameter import ParameterValue, kind_of_value
+from anomalyze.rules.parse import Expression, parse_expression
 from anomalyze.rules.rule import Overlay, Rule, RuleMode, RuleSet
 
 __all__ = ["CheckedRule", "CompiledRules", "RuleMistake", "check_rules", "compile_rules"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from anomalyze.rules import expression as tree
 from anomalyze.rules.expression import Node
-from anomalyze.rules.parse import ParameterValue
+from anomalyze.rules.parameter import ParameterValue
 
 __all__ = ["RowValue", "RowValues", "row_value"]
 

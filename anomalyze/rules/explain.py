@@ -17,7 +17,8 @@ from anomalyze.rules.column import ColumnTypes, Unit
 from anomalyze.rules.evaluate_row import RowValues, row_value
 from anomalyze.rules.expression import Node, walk
 from anomalyze.rules.gate import ExpressionError
-from anomalyze.rules.parse import ParameterValue, kind_of_value, parse_value
+from anomalyze.rules.parameter import ParameterValue, kind_of_value
+from anomalyze.rules.parse import parse_value
 from anomalyze.rules.show import UNITS, show
 
 __all__ = [

@@ -16,7 +16,7 @@ from anomalyze.rules.column import ColumnTypes
 from anomalyze.rules.compiled import RuleMistake, check_rules
 from anomalyze.rules.explain import MAX_TEMPLATE_CHARS
 from anomalyze.rules.gate import MAX_CHARS
-from anomalyze.rules.parse import MAX_PARAMETER_VALUES, ParameterValue
+from anomalyze.rules.parameter import MAX_PARAMETER_VALUES, ParameterValue
 from anomalyze.rules.rule import MAX_RULES, Effect, Group, Overlay, Rule, RuleMode, RuleSet
 
 __all__ = ["RulesFile", "load_rule_set", "parse_rule_files"]

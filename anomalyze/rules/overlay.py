@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.rules.column import Kind
-from anomalyze.rules.parse import ParameterValue
+from anomalyze.rules.parameter import ParameterValue
 from anomalyze.rules.rule import RuleMode, RuleSet
 
 __all__ = ["CHAIN_MAX", "OverlayTable", "ValueSets", "hash_text"]

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from anomalyze.errors import ConfigError, ContractError
 from anomalyze.events.batch import Severity
-from anomalyze.rules.parse import ParameterValue
+from anomalyze.rules.parameter import ParameterValue
 
 __all__ = ["GROUPS", "MAX_RULES", "Effect", "Group", "Overlay", "Rule", "RuleMode", "RuleSet"]
 
