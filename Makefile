@@ -37,16 +37,16 @@ $(STAMP): requirements.lock requirements-bootstrap.lock pyproject.toml
 bench: env .venv-peers/.installed
 	$(BIN)/python -m benchmarks
 
-.venv-peers/.installed: benchmarks/peers.lock
+.venv-peers/.installed: benchmarks/peers/requirements.lock
 	$(PYTHON) -m venv .venv-peers
-	$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes --compile-bytecode benchmarks/peers.lock
+	$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes --compile-bytecode benchmarks/peers/requirements.lock
 	@touch $@
 
 # No header and no index address: the lock names packages, versions and hashes only.
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11
 lock: env
 	$(LOCK) --extra dev pyproject.toml -o requirements.lock
-	$(LOCK) benchmarks/peers.in -o benchmarks/peers.lock
+	$(LOCK) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache
