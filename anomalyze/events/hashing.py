@@ -55,7 +55,7 @@ _S64 = np.uint64(64)
 _EIGHT = np.uint64(8)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True, forceinline=True)
 def _round(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
     v0 = v0 + v1
     v1 = ((v1 << _S13) | (v1 >> _S51)) ^ v0
@@ -70,7 +70,7 @@ def _round(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
     return v0, v1, v2, v3
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True, forceinline=True)
 def _absorb(array, start, length, v0, v1, v2, v3):  # type: ignore[no-untyped-def]
     end = start + (length & ~7)
     i = start
@@ -90,7 +90,7 @@ def _absorb(array, start, length, v0, v1, v2, v3):  # type: ignore[no-untyped-de
     return v0, v1, v2, v3
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True, forceinline=True)
 def _finish(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
     v0, v1, v2, v3 = _round(v0, v1, v2, v3)
     v0, v1, v2, v3 = _round(v0, v1, v2, v3)

@@ -27,7 +27,7 @@ _FOUR_BYTES = np.uint64(0xFFFFFFFF)
 _FIVE_BYTES = np.uint64(0xFFFFFFFFFF)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True, forceinline=True)
 def skip_space(buffer, i):  # type: ignore[no-untyped-def]
     byte = byte_at(buffer, i)
     while byte == 32 or byte == 10 or byte == 13 or byte == 9:

@@ -151,6 +151,27 @@ def test_coordinates_beat_the_place_and_the_place_gives_the_country() -> None:
     assert COUNTRIES[batch.country[0]] == "NG"
 
 
+def test_one_text_means_different_places_in_one_batch() -> None:
+    hints: list[dict[str, Any]] = [
+        {"currency": "USD"},
+        {"currency": "EUR"},
+        {"country": "US", "currency": "EUR"},
+    ]
+    values = [record(data={"location": "CA", **hint}) for hint in [*hints, *reversed(hints)]]
+    decoded = decode(values)
+    assert_equal(decoded, decode(values, plain=True))
+    assert [COUNTRIES[i] for i in decoded.batch.country] == ["US", "CA", "US", "US", "CA", "US"]
+
+
+def test_coordinates_are_the_nearest_doubles() -> None:
+    random = np.random.default_rng(7)
+    latitudes = random.uniform(-90, 90, 400)
+    values = [record(data={"latitude": float(x), "longitude": float(x)}) for x in latitudes]
+    batch = decode(values).batch
+    assert batch.latitude.tolist() == latitudes.tolist()
+    assert batch.longitude.tolist() == latitudes.tolist()
+
+
 def test_payload_key_ignores_identity_status_and_the_unknown() -> None:
     same = [
         record(),
