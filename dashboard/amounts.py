@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,13 +15,15 @@ from dashboard.element import FT, H2, Details, Div, Figcaption, Figure, P, Span,
 from dashboard.hours import quantile
 from dashboard.security import Viewer
 
-__all__ = ["BASELINE_MIN", "Usual", "amounts_figure", "usual_amounts"]
+__all__ = ["BASELINE_MIN", "Point", "Usual", "amounts_figure", "in_one_currency", "usual_amounts"]
 
 # As the features do it: the last 60 purchases older than 24 hours, and none with fewer than 10.
 BASELINE_MAX, BASELINE_MIN = 60, 10
 BASELINE_AGE = timedelta(hours=24)
 PURCHASE_STATUSES = (0, 1)  # approved, pending
 TABLE_ROWS = 100
+# amount_base is published with two decimals.
+BASE_ROUNDING = 0.006
 HINT = "Point at a transaction, or focus the plot and use the arrow keys; drag to zoom, double-click for all."
 
 
@@ -34,21 +37,50 @@ class Usual:
     n: int
 
 
-def usual_amounts(rows: Sequence[TransactionRow], currency: str, until: datetime) -> Usual | int:
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A transaction with its amount in the currency of the plot."""
+
+    row: TransactionRow
+    amount: float
+
+
+def in_one_currency(rows: Sequence[TransactionRow], currency: str) -> tuple[list[Point], str]:
+    """What can be drawn on one scale, and in which currency.
+
+    That is `currency`, unless most of the user's rows are in others and the detector noted their amounts in the
+    account's base currency (``amount_base``): then all are in that one, "base currency" where no row names it.
+    """
+    own = [Point(row, float(row.amount)) for row in rows if row.currency == currency]
+    if 2 * len(own) >= len(rows):
+        return own, currency
+    based = [Point(row, base) for row in rows if (base := _amount_base(row)) is not None]
+    if len(based) <= len(own):
+        return own, currency
+    same = Counter(
+        point.row.currency for point in based if abs(point.amount - float(point.row.amount)) < BASE_ROUNDING
+    )
+    return based, same.most_common(1)[0][0] if same else "base currency"
+
+
+def _amount_base(row: TransactionRow) -> float | None:
+    features = row.enrichment.get("features")
+    value = features.get("amount_base") if isinstance(features, dict) else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def usual_amounts(points: Sequence[Point], until: datetime) -> Usual | int:
     """What this user usually pays before a moment; with too few purchases how many there are.
 
     Parameters
     ----------
-    rows
-        His transactions, oldest first.
+    points
+        His transactions in one currency, oldest first.
     """
     amounts = [
-        float(row.amount)
-        for row in rows
-        if row.currency == currency
-        and row.ts < until - BASELINE_AGE
-        and row.amount > 0
-        and row.status in PURCHASE_STATUSES
+        point.amount
+        for point in points
+        if point.row.ts < until - BASELINE_AGE and point.amount > 0 and point.row.status in PURCHASE_STATUSES
     ][-BASELINE_MAX:]
     if len(amounts) < BASELINE_MIN:
         return len(amounts)
@@ -59,7 +91,6 @@ def amounts_figure(
     user_id: str,
     rows: Sequence[TransactionRow],
     currency: str,
-    usual: Usual | int,
     viewer: Viewer,
     this: str | None = None,
     end: datetime | None = None,
@@ -75,7 +106,9 @@ def amounts_figure(
     end
         Right edge: now, or the moment of this transaction.
     """
-    shown = [row for row in rows if row.currency == currency and row.amount > 0]
+    points, currency = in_one_currency(rows, currency)
+    usual = usual_amounts(points, end or viewer.now)
+    shown = [point for point in points if point.amount > 0]
     others = len(rows) - len(shown)
     about = f"{currency}, log scale, 30 days, {form.plural(len(shown), 'transaction')}"
     if others:
@@ -93,7 +126,7 @@ def amounts_figure(
         keys = [
             Span(f"{form.plural(usual, 'transaction')} of this user; usual ranges start at {BASELINE_MIN}.")
         ]
-    marked = next((row for row in shown if row.tx_id == this), None)
+    marked = next((point for point in shown if point.row.tx_id == this), None)
     if marked is not None:
         label += f" This transaction {form.format_money(marked.amount, currency)}."
     return Figure(
@@ -110,12 +143,12 @@ def amounts_figure(
         )
         if shown
         else P("Nothing to draw yet.", cls="empty"),
-        _as_table(user_id, shown[-TABLE_ROWS:][::-1], viewer),
+        _as_table(user_id, [point.row for point in shown[-TABLE_ROWS:][::-1]], viewer),
     )
 
 
 def _plot_data(
-    rows: Sequence[TransactionRow],
+    points: Sequence[Point],
     currency: str,
     usual: Usual | int,
     viewer: Viewer,
@@ -124,11 +157,11 @@ def _plot_data(
 ) -> str:
     return json.dumps(
         {
-            "t": [round(row.ts.timestamp(), 3) for row in rows],
-            "y": [float(row.amount) for row in rows],
-            "s": [row.severity for row in rows],
-            "read": [_readout(row, viewer) for row in rows],
-            "this": next((i for i, row in enumerate(rows) if row.tx_id == this), None),
+            "t": [round(p.row.ts.timestamp(), 3) for p in points],
+            "y": [p.amount for p in points],
+            "s": [p.row.severity for p in points],
+            "read": [_readout(p.row, viewer) for p in points],
+            "this": next((i for i, p in enumerate(points) if p.row.tx_id == this), None),
             "usual": [usual.low, usual.median, usual.high] if isinstance(usual, Usual) else None,
             "end": end.timestamp(),
             "start": (end - timedelta(days=30)).timestamp(),

@@ -13,9 +13,9 @@ from anomalyze.storage import board, board_page
 from anomalyze.storage.board_page import AnomalyRecord, QueuePlace, TransactionRow
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.amounts import amounts_figure, usual_amounts
+from dashboard.amounts import amounts_figure
 from dashboard.case_row import decided_banner
-from dashboard.components import head_cell, icon, moment, severity, table, user_link
+from dashboard.components import ago, head_cell, icon, severity, table, user_link
 from dashboard.element import (
     FT,
     H1,
@@ -67,7 +67,6 @@ async def anomaly_page(request: Request) -> Answer:
         decided = (
             await board.load_case(connection, account, before) if before and "\x00" not in before else None
         )
-    usual = usual_amounts(history, record.currency, record.ts)
     content = [
         decided_banner(decided, viewer, routes.anomaly(decided.headline_anomaly_id)) if decided else None,
         _crumbs(place),
@@ -76,9 +75,7 @@ async def anomaly_page(request: Request) -> Answer:
             Div(
                 why(record),
                 Section(
-                    amounts_figure(
-                        record.user_id, history, record.currency, usual, viewer, record.tx_id, record.ts
-                    ),
+                    amounts_figure(record.user_id, history, record.currency, viewer, record.tx_id, record.ts),
                     cls="s",
                 ),
                 _before(record, history, viewer),
@@ -131,6 +128,7 @@ def _crumbs(place: QueuePlace) -> FT:
 
 
 def _lede(record: AnomalyRecord, case: board.Case, viewer: Viewer) -> FT:
+    recent = abs(viewer.now - record.ts) < timedelta(days=1)
     state = "not reviewed" if case.state == "open" else _decided_words(case, viewer)
     return Header(
         Div(
@@ -139,9 +137,7 @@ def _lede(record: AnomalyRecord, case: board.Case, viewer: Viewer) -> FT:
             user_link(record.user_id, cls="link wm"),
             Span(
                 ft("time", form.format_moment(record.ts, viewer.zone), datetime=record.ts.isoformat()),
-                ", ",
-                moment(record.ts, viewer.now, viewer.zone),
-                Span(" ago", cls="ago"),
+                *((", ", *ago(record.ts, viewer.now, viewer.zone)) if recent else ()),
             ),
             Span(state, id="state"),
             cls="meta",
@@ -153,8 +149,10 @@ def _lede(record: AnomalyRecord, case: board.Case, viewer: Viewer) -> FT:
 
 def _decided_words(case: board.Case, viewer: Viewer) -> str:
     who = "you" if case.decided_by == viewer.principal.key_id else case.decider or "a colleague"
-    when = f", {form.format_age(case.decided_at, viewer.now, viewer.zone)} ago" if case.decided_at else ""
-    return f"{case.state} by {who}{when}"
+    if case.decided_at is None:
+        return f"{case.state} by {who}"
+    suffix = " ago" if viewer.now - case.decided_at < timedelta(days=1) else ""
+    return f"{case.state} by {who}, {form.format_age(case.decided_at, viewer.now, viewer.zone)}{suffix}"
 
 
 def _before(record: AnomalyRecord, history: Sequence[TransactionRow], viewer: Viewer) -> FT:

@@ -9,6 +9,7 @@ from anomalyze.storage.board import Case
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.components import (
+    ago,
     cell,
     icon,
     key_cap,
@@ -84,7 +85,7 @@ def _what(case: Case, viewer: Viewer, done: bool) -> list[Any]:
         who = "you" if case.decided_by == viewer.principal.key_id else case.decider or "a colleague"
         decided = [f"{case.state.capitalize()} by {who}"]
         if case.decided_at is not None:
-            decided += [", ", moment(case.decided_at, viewer.now, viewer.zone), Span(" ago", cls="ago")]
+            decided += [", ", *ago(case.decided_at, viewer.now, viewer.zone)]
         sub.append(Span(*decided, cls="did"))
     sub += [Span(rule, cls="rule") for rule in rules[:RULES_SHOWN]]
     if len(rules) > RULES_SHOWN:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -38,6 +38,7 @@ from dashboard.element import (
 
 __all__ = [
     "SPRITE",
+    "ago",
     "cell",
     "copyable",
     "empty_row",
@@ -129,6 +130,12 @@ def moment(then: datetime, now: datetime, zone: ZoneInfo, *, ticks: bool = True)
         title=form.format_moment(then, zone),
         data_age=ticks,
     )
+
+
+def ago(then: datetime, now: datetime, zone: ZoneInfo) -> tuple[FT, ...]:
+    """``42 s ago``; after a day the moment alone, which needs no "ago"."""
+    recent = abs(now - then) < timedelta(days=1)
+    return (moment(then, now, zone), Span(" ago", cls="ago")) if recent else (moment(then, now, zone),)
 
 
 def score(value: float | None) -> FT | str:

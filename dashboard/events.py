@@ -92,7 +92,7 @@ def _foot(channel: Channel) -> str:
     if state is None:
         return ""
     parts: list[FT] = stream_foot(None if channel.failing else state.stream)
-    return to_xml(tuple(parts), indent=False)
+    return str(to_xml(tuple(parts), indent=False))
 
 
 async def _still_valid(request: Request, key_id: str) -> bool:

@@ -13,13 +13,12 @@ from dashboard import routes
 from dashboard.case_filter import parse_view
 from dashboard.case_row import decided_banner
 from dashboard.components import (
-    moment,
+    ago,
 )
 from dashboard.element import (
     FT,
     Div,
     P,
-    Span,
     ft,
 )
 from dashboard.frame import frame, page_head, zone_note
@@ -100,8 +99,7 @@ def _head_right(viewer: Viewer, stream: StreamState) -> tuple[Any, ...]:
     )
     return (
         "Last transaction ",
-        moment(stream.last_at, viewer.now, viewer.zone),
-        Span(" ago", cls="ago"),
+        *ago(stream.last_at, viewer.now, viewer.zone),
         f"{judged}. {zone_note(viewer)}",
     )
 

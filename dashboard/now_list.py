@@ -12,13 +12,13 @@ from dashboard.case_filter import NowView
 from dashboard.case_row import case_row, no_permission
 from dashboard.components import (
     SEVERITY_WORDS,
+    ago,
     copyable,
     empty_row,
     head_cell,
     icon,
     key_cap,
     mark,
-    moment,
 )
 from dashboard.element import (
     FT,
@@ -195,8 +195,8 @@ def _none(viewer: Viewer, view: NowView, figures: board.QueueFigures, stream: St
     elif view.filter.state in ("open", "all"):
         content = (
             f"Nothing to review. {form.plural(stream.judged_day, 'transaction')} judged in 24\u00a0h, the last ",
-            moment(stream.last_at, viewer.now, viewer.zone),
-            Span(" ago.", cls="ago"),
+            *ago(stream.last_at, viewer.now, viewer.zone),
+            ".",
         )
     else:
         content = (f"Nothing {view.filter.state} yet.",)

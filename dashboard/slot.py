@@ -7,7 +7,7 @@ from typing import Any
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.case_filter import NowView
-from dashboard.components import cell, icon, key_cap, moment
+from dashboard.components import ago, cell, icon, key_cap
 from dashboard.element import FT, Button, Span, Tbody, Tr
 from dashboard.live import SlotState
 from dashboard.security import Viewer
@@ -54,8 +54,7 @@ def slot_row(state: SlotState, view: NowView, since: int, viewer: Viewer) -> FT:
     elif state.last_at is not None:
         content = Span(
             "Up to date, last ",
-            moment(state.last_at, viewer.now, viewer.zone),
-            Span(" ago", cls="ago"),
+            *ago(state.last_at, viewer.now, viewer.zone),
             cls="quiet",
         )
     else:

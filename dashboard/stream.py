@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from anomalyze.storage.board_feed import AccountPulse, ProgramState
-from dashboard.formatters import format_count, format_duration
+from dashboard.formatters import format_count, format_duration, format_value
 
 __all__ = ["StreamState", "describe_stream", "is_alive"]
 
@@ -54,7 +54,11 @@ def describe_stream(programs: Sequence[ProgramState], pulse: AccountPulse, now: 
     rate = sum(rates) if rates else None
     lag = max(lags) if lags else None
     detail = ", ".join(
-        ([f"{format_count(round(rate)) if rate >= 10 else f'{rate:.1f}'} tx/s"] if rate is not None else [])
+        (
+            [f"{format_count(round(rate)) if rate >= 10 else format_value(round(rate, 1))} tx/s"]
+            if rate is not None
+            else []
+        )
         + ([f"lag {format_duration(lag)}"] if lag is not None else [])
     )
     silent = _silence(living, pulse, now)

@@ -11,7 +11,7 @@ from anomalyze.storage import board_feed, board_page
 from anomalyze.storage.board_feed import ProgramState
 from anomalyze.storage.board_page import DeadLetterGroup
 from dashboard import formatters as form
-from dashboard.components import cell, empty_row, head_cell, missing, moment, table
+from dashboard.components import ago, cell, empty_row, head_cell, missing, moment, table
 from dashboard.element import FT, H2, Div, P, Section, Span, Tr, ft
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
@@ -69,14 +69,14 @@ def _summary(stream: StreamState, viewer: Viewer) -> FT:
     last = (
         (
             " Last transaction of this account ",
-            moment(stream.last_at, viewer.now, viewer.zone),
-            Span(" ago.", cls="ago"),
+            *ago(stream.last_at, viewer.now, viewer.zone),
+            ".",
         )
         if stream.last_at
         else (" No transaction of this account yet.",)
     )
     detail = f"{stream.detail}." if stream.detail else ""
-    parts = [P(_sign(stream.sign, f"{stream.word}. "), detail, *last, cls="lead")]
+    parts = [P(_sign(stream.sign, f"{stream.word}."), f" {detail}", *last, cls="lead")]
     if stream.silent:
         parts.append(P(stream.silent, cls="muted"))
     if stream.starter:

@@ -13,7 +13,7 @@ from anomalyze.storage import board_page
 from anomalyze.storage.board_page import TransactionRow, UserRow
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.amounts import BASELINE_MIN, Usual, amounts_figure, usual_amounts
+from dashboard.amounts import BASELINE_MIN, Usual, amounts_figure, in_one_currency, usual_amounts
 from dashboard.components import cell, head_cell, icon, moment, severity, table
 from dashboard.element import (
     FT,
@@ -63,7 +63,8 @@ async def user_page(request: Request) -> Answer:
         cases = await board_page.load_user_cases(connection, account, user_id)
         decisions = await board_page.load_decisions(connection, account, user_id)
     currency = Counter(row.currency for row in history).most_common(1)[0][0] if history else "USD"
-    usual = usual_amounts(history, currency, viewer.now)
+    points, currency = in_one_currency(history, currency)
+    usual = usual_amounts(points, viewer.now)
     content = [
         Div(
             A(icon("left"), "Users", href=routes.USERS, cls="btn bare", data_back=True, title="Back (esc)"),
@@ -71,7 +72,7 @@ async def user_page(request: Request) -> Answer:
         ),
         Header(H1(user_id), cls="head who"),
         _figures(user, usual, currency, viewer),
-        Section(amounts_figure(user_id, history, currency, usual, viewer, end=end), cls="s"),
+        Section(amounts_figure(user_id, history, currency, viewer, end=end), cls="s"),
         _habits(history, viewer),
         _timeline(cases, decisions, viewer),
     ]

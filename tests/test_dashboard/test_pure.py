@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 
 import dashboard
 from anomalyze.storage.board_feed import AccountPulse, ProgramState
+from anomalyze.storage.board_page import TransactionRow
+from dashboard.amounts import Usual, in_one_currency, usual_amounts
 from dashboard.case_filter import parse_view
+from dashboard.components import ago
 from dashboard.hours import build_hours
 from dashboard.plots import HourColumn, hour_bars, range_bar, sparkline, ticks
 from dashboard.stream import describe_stream
@@ -114,3 +118,41 @@ def test_ticks_cover_and_are_few(top: int) -> None:
 def test_bars_escape_what_they_say() -> None:
     column = HourColumn("<b>", (1, 0, 0, 0), None, '"><script>')
     assert "<script" not in str(hour_bars([column, column], 300, 100, "<i>"))
+
+
+def paid(amount: str, currency: str, base: float | None) -> TransactionRow:
+    features = {} if base is None else {"amount_base": base}
+    return TransactionRow(
+        "u",
+        NOW - timedelta(days=3),
+        "t",
+        Decimal(amount),
+        currency,
+        0,
+        0,
+        None,
+        "CSV",
+        None,
+        {},
+        {"features": features},
+        None,
+    )
+
+
+def test_a_payment_abroad_is_drawn_beside_the_users_own_in_the_base_currency() -> None:
+    rows = [paid("20.00", "USD", 20.0)] * 12 + [paid("25.84", "EUR", 29.9)]
+    points, currency = in_one_currency(rows, "EUR")
+    assert currency == "USD"
+    assert [p.amount for p in points] == [20.0] * 12 + [29.9]
+    usual = usual_amounts(points, NOW)
+    assert isinstance(usual, Usual)
+    assert usual.n == 13
+    assert in_one_currency(rows, "USD")[1] == "USD"
+    assert len(in_one_currency(rows, "USD")[0]) == 12, "mostly his own currency: drawn as paid"
+    assert in_one_currency([paid("5", "EUR", None), *rows[:2]], "EUR")[0][0].amount == 20.0
+    assert usual_amounts(points[:9], NOW) == 9
+
+
+def test_an_age_of_days_is_a_moment_without_ago() -> None:
+    assert len(ago(NOW - timedelta(seconds=42), NOW, UTC_ZONE)) == 2
+    assert len(ago(NOW - timedelta(days=2), NOW, UTC_ZONE)) == 1
