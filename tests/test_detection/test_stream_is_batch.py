@@ -7,12 +7,13 @@ encoded bytes and the state at the end have to be equal to the bit.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from anomalyze.bus.partitioner import murmur2_partition
@@ -168,12 +169,24 @@ def test_the_log_has_everything_in_it(whole: Worker) -> None:
     ]
 
 
+def first_difference(
+    one: list[list[bytes]], other: list[list[bytes]]
+) -> tuple[int, int, bytes | None, bytes | None] | None:
+    """(partition, place, one's value, the other's): megabytes are not for pytest to compare."""
+    for partition, pair in enumerate(zip(one, other, strict=True)):
+        for place, (a, b) in enumerate(itertools.zip_longest(*pair)):
+            if a != b:
+                return partition, place, a, b
+    return None
+
+
 @settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32),
     size=st.sampled_from([15, 60, 600]),
     restarts=st.sampled_from([0.0, 0.02, 0.3]),
 )
+@example(seed=1, size=60, restarts=0.5)  # restarts are always among the cuts
 def test_stream_equals_batch(
     whole: Worker, starter_bundle: Bundle, seed: int, size: int, restarts: float
 ) -> None:
@@ -183,13 +196,13 @@ def test_stream_equals_batch(
         worker.judge(random.integers(0, size, PARTITIONS).tolist())
         if random.random() < restarts:
             worker.restart(int(random.integers(0, PARTITIONS)))
-    assert worker.scored == whole.scored
-    assert worker.anomalies == whole.anomalies
-    assert worker.features == whole.features
+    assert first_difference(worker.scored, whole.scored) is None
+    assert first_difference(worker.anomalies, whole.anomalies) is None
+    assert first_difference(worker.features, whole.features) is None
     assert sorted(worker.conflicts) == sorted(whole.conflicts)
 
 
 def test_a_bundle_read_again_judges_the_same(whole: Worker, starter_bundle: Bundle) -> None:
     worker = Worker(Detector(Bundle.from_bytes(starter_bundle.data)))
     worker.judge(LENGTHS)
-    assert worker.scored == whole.scored
+    assert first_difference(worker.scored, whole.scored) is None
