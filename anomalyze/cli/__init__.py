@@ -11,6 +11,7 @@ import typer
 from anomalyze.cli import bundle, keys
 from anomalyze.cli.backtest import backtest
 from anomalyze.cli.check import check
+from anomalyze.cli.replay import replay
 from anomalyze.cli.simulate import simulate
 from anomalyze.cli.up import logs, status, up
 
@@ -35,6 +36,7 @@ app.command("up")(up)
 app.command("status")(status)
 app.command("logs")(logs)
 app.command("simulate")(simulate)
+app.command("replay")(replay)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(keys.app, name="keys")
 app.command("migrate")(keys.migrate)
