@@ -34,6 +34,7 @@ CONSUMER = {
     "queued.max.messages.kbytes": 64 * 1024,
 }
 POLL_INTERVAL_MS_MAX = 300_000
+SEEK_TIMEOUT_S = 10.0
 REFUSED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 
 
@@ -284,7 +285,15 @@ def as_records(topic: str, messages: list[Message]) -> Records:
 
 def seek(consumer: LibraryConsumer, name: str, partition: int, offset: int) -> None:
     """Move the library's position; what it fetched before is thrown away by it."""
-    try:
-        consumer.seek(TopicPartition(name, partition, offset))
-    except KafkaException as error:
-        raise TransientError(f"could not seek in {name}[{partition}]: {error.args[0].str()}") from None
+    deadline = time.monotonic() + SEEK_TIMEOUT_S
+    while True:
+        try:
+            consumer.seek(TopicPartition(name, partition, offset))
+            return
+        except KafkaException as error:
+            # Just assigned: the library has not begun to fetch it.
+            if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
+                raise TransientError(
+                    f"could not seek in {name}[{partition}]: {error.args[0].str()}"
+                ) from None
+            time.sleep(0.005)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anomalyze.events.murmur2 import murmur2_bytes, murmur2_partition_bytes
+from anomalyze.events.murmur2 import murmur2_bytes, murmur2_partition_bytes, murmur2_partitions_bytes
 
 __all__ = ["murmur2", "murmur2_partition", "murmur2_partitions"]
 
@@ -32,13 +32,10 @@ def murmur2_partition(key: bytes, n: int) -> int:
 
 def murmur2_partitions(keys: Sequence[bytes], n: int) -> list[int]:
     """``murmur2_partition`` of many keys in one call."""
-    buffer = _bytes_as_array(b"".join(keys))
-    end = 0
-    partitions = []
-    for key in keys:
-        start, end = end, end + len(key)
-        partitions.append(int(murmur2_partition_bytes(buffer, start, end, n)))
-    return partitions
+    ends = np.cumsum([len(key) for key in keys], dtype=np.int64)
+    out = np.empty(len(keys), dtype=np.int32)
+    murmur2_partitions_bytes(_bytes_as_array(b"".join(keys)), ends, n, out)
+    return out.tolist()
 
 
 def _bytes_as_array(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:

@@ -11,7 +11,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["murmur2_bytes", "murmur2_partition_bytes"]
+__all__ = ["murmur2_bytes", "murmur2_partition_bytes", "murmur2_partitions_bytes"]
 
 SEED = 0x9747B28C
 MULTIPLIER = 0x5BD1E995
@@ -70,3 +70,18 @@ def murmur2_partition_bytes(buffer: npt.NDArray[np.uint8], start: int, end: int,
     ``(murmur2(key) & 0x7fffffff) % partition_count``: the sign bit is dropped, not negated.
     """
     return int(murmur2_bytes(buffer, start, end) & 0x7FFFFFFF) % partition_count
+
+
+@nb.njit("void(uint8[::1], int64[::1], int64, int32[::1])", cache=True, nogil=True)
+def murmur2_partitions_bytes(
+    buffer: npt.NDArray[np.uint8],
+    ends: npt.NDArray[np.int64],
+    partition_count: int,
+    out: npt.NDArray[np.int32],
+) -> None:
+    """The partitions of many keys that lie one after another in ``buffer``, key i up to ``ends[i]``, into ``out``."""
+    start = np.int64(0)
+    for i in range(ends.shape[0]):
+        end = ends[i]
+        out[i] = murmur2_partition_bytes(buffer, start, end, partition_count)
+        start = end

@@ -269,6 +269,18 @@ def test_pause_resume_and_seek_lose_nothing(log: Log) -> None:
     member.consumer.close()
 
 
+def test_seek_right_after_the_assignment(log: Log) -> None:
+    fill(log.bus, 400)
+    member = Member(log.bus, on_assigned=lambda member, partitions: member.consumer.pause(partitions))
+    poll_until(lambda: len(member.consumer.assignment()) == PARTITIONS, member)
+    for p in range(PARTITIONS):
+        member.consumer.seek(p, 98)
+    member.consumer.resume(range(PARTITIONS))
+    poll_until(lambda: len(member.got) == 8, member)
+    assert by_partition(member.got)[3] == [b"395", b"399"]
+    member.consumer.close()
+
+
 def test_small_polls_deliver_all_partitions_in_order(log: Log) -> None:
     fill(log.bus, 200)
     member = Member(log.bus)
