@@ -38,8 +38,6 @@ _LENGTH = struct.Struct(">i").pack
 _NULL = _LENGTH(-1)
 _EMPTY_JSON = b"{}"
 _JSONB_VERSION = b"\x01"
-# An escaped NUL, which PostgreSQL's text cannot hold; not an escaped backslash before "u0000".
-_NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 # ``src`` is the last section: it can be read also where the rest cannot.
 _PLACE = re.compile(
     rb'"src"\s*:\s*\{\s*"partition"\s*:\s*([0-9]+)\s*,\s*"offset"\s*:\s*([0-9]+)\s*,'
@@ -236,8 +234,6 @@ def _append(rows: ScoredRows, value: bytes) -> None:
         _decode_analysis(analysis_json),
         _decode_verdict(verdict_json),
     )
-    if b"\\" in value and _NUL_ESCAPE.search(value):
-        raise ValueError("a text with the character NUL")
     ts_us = round(meta.timestamp.timestamp() * 1e6)  # exact until the year 2255
     if ts_us < 0:
         raise ValueError(f"an event of {meta.timestamp.isoformat()}, before 1970")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -211,45 +212,70 @@ def test_of_two_workers_the_first_in_the_topic_wins(connection: Connection) -> N
 
 def test_two_sinks_with_the_same_records_store_them_once(connection: Connection, database: str) -> None:
     batch = [scored(i, user=f"u{i % 7}", severity="LOW", amount_base=1) for i in range(200)]
+    store(connection, batch[:1])
     gate = threading.Barrier(4)
 
-    def run() -> int:
+    def run() -> tuple[int, int]:
         with connect(database) as own:
             gate.wait()
-            return store(own, batch).stored
+            counts = store(own, batch)
+            return counts.stored, counts.dropped
 
     with ThreadPoolExecutor(4) as pool:
-        stored = sorted(f.result() for f in [pool.submit(run) for _ in range(4)])
-    assert stored == [0, 0, 0, 200]
+        found = sorted(f.result() for f in [pool.submit(run) for _ in range(4)])
+    assert found == [(0, 200), (0, 200), (0, 200), (199, 1)]
     recount(connection)
 
 
-def test_sinks_of_other_partitions_meet_in_counters_without_deadlock(
-    connection: Connection, database: str
+@pytest.mark.parametrize("table", ["users", "cases", "hourly", "rule_hourly"])
+def test_sinks_that_meet_in_a_table_wait_in_one_order(
+    connection: Connection, database: str, table: str
 ) -> None:
-    def run(partition: int) -> None:
-        with connect(database) as own:
-            keeper = PartitionKeeper()
-            for start in range(0, 300, 30):
-                batch = [
-                    scored(
-                        i,
-                        partition=partition,
-                        user=f"u{(i * (7 + partition)) % 11}",
-                        case=f"c{(i * (5 + partition)) % 13}",
-                        severity="LOW" if i % 2 else "HIGH",
-                        flags=(f"R{i % 3}", "Q"),
-                        amount_base=1,
-                    )
-                    for i in range(start, start + 30)
-                ]
-                store(own, batch, keeper=keeper)
+    """Two sinks change the same two rows, named in opposite orders, while somebody holds the second one."""
 
-    with ThreadPoolExecutor(4) as pool:
-        for future in [pool.submit(run, p) for p in range(4)]:
-            future.result()
-    assert one(connection, "SELECT count(*) FROM transactions") == 1200
+    def record(partition: int, offset: int, key: int) -> bytes:
+        return scored(
+            offset,
+            partition=partition,
+            user=f"u{key}" if table == "users" else f"sink{partition}",
+            case=f"c{key}" if table == "cases" else f"sink{partition}",
+            # For hits of rules: other severities, so that the sinks do not meet in `hourly` before.
+            severity=["LOW", "MEDIUM", "HIGH"][partition if table == "rule_hourly" else 0],
+            ts=NOON + timedelta(hours=key if table == "hourly" else 0),
+            flags=(f"R{key}",) if table == "rule_hourly" else (),
+        )
+
+    store(connection, [record(0, 0, 1), record(0, 1, 2)])
+    second = {
+        "users": "user_id = 'u2'",
+        "cases": "case_id = 'c2'",
+        "hourly": f"hour = '{NOON + timedelta(hours=2)}'",
+        "rule_hourly": "rule_id = 'R2'",
+    }
+    orders = {1: [2, 1], 2: [1, 2]}
+    sinks = {partition: connect(database) for partition in orders}
+    with ThreadPoolExecutor(2) as pool:
+        with connection.transaction():
+            connection.execute(f"SELECT FROM {table} WHERE {second[table]} FOR UPDATE")
+            futures = []
+            for partition, order in orders.items():
+                batch = [record(partition, offset, key) for offset, key in enumerate(order)]
+                futures.append(pool.submit(store, sinks[partition], batch))
+                wait_for_lock(connection, sinks[partition].info.backend_pid)
+        assert [future.result().stored for future in futures] == [2, 2]
+    for sink in sinks.values():
+        sink.close()
     recount(connection)
+
+
+def wait_for_lock(connection: Connection, pid: int) -> None:
+    """Return when that backend waits for a lock."""
+    deadline = time.monotonic() + 30
+    query = f"SELECT wait_event_type FROM pg_stat_activity WHERE pid = {pid}"
+    while one(connection, query) != "Lock":
+        assert time.monotonic() < deadline
+        # Within a transaction the statistics are those of its first look.
+        connection.execute("SELECT pg_stat_clear_snapshot()")
 
 
 def test_a_sink_killed_in_the_middle_leaves_nothing(connection: Connection, database: str) -> None:
@@ -261,8 +287,7 @@ def test_a_sink_killed_in_the_middle_leaves_nothing(connection: Connection, data
         # The counters come last: everything else is written when it waits for them.
         connection.execute("LOCK TABLE hourly IN EXCLUSIVE MODE")
         future = pool.submit(store, victim, batch)
-        while one(connection, f"SELECT wait_event_type FROM pg_stat_activity WHERE pid = {pid}") != "Lock":
-            assert not future.done()
+        wait_for_lock(connection, pid)
         connection.execute(f"SELECT pg_terminate_backend({pid})")
         with pytest.raises(TransientError):
             future.result()
@@ -322,6 +347,14 @@ def test_a_status_update_finds_its_payment(connection: Connection) -> None:
     rows = connection.execute("SELECT tx_id, status FROM transactions ORDER BY tx_id").fetchall()
     assert rows == [("new", 1), ("old", 0), ("same", 3)]
     recount(connection)
+
+
+def test_an_update_is_for_the_payment_before_it(connection: Connection) -> None:
+    store(connection, [scored(0, tx="a", ts=NOON)])
+    later = scored(2, tx="a", ts=NOON + timedelta(days=1))  # the same identity, beyond the horizon
+    store(connection, [scored(1, tx="a", status_update="declined"), later])
+    rows = connection.execute("SELECT src_offset, status FROM transactions ORDER BY ts").fetchall()
+    assert rows == [(0, 2), (2, 0)]
 
 
 class TestCase:
