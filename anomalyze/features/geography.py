@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
+from anomalyze.features.kernel_cache import COMPILED
+
 __all__ = ["RADIUS_STEPS_KM", "encode_place", "great_circle_km", "travel_between_km"]
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius R1, IUGG
@@ -23,7 +25,7 @@ _LATITUDES = 1 << 15
 _LONGITUDES = 1 << 16
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def great_circle_km(latitude_a, longitude_a, latitude_b, longitude_b):
     """Great-circle distance in km between two points in degrees, by the haversine formula.
 
@@ -39,7 +41,7 @@ def great_circle_km(latitude_a, longitude_a, latitude_b, longitude_b):
     return 2.0 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, h)))
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def encode_place(latitude, longitude, radius_km):
     """Grid point (31 bits) above radius code (4 bits); 0 when there is no place.
 
@@ -56,7 +58,7 @@ def encode_place(latitude, longitude, radius_km):
     return ((row << 16 | column) << 4) | code
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def travel_between_km(place_a, place_b):
     """Kilometres that certainly lie between two encoded places: distance less both radii, at least 0.
 

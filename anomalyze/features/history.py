@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from anomalyze.features.kernel_cache import COMPILED
 from anomalyze.features.layout import CHUNK_EVENTS, EVENTS_MAX, FRAUD_BIT, user_word
 
 __all__ = [
@@ -51,7 +52,7 @@ META_WORDS = 16
 _FREE_USER_DAY = 0xFFFF  # marks a row without a user
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def find_user(users, index, key_0, key_1):
     """Row of a user in ``users``, or -1."""
     mask = index.size - 1
@@ -68,7 +69,7 @@ def find_user(users, index, key_0, key_1):
         slot = (slot + 1) & mask
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def find_users(users, index, keys, first_row, end_row, found):
     """``find_user`` for rows of ``keys`` into ``found`` (int64, from 0); returns how many are unknown.
 
@@ -82,7 +83,7 @@ def find_users(users, index, keys, first_row, end_row, found):
     return missing
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _enter(index, key_0, user):
     mask = index.size - 1
     slot = key_0 & mask
@@ -91,7 +92,7 @@ def _enter(index, key_0, user):
     index[slot] = np.uint32((((key_0 >> 56) & 255) << 24) | (user + 1))
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def index_users(users, used, index):
     """Fill an empty index from ``users[:used]``."""
     for user in range(used):
@@ -99,7 +100,7 @@ def index_users(users, used, index):
             _enter(index, users[user, 0], user)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def add_user(users, index, meta, key_0, key_1, ts_ms):
     """Row for a new user, or -1 when ``meta[M_USERS_MAX]`` is reached."""
     user = meta[M_FREE_USER]
@@ -118,7 +119,7 @@ def add_user(users, index, meta, key_0, key_1, ts_ms):
     return user
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def forget_user(users, links, meta, user, ts_ms):
     """Free a user's events; the user stays, as new."""
     chunk = users[user, 2] >> 32
@@ -131,7 +132,7 @@ def forget_user(users, links, meta, user, ts_ms):
     users[user, 3] = ts_ms << 21
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def sweep_users(users, index, links, meta):
     """Give back the rows of users whose next record would find them forgotten anyway; returns how many."""
     meta[M_SWEPT_DAY] = meta[M_APPEND_DAY]
@@ -152,7 +153,7 @@ def sweep_users(users, index, links, meta):
     return swept
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def account_slot(account_keys, meta, key):
     """Row of an account's counter, added when new; ``account_keys`` has room (0 is free)."""
     mask = account_keys.size - 1
@@ -166,7 +167,7 @@ def account_slot(account_keys, meta, key):
     return slot
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _new_chunk(links, meta, newest, full):
     """A chunk to put in front of the chain: of a full user the oldest one, when none of its events count."""
     if full:
@@ -186,7 +187,7 @@ def _new_chunk(links, meta, newest, full):
     return spare
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def insert_event(users, events, links, meta, user, later, word_0, word_1, word_2, word_3):
     """Put an event before the ``later`` newest ones of its user; the oldest beyond the bound goes."""
     packed = users[user, 2]
@@ -214,7 +215,7 @@ def insert_event(users, events, links, meta, user, later, word_0, word_1, word_2
     events[chunk, 4 * slot + 3] = word_3
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def mark_fraud(users, index, events, links, key_0, key_1, tx_key, fraud):
     """Set or clear an event's fraud bit; whether the event is kept."""
     user = find_user(users, index, key_0, key_1)

@@ -24,7 +24,7 @@ from anomalyze.events.money import CURRENCY_EXPONENTS, CURRENCY_INDEX
 from anomalyze.features import history, layout, measure
 from anomalyze.features.catalogue import INTRADAY, MEASURES, NOT_OF_USER
 from anomalyze.features.geography import encode_place
-from anomalyze.features.kernel_cache import compiled_from
+from anomalyze.features.kernel_cache import COMPILED, compiled_from
 from anomalyze.features.local_time import local_offset_ms
 from anomalyze.features.spec import FeatureSpec, parse_duration_ms
 from anomalyze.features.state import Disposition, FeatureState, HistoryFlag
@@ -190,7 +190,9 @@ def compute_features(
     missing = _look_up(arrays.users, arrays.slots, rows.codes, first_row, end_row, found)[0]
     del arrays  # the state moves its arrays only while nobody holds them
     state.reserve(int(missing), end_row - first_row, len(rows.account_key))
-    _judge_rows(state.arrays, rows, plan, found, first_row, end_row, out, disposition, flags)
+    _judge_rows(
+        state.arrays, rows, plan, _working_space(plan), found, first_row, end_row, out, disposition, flags
+    )
 
 
 def warm(spec: FeatureSpec) -> None:
@@ -240,6 +242,17 @@ def _plan(spec: FeatureSpec) -> _Plan:
     )
 
 
+def _working_space(plan: _Plan) -> tuple[npt.NDArray[Any], ...]:
+    """Memory of one call: columns of events, the baseline's amounts, distinct values, the row, cursors."""
+    return (
+        np.zeros((measure.WORK_ROWS, layout.EVENTS_MAX + 1), dtype=np.int64),
+        np.zeros((3, plan.purchases + measure.SORT_LANES), dtype=np.int64),
+        np.zeros(measure.SEEN_SLOTS, dtype=np.int64),
+        np.full(len(plan.window_ms) * measure.PER_WINDOW + len(MEASURES), math.nan),
+        np.empty(_BLOCK_ROWS, dtype=np.int64),
+    )
+
+
 def _plain(column: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
     """The column as the kernel was compiled for: this type, C-contiguous, writable."""
     return np.require(column, dtype=dtype, requirements=["C", "W"])
@@ -259,7 +272,7 @@ def _utc_offsets(batch: MicroBatch, zones: Sequence[str]) -> npt.NDArray[np.int6
 
 @compiled_from
 def _encode_rows(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=True, **COMPILED)
     def encode_rows(
         codes, user_key, tx_key, payload_key, ts_ms, amount, currency, status, country,
         latitude, longitude, radius_km, merchant, device,
@@ -300,7 +313,7 @@ _AGE = MEASURES.index("user_age_days")
 _AMOUNT_BASE = MEASURES.index("amount_base")
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _touch(users, events, links, found, first, end, cursor):
     """Bring the events of a block of users into the cache, all users at once.
 
@@ -322,7 +335,7 @@ def _touch(users, events, links, found, first, end, cursor):
     return seen
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _lay_out(word_0, word_2, word_3, work, n):
     """Unpack an event into column ``n`` of ``work``."""
     amount = word_2 >> 16
@@ -336,7 +349,7 @@ def _lay_out(word_0, word_2, word_3, work, n):
     work[measure.RATIO, n] = word_3 & 255
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _gather(events, links, packed, work, row_word, now):
     """Lay out a user's events not younger than ``now``, newest first, from column 1 of ``work``.
 
@@ -365,7 +378,7 @@ def _gather(events, links, packed, work, row_word, now):
     return n, later, newest, ts, np.int64(-1), np.int64(-1)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _measure(work, n, amount, offset_ms, unit, population, plan, scratch, seen, stamp, values):
     """Every feature of column 0 of ``work`` into ``values``, except the user's age."""
     windows = plan.window_ms.size
@@ -393,7 +406,7 @@ def _measure(work, n, amount, offset_ms, unit, population, plan, scratch, seen, 
             values[at + measure.W_SUM : at + measure.W_MAX + 1] = math.nan
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _is_guest(users, user, account_rows, slot, span_ms, guest_ms, guest_share):
     """Whether a user's full history is too short for one person; the account's share decides at entry."""
     packed = users[user, 2]
@@ -404,7 +417,7 @@ def _is_guest(users, user, account_rows, slot, span_ms, guest_ms, guest_share):
     return guest
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _enter_user(users, slots, links, meta, user, key_0, key_1, ts, append_ms, forget_days):
     """The row of a record's user: found, forgotten and begun again, or new; -1 when the state is full."""
     meta[history.M_APPEND_DAY] = max(meta[history.M_APPEND_DAY], append_ms // _DAY_MS)
@@ -425,7 +438,7 @@ def _enter_user(users, slots, links, meta, user, key_0, key_1, ts, append_ms, fo
     return user
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _meet_again(events, chunk, slot, word_0, word_1):
     """What a record is whose tx_id its user has sent before; a new status is taken over."""
     if events[chunk, 4 * slot + 1] != word_1:
@@ -437,7 +450,7 @@ def _meet_again(events, chunk, slot, word_0, word_1):
     return _STATUS_UPDATE
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _age_days(users, user, now):
     """Days since the user was first seen; counts the transaction."""
     first, total = users[user, 3] >> 21, users[user, 3] & layout.USER_TOTAL_MAX
@@ -447,15 +460,11 @@ def _age_days(users, user, now):
 
 @compiled_from
 def _judge_rows(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True, error_model="numpy")
-    def judge_rows(state, rows, plan, found, first_row, end_row, out, disposition, flags):
+    @njit(cache=True, **COMPILED)
+    def judge_rows(state, rows, plan, space, found, first_row, end_row, out, disposition, flags):
         users, events, links, meta = state.users, state.events, state.links, state.meta
-        work = np.zeros((measure.WORK_ROWS, layout.EVENTS_MAX + 1), dtype=np.int64)
-        scratch = np.zeros((3, plan.purchases + measure.SORT_LANES), dtype=np.int64)
-        seen = np.zeros(measure.SEEN_SLOTS, dtype=np.int64)
+        work, scratch, seen, values, cursor = space
         first_measure = plan.window_ms.size * measure.PER_WINDOW
-        values = np.full(first_measure + len(MEASURES), math.nan)
-        cursor = np.empty(_BLOCK_ROWS, dtype=np.int64)
         longest_ms = plan.window_ms[plan.window_ms.size - 1]
         touched = np.int64(fingerprint)
         for row in range(first_row, end_row):
@@ -537,7 +546,7 @@ def _judge_rows(fingerprint: int) -> Any:
 
 @compiled_from
 def _look_up(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=True, **COMPILED)
     def look_up(users, slots, codes, first_row, end_row, found):
         return history.find_users(users, slots, codes, first_row, end_row, found), fingerprint
 

@@ -28,6 +28,7 @@ import numpy as np
 from numba import njit
 
 from anomalyze.events.batch import Status
+from anomalyze.features.kernel_cache import COMPILED
 
 __all__ = [
     "AMOUNT_NULL",
@@ -65,7 +66,7 @@ _REFUNDED = int(Status.REFUNDED)
 _REVERSED = int(Status.REVERSED)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def classify(status, amount):
     """What a transaction counts as: PURCHASE, DECLINED, REFUND, or OTHER (reversed, amount unknown).
 
@@ -79,13 +80,13 @@ def classify(status, amount):
     return REFUND if status == _REFUNDED or amount < 0 else PURCHASE
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def event_time_word(ts_ms, currency, country, status):
     """Word 0 of an event that nobody has called fraud yet."""
     return (ts_ms << 21) | ((currency & 255) << 12) | (((country + 1) & 255) << 4) | (status & 7)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def reduce_key(key, keys):
     """A 64-bit hash (as int64) in 1..keys; 0 stays 0, "missing".
 
@@ -97,7 +98,7 @@ def reduce_key(key, keys):
     return ((key >> 20) & 0xFFFFFFFFFFF) % keys + 1
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def encode_log_ratio(log_ratio):
     """Log ratio in eight bits: steps of 1/32 from 0 to 7.97; NULL and below 0 are 0.
 
@@ -109,7 +110,7 @@ def encode_log_ratio(log_ratio):
     return min(np.int64(log_ratio * LOG_RATIO_STEPS), 255)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def user_word(chunk, count, fill, guest, append_day):
     """Word 2 of a user."""
     return (chunk << 32) | (count << 21) | (fill << 17) | (guest << 16) | (append_day & 0xFFFF)

@@ -15,6 +15,7 @@ from numba import njit
 
 from anomalyze.features.catalogue import MEASURES, WINDOW_MEASURES
 from anomalyze.features.geography import travel_between_km
+from anomalyze.features.kernel_cache import COMPILED
 from anomalyze.features.layout import DECLINED, FRAUD_BIT, LOG_RATIO_STEPS, PURCHASE, REFUND
 
 __all__ = [
@@ -91,7 +92,7 @@ _FAR = np.int64(1 << 60)  # beyond every amount, and every key of the sort
 SORT_LANES = 16
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _first_seen(seen, stamp, value):
     """1 when ``value`` (23 bits) is new for this ``stamp``, else 0; entries of other stamps are free.
 
@@ -107,7 +108,7 @@ def _first_seen(seen, stamp, value):
     return new
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _close_window(values, at, unit, count, purchases, total, squares, shift, largest):
     values[at + W_COUNT] = count
     values[at + W_SUM] = total / unit
@@ -121,55 +122,52 @@ def _close_window(values, at, unit, count, purchases, total, squares, shift, lar
         values[at + W_STD] = math.sqrt(max(variance, 0.0)) / unit
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def measure_windows(work, n, window_ms, unit, seen, stamp, values):
     """Counts, sums, spreads and distinct values over each window, the judged transaction included.
 
     Sums are integers, so they depend on the window's content alone. Squares are taken about the newest
     purchase of the windows, which all of them contain: nothing cancels however large the amounts.
     """
-    declined, refunded, merchants, devices, countries = 0, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    purchases, total, shift, largest, squares = 0, np.int64(0), np.int64(0), np.int64(0), 0.0
-    window, closed, now = 0, 0, work[TS, 0]
-    until = now - window_ms[0]
-    for k in range(n + 1):  # one past the last closes the windows that are left
-        while k == n or work[TS, k] <= until:
-            at = window * PER_WINDOW
-            if k == closed:  # nothing since the window before
-                for i in range(PER_WINDOW):
-                    values[at + i] = values[at - PER_WINDOW + i]
-            else:
-                _close_window(values, at, unit, k, purchases, total, squares, shift, largest)
-                values[at + W_DECLINED] = declined
-                values[at + W_REFUND] = refunded / unit
-                values[at + W_MERCHANTS] = merchants if merchants else math.nan
-                values[at + W_DEVICES] = devices if devices else math.nan
-                values[at + W_COUNTRIES] = countries if countries else math.nan
-            closed = k
-            window += 1
-            if window == window_ms.size:
-                return
-            until = now - window_ms[window]
-        kind, amount = work[KIND, k], work[AMOUNT, k]
-        if kind == PURCHASE:
-            if purchases == 0:
-                shift = amount
-            purchases += 1
-            total += amount
-            difference = np.float64(amount - shift)
-            squares += difference * difference
-            largest = max(largest, amount)
-        elif kind == DECLINED:
-            declined += 1
-        elif kind == REFUND:
-            refunded += amount
-        merchant, device, country = work[MERCHANT, k], work[DEVICE, k], work[LOW, k] & COUNTRY_MASK
-        merchants += _first_seen(seen, stamp, merchant) & np.int64(merchant != 0)
-        devices += _first_seen(seen, stamp, device | (1 << 21)) & np.int64(device != 0)
-        countries += _first_seen(seen, stamp, country | (2 << 21)) & np.int64(country != 0)
+    purchases, declined, total, refunded = 0, 0, np.int64(0), np.int64(0)
+    shift, largest, squares = np.int64(0), np.int64(0), 0.0
+    merchants, devices, countries = np.int64(0), np.int64(0), np.int64(0)
+    first, end, now = 0, 0, work[TS, 0]
+    for window in range(window_ms.size):
+        at, since = window * PER_WINDOW, now - window_ms[window]
+        while end < n and work[TS, end] > since:
+            end += 1
+        if first == end:  # nothing since the window before
+            for i in range(PER_WINDOW):
+                values[at + i] = values[at + i - PER_WINDOW]
+            continue
+        for k in range(first, end):
+            kind, amount = work[KIND, k], work[AMOUNT, k]
+            if kind == PURCHASE:
+                if purchases == 0:
+                    shift = amount
+                purchases += 1
+                total += amount
+                difference = np.float64(amount - shift)
+                squares += difference * difference
+                largest = max(largest, amount)
+            declined += np.int64(kind == DECLINED)
+            refunded += amount if kind == REFUND else np.int64(0)
+        for k in range(first, end):
+            merchant, device, country = work[MERCHANT, k], work[DEVICE, k], work[LOW, k] & COUNTRY_MASK
+            merchants += _first_seen(seen, stamp, merchant) & np.int64(merchant != 0)
+            devices += _first_seen(seen, stamp, device | (1 << 21)) & np.int64(device != 0)
+            countries += _first_seen(seen, stamp, country | (2 << 21)) & np.int64(country != 0)
+        first = end
+        _close_window(values, at, unit, end, purchases, total, squares, shift, largest)
+        values[at + W_DECLINED] = declined
+        values[at + W_REFUND] = refunded / unit
+        values[at + W_MERCHANTS] = merchants if merchants else math.nan
+        values[at + W_DEVICES] = devices if devices else math.nan
+        values[at + W_COUNTRIES] = countries if countries else math.nan
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def measure_novelty(work, n, values):
     """What the user has not been seen with before; streak of declines; time since the last event.
 
@@ -201,7 +199,7 @@ def measure_novelty(work, n, values):
     values[SINCE_LAST] = (work[TS, 0] - work[TS, 1]) / 1000.0 if n > 1 else math.nan
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def measure_travel(work, n, values):
     """Distance and speed from the newest earlier event with a place."""
     values[KM] = math.nan
@@ -217,7 +215,7 @@ def measure_travel(work, n, values):
             return
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _sort_amounts(amounts, n, keys, ordered):
     """Sort ``amounts[:n]`` into ``ordered[1:n + 1]`` by counting the smaller ones.
 
@@ -239,7 +237,7 @@ def _sort_amounts(amounts, n, keys, ordered):
     ordered[n + 1] = _FAR
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _quantile(ordered, n, q):
     """Quantile of ``ordered[1:n + 1]`` by linear interpolation (type 7 of Hyndman and Fan, 1996).
 
@@ -251,7 +249,7 @@ def _quantile(ordered, n, q):
     return ordered[below + 1] + (position - below) * (ordered[below + 2] - ordered[below + 1])
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _median_deviation(ordered, n, median):
     """Median of |x - median| over ``ordered[1:n + 1]``, by bisection of two sorted sides.
 
@@ -273,7 +271,7 @@ def _median_deviation(ordered, n, median):
     return deviation if n % 2 else (before + deviation) / 2.0
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def measure_baseline(work, n, size, older_than_ms, longest_ms, offset_ms, hour, unit, base, values):
     """Gather the baseline's amounts into ``base``, newest first; spending a day and rarity of the hour.
 
@@ -311,7 +309,7 @@ def measure_baseline(work, n, size, older_than_ms, longest_ms, offset_ms, hour, 
     return found
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def measure_amount(
     found,
     base,
@@ -356,7 +354,7 @@ def measure_amount(
         _compare_amount(ordered, found, amount, median, max(scale_share * median, scale_units * unit), values)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _compare_amount(ordered, n, amount, median, scale_min, values):
     """Robust z, z over the lowest nine tenths, and rank of an amount among ``ordered[1:n + 1]``."""
     scale = max(MAD_SCALE * _median_deviation(ordered, n, median), scale_min)
@@ -375,7 +373,7 @@ def _compare_amount(ordered, n, amount, median, scale_min, values):
     values[RANK] = (below + 0.5 * equal) / n
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def measure_excess(work, n, values):
     """How far earlier purchases lay above the usual, fading with age; the highest of 14 days."""
     excess_3, excess_14, highest = 0.0, 0.0, np.int64(-1)
@@ -397,7 +395,7 @@ def measure_excess(work, n, values):
     values[LR_MAX] = highest / LOG_RATIO_STEPS if highest >= 0 else math.nan
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def measure_time(local_ms, night_from, night_to, values):
     """Local hour, weekday (0 = Monday) and night; returns the hour."""
     hour = local_ms // HOUR_MS % 24

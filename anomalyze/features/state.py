@@ -19,7 +19,7 @@ from numba import njit
 
 from anomalyze.errors import ContractError
 from anomalyze.features import history, layout
-from anomalyze.features.kernel_cache import compiled_from
+from anomalyze.features.kernel_cache import COMPILED, compiled_from
 
 __all__ = ["STATE_FORMAT", "USERS_MAX", "Disposition", "FeatureState", "HistoryFlag", "StateArrays"]
 
@@ -273,7 +273,7 @@ def _check_snapshot(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 @compiled_from
 def _index(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=True, **COMPILED)
     def index(users, used, slots):
         history.index_users(users, used, slots)
         return fingerprint
@@ -283,7 +283,7 @@ def _index(fingerprint: int) -> Any:
 
 @compiled_from
 def _sweep(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=True, **COMPILED)
     def sweep(users, slots, links, meta):
         return history.sweep_users(users, slots, links, meta), fingerprint
 
@@ -292,7 +292,7 @@ def _sweep(fingerprint: int) -> Any:
 
 @compiled_from
 def _move_accounts(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=True, **COMPILED)
     def move_accounts(keys, rows, new_keys, new_rows, meta):
         meta[history.M_ACCOUNTS] = 0
         for slot in range(keys.size):
@@ -305,7 +305,7 @@ def _move_accounts(fingerprint: int) -> Any:
 
 @compiled_from
 def _mark_fraud(fingerprint: int) -> Any:
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=True, **COMPILED)
     def mark_fraud(users, index, events, links, key_0, key_1, tx_key, fraud):
         return history.mark_fraud(users, index, events, links, key_0, key_1, tx_key, fraud), fingerprint
 
