@@ -95,7 +95,9 @@ class KafkaBus:
         described = self._ask(
             lambda: [self._admin.describe_topics(TopicCollection([name]))[name]], f"describing {name}"
         )
-        return f"kafka-{self._metadata().cluster_id}-{described[0].topic_id}"
+        # Both are base64, and the id names folders of the object store: in its URL-safe form.
+        identity = f"kafka-{self._metadata().cluster_id}-{described[0].topic_id}"
+        return identity.replace("+", "_").replace("/", "-").rstrip("=")
 
     def ensure_topics(self, partitions: int) -> None:
         """Make the topics that are missing; never changes one that exists."""
