@@ -97,7 +97,7 @@ class KafkaBus:
         )
         # Both are base64, and the id names folders of the object store: in its URL-safe form.
         identity = f"kafka-{self._metadata().cluster_id}-{described[0].topic_id}"
-        return identity.replace("+", "_").replace("/", "-").rstrip("=")
+        return identity.replace("+", "-").replace("/", "_").rstrip("=")
 
     def ensure_topics(self, partitions: int) -> None:
         """Make the topics that are missing; never changes one that exists."""
