@@ -341,7 +341,7 @@ def _lay_out(word_0, word_2, word_3, work, n):
     amount = word_2 >> 16
     work[measure.TS, n] = word_0 >> 21
     work[measure.KIND, n] = layout.classify(word_0 & 7, amount)
-    work[measure.AMOUNT, n] = abs(amount) if amount != layout.AMOUNT_NULL else 0
+    work[measure.AMOUNT, n] = abs(amount) * np.int64(amount != layout.AMOUNT_NULL)
     work[measure.LOW, n] = word_0 & 0x1FFFFF
     work[measure.DEVICE, n] = word_2 & 0xFFFF
     work[measure.MERCHANT, n] = (word_3 >> 8) & 0x1FFFFF

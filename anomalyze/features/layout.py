@@ -66,18 +66,32 @@ _REFUNDED = int(Status.REFUNDED)
 _REVERSED = int(Status.REVERSED)
 
 
+def _class_table() -> np.int64:
+    """Two bits for each of 8 statuses x (amount at least zero, negative, unknown)."""
+    table = 0
+    for status in range(8):
+        unknown = DECLINED if status == _DECLINED else OTHER
+        negative = unknown if status in (_DECLINED, _REVERSED) else REFUND
+        positive = negative if status in (_DECLINED, _REVERSED, _REFUNDED) else PURCHASE
+        for column, kind in enumerate((positive, negative, unknown)):
+            table |= kind << 2 * (8 * column + status)
+    return np.int64(table)
+
+
+_CLASSES = _class_table()
+
+
 @njit(**COMPILED)
 def classify(status, amount):
     """What a transaction counts as: PURCHASE, DECLINED, REFUND, or OTHER (reversed, amount unknown).
 
+    By table: branches on it would be guessed wrong at every decline.
+
     >>> classify(0, 1250) == PURCHASE, classify(0, -1250) == REFUND, classify(2, 1250) == DECLINED
     (True, True, True)
     """
-    if status == _DECLINED:
-        return DECLINED
-    if status == _REVERSED or amount == AMOUNT_NULL:
-        return OTHER
-    return REFUND if status == _REFUNDED or amount < 0 else PURCHASE
+    column = np.int64(amount < 0) + np.int64(amount == AMOUNT_NULL)
+    return (_CLASSES >> (2 * (8 * column + status))) & 3
 
 
 @njit(**COMPILED)
