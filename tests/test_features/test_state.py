@@ -217,3 +217,16 @@ def test_other_snapshots_are_refused(spec: FeatureSpec) -> None:
         FeatureState.restore(saved | {"events": saved["events"][:-1]})
     with pytest.raises(ContractError, match="got none"):
         FeatureState.restore({})
+
+
+def test_many_accounts_share_a_partition(spec: FeatureSpec) -> None:
+    """The accounts' counters grow, and cuts and snapshots do not matter to who is a guest."""
+    log = [record(i, START + i * MINUTE, user=0, account=i % 5 and i % 300) for i in range(6_000)]
+    whole = judge(spec, log, FeatureState())
+    state, parts = FeatureState(), []
+    for first in range(0, len(log), 700):
+        parts.append(judge(spec, log[first : first + 700], state))
+        state = FeatureState.restore(state.snapshot())
+    assert (whole[2] & HistoryFlag.GUEST).any()
+    for i in range(3):
+        assert np.concatenate([part[i] for part in parts]).tobytes() == whole[i].tobytes()
