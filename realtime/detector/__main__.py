@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from anomalyze.detection.bundle import BundleStore
-from anomalyze.detection.detector import STATE_FORMAT
 
 from anomalyze.bus.topics import TRANSACTIONS
+from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.detector import STATE_FORMAT
 from anomalyze.embedded.supervisor import Program as Watched
 from anomalyze.embedded.supervisor import Supervisor
 from anomalyze.log import get
 from anomalyze.storage.objects import open_objects
 from realtime.detector.checkpoint import CheckpointStore
+from realtime.detector.history import StoredHistory
 from realtime.detector.judge import DetectorCache, Judge
 from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
@@ -42,20 +43,22 @@ def run_one(program: Program) -> None:
     """One worker until SIGTERM."""
     settings = program.settings
     bus = program.open_bus()
-    partition_count = retry_until_stopped(program.stop, "bus", lambda: bus.partitions(TRANSACTIONS))
-    if partition_count is None:
+    found = retry_until_stopped(program.stop, "bus", lambda: (bus.partitions(TRANSACTIONS), bus.log_id()))
+    if found is None:
         return
+    partition_count, log_id = found
     objects = open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url)
     bundles = BundleStore(objects)
-    log_id = bus.log_id()
     metrics = WorkerMetrics(program.registry)
     judge = Judge(DetectorCache(bundles.load), partition_count, settings.future_tolerance_s)
     worker = Worker(
         bus,
+        log_id,
         judge,
         CheckpointStore(objects, log_id, STATE_FORMAT),
         SkipList(objects, log_id),
         AttemptFile(settings.data_dir / "attempts" / program.instance),
+        StoredHistory(program.addresses.postgres_dsn),
         lambda: bundles.pointer("champion"),
         redis.Redis.from_url(program.addresses.redis_url, socket_timeout=2.0),
         metrics,
@@ -67,7 +70,11 @@ def run_one(program: Program) -> None:
         return {**metrics.state(), **worker.bundles(), "metrics_port": port}
 
     Heartbeat(program, state).start()
-    worker.run(program.stop)
+    try:
+        worker.run(program.stop)
+    except Exception as error:  # noqa: BLE001 - the program's top: it is started again and recovers
+        get().error("worker_failed", exc_info=error)
+        raise SystemExit(1) from None
     get().info("stopped")
 
 

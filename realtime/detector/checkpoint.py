@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,8 +132,16 @@ class CheckpointStore:
         for path in self._paths(checkpoint.partition)[:-KEPT]:
             self._objects.delete(path)
 
-    def load_newest(self, partition: int, offset_max: int) -> tuple[Checkpoint | None, list[str]]:
-        """The newest usable one at or below ``offset_max``, and why newer ones were passed over."""
+    def load_newest(
+        self,
+        partition: int,
+        offset_max: int,
+        restore: Callable[[Checkpoint], None] = lambda _checkpoint: None,
+    ) -> tuple[Checkpoint | None, list[str]]:
+        """The newest usable one at or below ``offset_max``, and why newer ones were passed over.
+
+        ``restore`` takes it over, and raises ``ContractError`` for one that it cannot use.
+        """
         refused: list[str] = []
         for path in reversed(self._paths(partition)):
             if int(path.rsplit("/", 1)[1].split("-")[0]) > offset_max:
@@ -145,6 +154,7 @@ class CheckpointStore:
                 checkpoint = decode_checkpoint(data)
                 if (checkpoint.log_id, checkpoint.partition) != (self._log_id, partition):
                     raise ContractError(f"it belongs to {checkpoint.log_id}/{checkpoint.partition}")
+                restore(checkpoint)
             except ContractError as error:
                 refused.append(f"{path}: {error}")
                 continue

@@ -6,11 +6,11 @@ nothing else: the live worker and the silent replay call the same ``Judge.judge`
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,11 +20,11 @@ from anomalyze.detection.detector import Detector, PartitionState, Verdicts
 from anomalyze.detection.output import encode_anomalies, encode_scored
 from anomalyze.errors import ContractError, ModelError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch
-from anomalyze.events.decode import decode_records
+from anomalyze.events.decode import CONTROL_PREFIX, decode_records
 from anomalyze.features.state import Disposition
 from anomalyze.log import get
 
-__all__ = ["DetectorCache", "Judge", "Outputs", "OwnedPartition"]
+__all__ = ["DetectorCache", "Judge", "Outputs", "OwnedPartition", "read_controls", "take"]
 
 DETECTORS_KEPT = 4
 
@@ -99,6 +99,14 @@ class Judge:
         self._partition_count = partition_count
         self._future_tolerance_ms = future_tolerance_s * 1000
 
+    def refusal(self, bundle: str) -> str | None:
+        """Why this bundle cannot judge; None when it can."""
+        try:
+            self._detectors.get(bundle)
+        except (ContractError, ModelError) as error:
+            return str(error)
+        return None
+
     def judge(
         self, records: Records, owned: dict[int, OwnedPartition], skipped: dict[int, set[int]]
     ) -> Outputs:
@@ -130,43 +138,37 @@ class Judge:
 
     def _pieces(self, records: Records, owned: dict[int, OwnedPartition]) -> Iterable[Records | Control]:
         """Runs of records under one bundle, and the control records between them."""
-        controls = [i for i, value in enumerate(records.values) if value.startswith(b'{"control":')]
+        controls = read_controls(records)
         bundles = {owned[p].bundle for p in set(records.partitions)}
         if not controls and len(bundles) <= 1:
             yield records
             return
-        marked = set(controls)
         for partition in sorted(set(records.partitions)):
             run: list[int] = []
             for i, p in enumerate(records.partitions):
                 if p != partition:
                     continue
-                if i in marked:
+                if i in controls:
                     yield take(records, run)
                     run = []
-                    body = json.loads(records.values[i])
-                    yield Control(partition, records.offsets[i], body["control"], body)
+                    yield controls[i]
                 else:
                     run.append(i)
             yield take(records, run)
 
     def _apply(self, control: Control, partition: OwnedPartition) -> None:
         log = get().bind(partition=control.partition, offset=control.offset, kind=control.kind)
-        if control.kind == "bundle":
-            bundle = str(control.body["bundle"])
-            try:
-                self._detectors.get(bundle)
-            except (ContractError, ModelError) as error:
+        bundle = control.body.get("bundle")
+        if control.kind == "bundle" and isinstance(bundle, str):
+            refusal = self.refusal(bundle)
+            if refusal is not None:
                 # The last good bundle stays, and every verdict goes on naming it.
-                log.error("bundle_refused", bundle=bundle, kept=partition.bundle, reason=str(error))
+                log.error("bundle_refused", bundle=bundle, kept=partition.bundle, reason=refusal)
                 return
             partition.bundle = bundle
             log.info("bundle_swapped", bundle=bundle)
         else:
-            if partition.bundle is None:
-                raise ContractError(
-                    f"control record {control.kind!r} before any bundle in {control.partition}"
-                )
+            assert partition.bundle is not None, "recovery names the first bundle"
             refused = self._detectors.get(partition.bundle).apply_control(control, partition.state)
             log.info("control_applied") if refused is None else log.error("control_refused", reason=refused)
 
@@ -236,6 +238,21 @@ class Judge:
         outputs.repeats += int((verdicts.disposition == Disposition.REPEAT).sum())
         judged = verdicts.severity[verdicts.disposition == Disposition.JUDGE]
         outputs.severities += np.bincount(judged, minlength=5)
+
+
+def read_controls(records: Records) -> dict[int, Control]:
+    """Control records by position. What only begins like one stays a record: the decoder says what is wrong."""
+    controls = {}
+    for i, value in enumerate(records.values):
+        if not value.startswith(CONTROL_PREFIX):
+            continue
+        try:
+            body = msgspec.json.decode(value)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            continue
+        if isinstance(body["control"], str):
+            controls[i] = Control(records.partitions[i], records.offsets[i], body["control"], body)
+    return controls
 
 
 def row_keys(records: Records, batch: MicroBatch) -> list[bytes | None]:

@@ -1,8 +1,9 @@
 """Bring newly assigned partitions to the point where their outputs end, without writing a verdict twice.
 
-1. The tail of ``scored`` says up to which record this partition's verdicts are durable.
-2. The newest usable checkpoint gives the state; without one, the log from its beginning does.
-3. The records between the two are judged again, silently: what is in ``scored`` is not written again.
+1. The newest usable checkpoint gives the state; without one, the log from its beginning does.
+2. Where the log no longer reaches back to that point, rows of PostgreSQL stand in: state only, see ``history``.
+3. The tail of ``scored`` says up to which record this partition's verdicts are durable.
+4. The records in between are judged again, silently: what is in ``scored`` is not written again.
    Anomalies and dead letters are, because they go to other topics and may not have been durable; their
    readers drop what they have seen.
 
@@ -11,27 +12,30 @@ It runs in slices between two polls, so that the group does not evict the worker
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import msgspec
-from anomalyze.detection.detector import PartitionState
 
 from anomalyze.bus.contract import Bus, Records
 from anomalyze.bus.topics import SCORED, TRANSACTIONS
-from anomalyze.errors import ContractError, TransientError
+from anomalyze.detection.detector import PartitionState
+from anomalyze.errors import ContractError, EventError, TransientError
 from anomalyze.log import get
-from realtime.detector.checkpoint import CheckpointStore
-from realtime.detector.judge import Judge, Outputs, OwnedPartition, take
+from realtime.detector.checkpoint import Checkpoint, CheckpointStore
+from realtime.detector.history import History, HistorySlice
+from realtime.detector.judge import Judge, Outputs, OwnedPartition, read_controls, take
 
 __all__ = ["Recovery"]
 
 SLICE_RECORDS = 5_000
 READ_TIMEOUT_S = 0.25
-# Records read back from the end of `scored`. Finding too low an end would only repeat records that every
-# reader drops, so a window of one worker's largest unacknowledged burst is ample.
+# Records read back from the end of `scored`; further back where they end below what a checkpoint says is
+# durable: then a worker that was paused and woke too late wrote all of them. Finding too low an end otherwise only
+# repeats records that every reader drops.
 TAIL_RECORDS = 2_048
+TAIL_GROWTH = 8
 
 
 class _Source(msgspec.Struct):
@@ -49,6 +53,8 @@ class Recovery:
 
     Attributes
     ----------
+    history
+        Judged transactions that the log has dropped.
     champion
         Id of the published champion bundle, or None.
     announce
@@ -60,13 +66,14 @@ class Recovery:
     bus: Bus
     judge: Judge
     checkpoints: CheckpointStore
+    history: History
     champion: Callable[[], str | None]
     announce: Callable[[int, str], None]
     reemit: Callable[[Outputs], None]
 
     def recover(
         self, numbers: Sequence[int], skipped: Mapping[int, set[int]], owned: dict[int, OwnedPartition]
-    ) -> Iterator[None]:
+    ) -> Generator[None]:
         """Recover these partitions; each step is short. They are in ``owned`` when it ends.
 
         Raises
@@ -76,49 +83,68 @@ class Recovery:
         """
         log = get().bind(partitions=list(numbers))
         marks = self.bus.watermarks(TRANSACTIONS)
-        tails = yield from self._read_tails(numbers)
         found: dict[int, OwnedPartition] = {}
         for number in numbers:
             found[number] = self._load(number, marks[number])
             yield
-            if found[number].bundle is None:
-                yield from self._find_first_bundle(found[number], marks[number])
+        tails = yield from self._find_tails(found)
+        self._check_tails(tails, marks)
+        gaps = {n: (p.offset, marks[n][0]) for n, p in found.items() if p.offset + 1 < marks[n][0]}
+        if gaps:
+            log.error("log_gap", state_ends_log_begins=gaps, scored={n: tails[n] for n in gaps})
+            yield from self._fill(found, gaps)
+        for partition in found.values():
+            if partition.bundle is None:
+                yield from self._find_first_bundle(partition)
         replayed = yield from self._replay(found, tails, skipped)
         for number, partition in found.items():
             # An empty tail says nothing: retention may have taken what was written long ago.
             if partition.emitted > tails[number] >= 0:
                 raise ContractError(
-                    f"partition {number}: replay wrote up to {partition.emitted}, `scored` ends at {tails[number]}"
+                    f"partition {number}: its state holds verdicts up to {partition.emitted}, `scored` ends at "
+                    f"{tails[number]}: verdicts that were durable are gone"
                 )
             if tails[number] > partition.emitted:
-                # The verdicts in `scored` stand; that the replay saw fewer points at a changed log or bundle.
-                log.error("replay_differs", partition=number, scored=tails[number], replay=partition.emitted)
+                if number not in gaps:
+                    # The verdicts in `scored` stand; that the replay saw fewer points at a changed log or bundle.
+                    log.error(
+                        "replay_differs", partition=number, scored=tails[number], replay=partition.emitted
+                    )
                 partition.emitted = tails[number]
         owned.update(found)
         log.info("partitions_recovered", replayed=replayed, offsets={n: p.offset for n, p in found.items()})
 
     def _load(self, number: int, marks: tuple[int, int]) -> OwnedPartition:
-        low, high = marks
-        checkpoint, refused = self.checkpoints.load_newest(number, high - 1)
-        for reason in refused:
-            get().warning("checkpoint_refused", partition=number, reason=reason)
-        partition = OwnedPartition(number, PartitionState.empty(), offset=low - 1)
-        if checkpoint is not None:
+        partition = OwnedPartition(number, PartitionState.empty())
+
+        def restore(checkpoint: Checkpoint) -> None:
             partition.state.restore(checkpoint.arrays)
             partition.bundle = checkpoint.bundle
             partition.offset = partition.checkpointed = checkpoint.offset
             partition.emitted = checkpoint.emitted
-        if checkpoint is not None and checkpoint.offset + 1 < low:
-            get().error("log_gap", partition=number, state_ends=checkpoint.offset, log_begins=low)
-            partition.offset = low - 1
+
+        _, refused = self.checkpoints.load_newest(number, marks[1] - 1, restore)
+        for reason in refused:
+            get().warning("checkpoint_refused", partition=number, reason=reason)
         return partition
 
-    def _read_tails(self, numbers: Sequence[int]) -> Generator[None, None, dict[int, int]]:
+    def _find_tails(self, found: Mapping[int, OwnedPartition]) -> Generator[None, None, dict[int, int]]:
         """Highest ``src`` offset in `scored` by partition, -1 where there is none."""
-        tails = dict.fromkeys(numbers, -1)
+        tails = dict.fromkeys(found, -1)
         marks = self.bus.watermarks(SCORED)
-        ends = {n: marks[n][1] for n in numbers if marks[n][1] > marks[n][0]}
-        reader = self.bus.reader(SCORED, {n: max(marks[n][0], end - TAIL_RECORDS) for n, end in ends.items()})
+        window = TAIL_RECORDS
+        wanted = {n for n in found if marks[n][1] > marks[n][0]}
+        while wanted:
+            starts = {n: max(marks[n][0], marks[n][1] - window) for n in wanted}
+            yield from self._read_tails(starts, {n: marks[n][1] for n in wanted}, tails)
+            wanted = {n for n in wanted if tails[n] < found[n].emitted and starts[n] > marks[n][0]}
+            window *= TAIL_GROWTH
+        return tails
+
+    def _read_tails(
+        self, starts: Mapping[int, int], ends: dict[int, int], tails: dict[int, int]
+    ) -> Iterator[None]:
+        reader = self.bus.reader(SCORED, starts)
         try:
             while ends:
                 records = reader.read(SLICE_RECORDS, READ_TIMEOUT_S)
@@ -132,29 +158,89 @@ class Recovery:
                 yield
         finally:
             reader.close()
-        return tails
 
-    def _find_first_bundle(self, partition: OwnedPartition, marks: tuple[int, int]) -> Iterator[None]:
-        """What stands before the log's first bundle record is judged by it; a log without one gets one."""
-        reader = self.bus.reader(TRANSACTIONS, {partition.number: marks[0]})
-        position = marks[0]
+    def _check_tails(self, tails: Mapping[int, int], marks: Mapping[int, tuple[int, int]]) -> None:
+        """`scored` names no record that `transactions` does not hold: waiting for it would never end."""
+        if any(tail >= marks[n][1] for n, tail in tails.items()):
+            marks = self.bus.watermarks(TRANSACTIONS)  # the owner before us may have gone on since
+        for n, tail in tails.items():
+            if tail >= marks[n][1]:
+                raise ContractError(
+                    f"partition {n}: `scored` ends at src offset {tail}, but `transactions` before {marks[n][1]}: "
+                    "records that were judged are gone from the log"
+                )
+
+    def _fill(
+        self, found: Mapping[int, OwnedPartition], gaps: Mapping[int, tuple[int, int]]
+    ) -> Iterator[None]:
+        """Rebuild from PostgreSQL what the log no longer holds."""
+        bodies = self.history.lists()
+        for number in gaps:
+            for body in bodies:
+                try:
+                    found[number].state.lists.apply(body)
+                except EventError as error:
+                    get().error("list_entry_refused", partition=number, reason=str(error))
+        rows = 0
+        for part in self.history.read(gaps):
+            if part is not None:
+                self._rebuild(part, found)
+                rows += len(part.records)
+            yield
+        for number, (_, log_begins) in gaps.items():
+            found[number].offset = log_begins - 1
+        get().info("rebuilt_from_postgresql", partitions=list(gaps), rows=rows)
+
+    def _rebuild(self, part: HistorySlice, found: Mapping[int, OwnedPartition]) -> None:
+        """Judge stored rows again, each by its own bundle, and keep nothing but the state."""
+        places = zip(part.records.partitions, part.bundles, strict=True)
+        for (number, bundle), run in groupby(enumerate(places), key=lambda item: item[1]):
+            partition = found[number]
+            if self.judge.refusal(bundle) is None:
+                partition.bundle = bundle
+            elif partition.bundle is None:
+                partition.bundle = self._champion()
+            self.judge.judge(take(part.records, [i for i, _ in run]), {number: partition}, {})
+
+    def _find_first_bundle(self, partition: OwnedPartition) -> Iterator[None]:
+        """What stands before the log's first bundle record is judged by it; a log without one gets one.
+
+        Also the one that we add counts only where it came first: another worker may have added its own.
+        """
+        low, high = self.bus.watermarks(TRANSACTIONS)[partition.number]
+        reader = self.bus.reader(TRANSACTIONS, {partition.number: low})
         try:
-            while position < marks[1]:
-                records = reader.read(SLICE_RECORDS, READ_TIMEOUT_S)
-                for value in records.values:
-                    if value.startswith(b'{"control":') and json.loads(value)["control"] == "bundle":
-                        partition.bundle = json.loads(value)["bundle"]
-                        return
-                if len(records):
-                    position = records.offsets[-1] + 1
-                yield
+            while True:
+                while low < high:
+                    records = reader.read(SLICE_RECORDS, READ_TIMEOUT_S)
+                    for control in read_controls(records).values():
+                        bundle = control.body.get("bundle")
+                        if control.kind == "bundle" and isinstance(bundle, str):
+                            refusal = self.judge.refusal(bundle)
+                            if refusal is None:
+                                partition.bundle = bundle
+                                return
+                            get().error(
+                                "bundle_refused", partition=partition.number, bundle=bundle, reason=refusal
+                            )
+                    if len(records):
+                        low = records.offsets[-1] + 1
+                    yield
+                self.announce(partition.number, self._champion())
+                high = self.bus.watermarks(TRANSACTIONS)[partition.number][1]
         finally:
             reader.close()
+
+    def _champion(self) -> str:
         champion = self.champion()
         if champion is None:
             raise TransientError("no champion bundle is published: `anomalyze up` makes a starter one", 2.0)
-        self.announce(partition.number, champion)
-        partition.bundle = champion
+        refusal = self.judge.refusal(champion)
+        if refusal is not None:
+            raise ContractError(
+                f"no bundle can judge: the log names none, and the champion is refused: {refusal}"
+            )
+        return champion
 
     def _replay(
         self, found: dict[int, OwnedPartition], tails: Mapping[int, int], skipped: Mapping[int, set[int]]

@@ -9,25 +9,30 @@ The order that makes it lose nothing, at each commit:
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
-from anomalyze.storage.dead_letters import encode_dead_letter
-
 from anomalyze.bus.contract import Bus, Rebalance, Records
-from anomalyze.bus.topics import ANOMALIES, DEAD_LETTERS, SCORED, TRANSACTIONS
+from anomalyze.bus.control import encode_control
+from anomalyze.bus.topics import ANOMALIES, DEAD_LETTERS, RECORD_BYTES_MAX, SCORED, TRANSACTIONS
 from anomalyze.errors import TransientError
 from anomalyze.log import get
+from anomalyze.storage.dead_letters import encode_dead_letter
 from realtime.detector.checkpoint import Checkpoint, CheckpointStore
+from realtime.detector.history import History
 from realtime.detector.judge import Judge, Outputs, OwnedPartition, take
 from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
 from realtime.detector.recovery import Recovery
 
 __all__ = ["Replies", "Worker"]
+
+DONE = object()
 
 GROUP = "detector"
 RECORDS_MAX = 8_000
@@ -37,6 +42,8 @@ COMMIT_S = 1.0
 UNFLUSHED_MAX = 40_000
 FLUSH_TIMEOUT_S = 30.0
 CHECKPOINT_RECORDS = 500_000
+# A dead letter carries its record in base64, a third longer: what does not fit is cut off.
+DEAD_LETTER_BYTES_MAX = RECORD_BYTES_MAX * 7 // 10
 
 
 class Replies(Protocol):
@@ -82,11 +89,13 @@ class Worker:
     def __init__(
         self,
         bus: Bus,
+        log_id: str,
         judge: Judge,
         checkpoints: CheckpointStore,
         skips: SkipList,
         attempts: AttemptFile,
-        champion: Any,
+        history: History,
+        champion: Callable[[], str | None],
         replies: Replies | None,
         metrics: WorkerMetrics,
         checkpoint_interval_s: float,
@@ -98,20 +107,21 @@ class Worker:
         self._replies = replies
         self._metrics = metrics
         self._interval_s = checkpoint_interval_s
-        self._log_id = bus.log_id()
+        self._log_id = log_id
+        self._failed = False
         self._owned: dict[int, OwnedPartition] = {}
         self._skipped: dict[int, set[int]] = {}
         self._singly: dict[int, int] = {}
         self._arrived: list[int] = []
         self._recovering: list[int] = []
-        self._steps: Iterator[None] | None = None
+        self._steps: Generator[None] | None = None
         self._again_at_s = 0.0
         self._unflushed = 0
         self._waiting: list[tuple[str, bytes]] = []
         self._last_commit_s = time.monotonic()
         self._producer = bus.producer()
         self._writer = CheckpointWriter(checkpoints)
-        self._recovery = Recovery(bus, judge, checkpoints, champion, self._announce, self._reemit)
+        self._recovery = Recovery(bus, judge, checkpoints, history, champion, self._announce, self._reemit)
 
     def run(self, stop: threading.Event) -> None:
         """Judge until stopped; on the way out everything is flushed, checkpointed and committed."""
@@ -120,18 +130,22 @@ class Worker:
         consumer = self._consumer = self._bus.consumer(
             TRANSACTIONS, GROUP, Rebalance(self._on_assigned, self._on_revoked, self._on_lost)
         )
-        try:
-            while not stop.is_set():
-                busy = self._recover_some()
-                records = consumer.poll(RECORDS_MAX, 0.0 if busy else self._patience_s())
-                if len(records):
-                    self._process(self._mine(records))
-                if self._due():
-                    self._commit()
-        finally:
-            consumer.close()  # calls _on_revoked: flush, checkpoint, commit
-            self._writer.close()
-            self._producer.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._producer.close)
+            stack.callback(self._writer.close)
+            stack.callback(consumer.close)  # calls _on_revoked: flush, checkpoint, commit
+            try:
+                while not stop.is_set():
+                    busy = self._recover_some()
+                    records = consumer.poll(RECORDS_MAX, 0.0 if busy else self._patience_s())
+                    if len(records):
+                        self._process(self._mine(records))
+                    if self._due():
+                        self._commit()
+            except BaseException:
+                # A state may have moved past what was written: none of it may be checkpointed or committed.
+                self._failed = True
+                raise
 
     def bundles(self) -> dict[str, Any]:
         """The bundles in force, for the heartbeat."""
@@ -140,11 +154,14 @@ class Worker:
     # Partitions come and go
 
     def _on_assigned(self, partitions: Sequence[int]) -> Mapping[int, int] | None:
+        # Nothing of them is wanted before they have recovered, and then from elsewhere.
+        self._consumer.pause(partitions)
         self._arrived += partitions
         return None
 
     def _on_revoked(self, partitions: Sequence[int]) -> None:
-        self._commit(checkpoint=set(partitions))
+        if not self._failed:
+            self._commit(checkpoint=set(partitions))
         self._forget(partitions)
 
     def _on_lost(self, partitions: Sequence[int]) -> None:
@@ -157,35 +174,45 @@ class Worker:
         if gone & set(self._recovering):
             # Those that stay begin again: recovery only reads.
             self._arrived += [p for p in self._recovering if p not in gone]
-            self._recovering, self._steps = [], None
+            self._drop_recovery()
         for partition in gone:
             self._owned.pop(partition, None)
 
     def _recover_some(self) -> bool:
         """One slice of recovery; whether there is more to do."""
-        if self._steps is None and self._arrived and time.monotonic() >= self._again_at_s:
-            self._recovering, self._arrived = self._arrived, []
-            self._consumer.pause(self._recovering)
-            for p in self._recovering:
-                self._skipped[p] = self._skips.skipped(p)
-                self._singly[p] = self._skips.singly_until(p)
-            self._steps = self._recovery.recover(self._recovering, self._skipped, self._owned)
-        if self._steps is None:
+        if self._steps is None and not (self._arrived and time.monotonic() >= self._again_at_s):
             return False
         try:
-            next(self._steps)
-        except StopIteration:
-            for p in self._recovering:
-                self._consumer.seek(p, self._owned[p].offset + 1)
-            self._consumer.resume(self._recovering)
-            self._recovering, self._steps = [], None
+            if self._steps is None:
+                self._steps = self._begin_recovery()
+            if next(self._steps, DONE) is DONE:
+                for p in self._recovering:
+                    self._consumer.seek(p, self._owned[p].offset + 1)
+                self._consumer.resume(self._recovering)
+                # Replay may have gone past what the predecessor could commit: no lag where there is none.
+                self._consumer.commit({p: self._owned[p].offset + 1 for p in self._recovering})
+                self._drop_recovery()
         except TransientError as error:
             get().warning("recovery_waits", reason=str(error))
             self._again_at_s = time.monotonic() + error.retry_after_s
+            for p in self._recovering:
+                self._owned.pop(p, None)
             self._arrived += self._recovering
-            self._recovering, self._steps = [], None
+            self._drop_recovery()
             return False
         return True
+
+    def _begin_recovery(self) -> Generator[None]:
+        self._recovering, self._arrived = self._arrived, []
+        for p in self._recovering:
+            self._skipped[p] = self._skips.skipped(p)
+            self._singly[p] = self._skips.singly_until(p)
+        return self._recovery.recover(self._recovering, self._skipped, self._owned)
+
+    def _drop_recovery(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+        self._recovering, self._steps = [], None
 
     def _mine(self, records: Records) -> Records:
         """Only records that come next in a partition that has recovered: a poll may still bring others."""
@@ -224,6 +251,9 @@ class Worker:
         if suspected:
             chosen = set(suspected)
             records = take(records, [i for i in range(len(records)) if i not in chosen])
+            for p, last in self._singly.items():
+                if p in self._owned and self._owned[p].offset >= last:
+                    self._singly[p] = -1
         if len(records):
             self._judge_and_send(records)
 
@@ -248,13 +278,13 @@ class Worker:
             ANOMALIES, outputs.anomaly_partitions, outputs.anomaly_keys, outputs.anomalies
         )
         for letter in outputs.dead:
-            self._producer.send(DEAD_LETTERS, letter.partition, None, encode_dead_letter(letter))
+            fitting = dataclasses.replace(letter, value=letter.value[:DEAD_LETTER_BYTES_MAX])
+            self._producer.send(DEAD_LETTERS, letter.partition, None, encode_dead_letter(fitting))
         if outputs.dead:
             self._metrics.dead_letters(outputs.dead)
 
     def _announce(self, partition: int, bundle: str) -> None:
-        control = b'{"control":"bundle","bundle":"%b"}' % bundle.encode()
-        self._producer.send(TRANSACTIONS, partition, None, control)
+        self._producer.send(TRANSACTIONS, partition, None, encode_control("bundle", {"bundle": bundle}))
         self._producer.flush(FLUSH_TIMEOUT_S)
 
     # Commit

@@ -5,21 +5,22 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import psycopg
-from anomalyze.detection.detector import PartitionState
 
 from anomalyze.bus.contract import Bus, Records
 from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.detector import PartitionState
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
-from realtime.detector.judge import DetectorCache, Judge, OwnedPartition, take
+from realtime.detector.judge import DetectorCache, Judge, OwnedPartition, read_controls, take
 
-__all__ = ["Comparison", "compare", "replay"]
+__all__ = ["Comparison", "compare", "replay", "replayed"]
 
 SLICE_MAX = 3_000
 
@@ -57,12 +58,26 @@ def replay(
     Returns scored records by (partition, offset), and the newest status by (user_id, tx_id) where an update
     changed it.
     """
+    scored: dict[tuple[int, int], _Scored] = {}
+    statuses: dict[tuple[str, str], str] = {}
+    for partition, key, value in replayed(bus, settings, seed):
+        record = msgspec.json.decode(value, type=_Scored)
+        verdict = msgspec.json.decode(record.verdict)
+        if "status_update" in verdict:
+            assert key is not None
+            tx_id = msgspec.json.decode(record.data)["tx_id"]
+            statuses[(key.decode(), tx_id)] = verdict["status_update"]
+        else:
+            scored[(partition, record.src["offset"])] = record
+    return scored, statuses
+
+
+def replayed(bus: Bus, settings: Settings, seed: int) -> Iterator[tuple[int, bytes | None, bytes]]:
+    """(partition, key, value) of every record that an undisturbed worker would write to `scored`, in order."""
     cut = random.Random(seed)
     store = BundleStore(open_objects(settings.object_store))
     marks = bus.watermarks(TRANSACTIONS)
     judge = Judge(DetectorCache(store.load), len(marks), settings.future_tolerance_s)
-    scored: dict[tuple[int, int], _Scored] = {}
-    statuses: dict[tuple[str, str], str] = {}
     for partition, (low, high) in marks.items():
         records = read_all(bus, partition, low, high)
         owned = {partition: OwnedPartition(partition, PartitionState.empty(), bundle=first_bundle(records))}
@@ -72,15 +87,7 @@ def replay(
             outputs = judge.judge(take(records, list(range(at, min(at + size, len(records))))), owned, {})
             at += size
             for key, value in zip(outputs.scored_keys, outputs.scored, strict=True):
-                record = msgspec.json.decode(value, type=_Scored)
-                verdict = msgspec.json.decode(record.verdict)
-                if "status_update" in verdict:
-                    assert key is not None
-                    tx_id = msgspec.json.decode(record.data)["tx_id"]
-                    statuses[(key.decode(), tx_id)] = verdict["status_update"]
-                else:
-                    scored[(partition, record.src["offset"])] = record
-    return scored, statuses
+                yield partition, key, value
 
 
 def compare(
@@ -143,10 +150,10 @@ def compare(
     return result
 
 
-def read_all(bus: Bus, partition: int, low: int, high: int) -> Records:
-    """Every record of one partition of `transactions`."""
-    records = Records(TRANSACTIONS, [], [], [], [], [])
-    reader = bus.reader(TRANSACTIONS, {partition: low})
+def read_all(bus: Bus, partition: int, low: int, high: int, topic: str = TRANSACTIONS) -> Records:
+    """Every record of one partition of a topic."""
+    records = Records(topic, [], [], [], [], [])
+    reader = bus.reader(topic, {partition: low})
     try:
         while high > low and (not records.offsets or records.offsets[-1] + 1 < high):
             part = reader.read(5_000, 1.0)
@@ -162,9 +169,7 @@ def read_all(bus: Bus, partition: int, low: int, high: int) -> Records:
 
 def first_bundle(records: Records) -> str | None:
     """What stands before the first bundle record is judged by it."""
-    for value in records.values:
-        if value.startswith(b'{"control":'):
-            body = msgspec.json.decode(value)
-            if body["control"] == "bundle":
-                return str(body["bundle"])
+    for control in read_controls(records).values():
+        if control.kind == "bundle":
+            return str(control.body["bundle"])
     return None
