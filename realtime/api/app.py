@@ -4,24 +4,40 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import redis.asyncio
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from starlette.middleware.cors import CORSMiddleware
 
 from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import ANOMALIES, SCORED
+from anomalyze.detection.bundle import BundleStore
 from anomalyze.embedded.runtime import Addresses
 from anomalyze.settings import Settings
+from anomalyze.storage.objects import open_objects
 from anomalyze.storage.pool import AsyncPool
-from realtime.api import health, ingest_routes, live_routes, problems, read_routes
+from realtime.api import (
+    docs_routes,
+    health,
+    ingest_routes,
+    live_routes,
+    problems,
+    read_routes,
+    score_routes,
+)
+from realtime.api.champion import Champion
 from realtime.api.disk import Disk
+from realtime.api.headers import SecurityHeaders
 from realtime.api.ingest import Ingest
 from realtime.api.limits import BodyLimit
 from realtime.api.live import Live
 from realtime.api.metrics import ApiMetrics
+from realtime.api.openapi import install_openapi
 from realtime.api.rate import RateLimit
 from realtime.api.score import Waiters
 from realtime.api.state import State
@@ -29,6 +45,8 @@ from realtime.api.state import State
 __all__ = ["create_app"]
 
 POOL_SIZE = 8
+# Redis answers within a millisecond or is away; nothing but the answer to a repeated request waits for it.
+REDIS_TIMEOUT_S = 0.5
 
 DESCRIPTION = """
 Send transactions, get verdicts with a reason.
@@ -46,9 +64,11 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool = AsyncPool(addresses.postgres_dsn, program="anomalyze-api", size_max=POOL_SIZE)
         await pool.open()
-        client = redis.asyncio.Redis.from_url(addresses.redis_url, socket_connect_timeout=2.0)
-        waiters = Waiters(redis.asyncio.Redis.from_url(addresses.redis_url))
+        client = open_redis(addresses.redis_url, socket_timeout=REDIS_TIMEOUT_S)
+        waiters = Waiters(open_redis(addresses.redis_url, socket_keepalive=True))
         waiters.start()
+        champion = Champion(lambda: open_bundles(settings))
+        champion.start()
         shared = State(
             settings=settings,
             bus=bus,
@@ -63,6 +83,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             rate=RateLimit(settings.rate_limit_per_s),
             metrics=ApiMetrics(registry),
             disk=Disk(settings.data_dir),
+            champion=champion,
         )
         app.state.shared = shared
         yield
@@ -70,6 +91,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
         shared.anomalies.close()
         shared.ingest.close()
         await waiters.close()
+        await champion.close()
         await client.aclose()
         await pool.close()
 
@@ -78,10 +100,12 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
-        responses=problems.problem_responses(401, 403, 422, 429, 503),
+        responses=problems.problem_responses(401, 403, 422, 500, 503),
     )
     problems.install(app)
+    install_openapi(app)
     app.add_middleware(BodyLimit)
     if settings.cors_origins:
         app.add_middleware(
@@ -90,8 +114,24 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
         )
+    app.add_middleware(problems.Unforeseen)
+    app.add_middleware(SecurityHeaders)
     app.include_router(health.router)
+    app.include_router(docs_routes.router)
     app.include_router(ingest_routes.router)
+    app.include_router(score_routes.router)
     app.include_router(read_routes.router)
     app.include_router(live_routes.router)
     return app
+
+
+def open_redis(url: str, **options: Any) -> redis.asyncio.Redis:
+    """A client that says at once when Redis is away, and leaves it to us to try again."""
+    return redis.asyncio.Redis.from_url(
+        url, socket_connect_timeout=REDIS_TIMEOUT_S, retry=Retry(NoBackoff(), 0), **options
+    )
+
+
+def open_bundles(settings: Settings) -> BundleStore:
+    """The store of bundles."""
+    return BundleStore(open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url))

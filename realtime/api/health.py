@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import RedirectResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from anomalyze.access.keys import Principal
-from realtime.api.problems import problem_responses
+from anomalyze.errors import TransientError
+from realtime.api.problems import Problem
+from realtime.api.schemas import json_answer
 from realtime.api.security import require
 from realtime.api.state import State, state_of
 
@@ -22,6 +24,7 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["operating"])
 CHECK_TIMEOUT_S = 2.0
+authorized = require("read")
 
 
 @router.get("/", include_in_schema=False)
@@ -30,30 +33,40 @@ async def root() -> RedirectResponse:
     return RedirectResponse("/docs")
 
 
-@router.get("/health", responses={200: {"content": {"application/json": {"example": {"health": "ok"}}}}})
+@router.get("/health", responses={200: json_answer("Health", "It answers.")})
 async def health() -> Any:
     """Whether the process answers. Needs no key."""
     return {"health": "ok"}
 
 
-@router.get("/ready", responses=problem_responses(401, 403))
-async def ready(request: Request, _: Annotated[Principal, Depends(require("read"))]) -> Response:
-    """Each dependency and its state; 503 when one that is needed does not answer."""
+@router.get("/ready", responses={200: json_answer("Ready", "Everything that is needed answers.")})
+async def ready(request: Request) -> Response:
+    """Each dependency and its state; 503 when one that is needed does not answer.
+
+    While PostgreSQL is away no key can be verified: the states are then told to anybody, without reasons.
+    """
     state = state_of(request)
+    try:
+        await authorized(request)
+        is_known = True
+    except TransientError:
+        is_known = False
     names = ("bus", "postgresql", "redis", "disk")
     checks = (check_bus(state), check_postgresql(state), check_redis(state), check_disk(state))
     results = dict(zip(names, await asyncio.gather(*(timed(check) for check in checks)), strict=True))
-    ok = all(result["state"] == "ok" for result in results.values())
-    return Response(
-        msgspec.json.encode({"ready": ok, "dependencies": results}),
-        200 if ok else 503,
-        headers={} if ok else {"Retry-After": "1"},
-        media_type="application/json",
-    )
+    if not is_known:
+        results = {name: {"state": result["state"]} for name, result in results.items()}
+    away = [name for name, result in results.items() if result["state"] != "ok"]
+    document = {"ready": not away, "dependencies": results}
+    if away:
+        problem = Problem(503, f"{', '.join(away)}: no answer now", retry_after_s=1.0)
+        problem.document |= document
+        return problem.response()
+    return Response(msgspec.json.encode(document), media_type="application/json")
 
 
-@router.get("/metrics", responses=problem_responses(401, 403))
-async def metrics(request: Request, _: Annotated[Principal, Depends(require("read"))]) -> Response:
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request, _: Annotated[Principal, Depends(authorized)]) -> Response:
     """Prometheus metrics of this process."""
     return Response(generate_latest(state_of(request).registry), media_type=CONTENT_TYPE_LATEST)
 

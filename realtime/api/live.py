@@ -5,14 +5,14 @@ who follow an account. An event's id is a place in the log, so that a client res
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
-from anomalyze.bus.contract import Bus, Records
+from anomalyze.bus.contract import Bus, Reader, Records
 from anomalyze.errors import TransientError
 from anomalyze.log import get
 
@@ -24,6 +24,11 @@ RECORDS_MAX = 5_000
 QUEUE_MAX = 1_000
 SUBSCRIBERS_MAX = 1_000
 KEEPALIVE_S = 15.0
+# A revoked key ends its streams with the first event after this long.
+ALLOWED_EVERY_S = 1.0
+# A client that comes back after more than this many records of the whole log begins at the newest of them.
+REPLAY_RECORDS_MAX = 1_000_000
+REPLAYS_MAX = 4
 POSITION_LENGTH_MAX = 16_384
 
 
@@ -44,27 +49,25 @@ class Subscriber:
     ----------
     account_id, user_id
         What it follows; ``user_id`` None follows the whole account.
-    position
-        Next offset by partition: what it has seen.
     """
 
     account_id: str
     user_id: str | None
     loop: asyncio.AbstractEventLoop
-    position: dict[int, int] = field(default_factory=dict)
-    queue: asyncio.Queue[tuple[int, int, bytes] | None] = field(
-        default_factory=lambda: asyncio.Queue(QUEUE_MAX)
-    )
+    queue: asyncio.Queue[tuple[int, int, bytes] | None] = field(default_factory=asyncio.Queue)
+    ended: bool = False
 
     def offer(self, partition: int, offset: int, value: bytes) -> None:
-        """Called in its loop; a full queue ends the client's stream."""
-        if offset < self.position.get(partition, 0):
-            return
-        try:
+        """Called in its loop; a client that is too far behind gets what waits for it, then its stream ends."""
+        if self.queue.qsize() >= QUEUE_MAX:
+            self.end()
+        elif not self.ended:
             self.queue.put_nowait((partition, offset, value))
-        except asyncio.QueueFull:
-            with contextlib.suppress(asyncio.QueueEmpty):
-                self.queue.get_nowait()
+
+    def end(self) -> None:
+        """Called in its loop: nothing more comes."""
+        if not self.ended:
+            self.ended = True
             self.queue.put_nowait(None)
 
 
@@ -79,6 +82,7 @@ class Live:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
+        self._replays = asyncio.Semaphore(REPLAYS_MAX)
 
     def close(self) -> None:
         """End every stream."""
@@ -86,7 +90,7 @@ class Live:
         with self._lock:
             for subscribers in self._subscribers.values():
                 for subscriber in subscribers:
-                    subscriber.loop.call_soon_threadsafe(subscriber.queue.put_nowait, None)
+                    subscriber.loop.call_soon_threadsafe(subscriber.end)
 
     async def follow(
         self,
@@ -94,8 +98,14 @@ class Live:
         user_id: str | None,
         resume: Mapping[int, int] | None,
         render: Callable[[bytes], bytes],
+        allowed: Callable[[], Awaitable[bool]],
     ) -> AsyncIterator[bytes]:
         """Events for one client, from ``resume`` (next offsets) or from now on.
+
+        Parameters
+        ----------
+        allowed
+            Asked again while the stream runs: one whose key was revoked ends.
 
         Raises
         ------
@@ -104,72 +114,109 @@ class Live:
         """
         if self._count >= SUBSCRIBERS_MAX:
             raise TransientError(f"{SUBSCRIBERS_MAX} clients follow already", 5.0)
-        loop = asyncio.get_running_loop()
-        ends = {
-            p: end for p, (_, end) in (await asyncio.to_thread(self._bus.watermarks, self._topic)).items()
-        }
-        subscriber = Subscriber(account_id, user_id, loop, dict(ends))
-        self._add(subscriber, ends)
-        return self._stream(subscriber, resume, ends, render)
+        start = {p: end for p, (_, end) in (await self._watermarks()).items()}
+        if resume is not None:
+            start |= {p: offset for p, offset in resume.items() if offset < start.get(p, 0)}
+        subscriber = Subscriber(account_id, user_id, asyncio.get_running_loop())
+        return self._stream(subscriber, start, render, allowed)
 
     async def _stream(
         self,
         subscriber: Subscriber,
-        resume: Mapping[int, int] | None,
-        ends: dict[int, int],
+        position: dict[int, int],
         render: Callable[[bytes], bytes],
+        allowed: Callable[[], Awaitable[bool]],
     ) -> AsyncIterator[bytes]:
+        """First what is in the log already, then what is handed out.
+
+        The subscriber is there before the log's ends are asked for, so that a record is either before them or
+        handed out, and what is both is dropped here.
+        """
+        self._add(subscriber)
         try:
-            position = dict(ends)
-            if resume is not None:
-                position |= {p: offset for p, offset in resume.items() if p in ends and offset < ends[p]}
-                async for partition, offset, value in self._missed(subscriber, dict(position), ends):
-                    position[partition] = offset + 1
-                    yield event(position, ends, render(value))
-                position = dict(ends)
             yield b": connected\n\n"
-            while True:
-                try:
-                    item = await asyncio.wait_for(subscriber.queue.get(), KEEPALIVE_S)
-                except TimeoutError:
-                    yield b": keep-alive\n\n"
-                    continue
-                if item is None:
-                    return
-                partition, offset, value = item
+            ends = await self._watermarks()
+            self._start({p: end for p, (_, end) in ends.items()})
+            if leave_out(position, ends):
+                yield b"event: gap\ndata: {}\n\n"
+            async for partition, offset, value in self._missed(subscriber, position, ends):
                 position[partition] = offset + 1
-                yield event(position, {}, render(value))
+                yield event(position, render(value))
+            for partition, (_, end) in ends.items():
+                position[partition] = max(end, position.get(partition, 0))
+            async for partition, offset, value in self._live(subscriber, allowed):
+                if partition < 0:
+                    yield b": keep-alive\n\n"
+                elif offset >= position.get(partition, 0):
+                    position[partition] = offset + 1
+                    yield event(position, render(value))
+        except TransientError as error:
+            get().warning("stream_ended", reason=str(error))
         finally:
             self._remove(subscriber)
 
-    async def _missed(
-        self, subscriber: Subscriber, start: dict[int, int], ends: dict[int, int]
+    async def _live(
+        self, subscriber: Subscriber, allowed: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[tuple[int, int, bytes]]:
-        """What came between a client's last event and now."""
-        behind = {p: offset for p, offset in start.items() if offset < ends[p]}
+        """What is handed out to a client, until it is too slow, the server stops or its key is revoked.
+
+        After a while of nothing it says so, as partition -1.
+        """
+        asked_s = time.monotonic()
+        while True:
+            try:
+                item = await asyncio.wait_for(subscriber.queue.get(), KEEPALIVE_S)
+            except TimeoutError:
+                item = (-1, -1, b"")
+            if item is None:
+                return
+            if time.monotonic() - asked_s >= ALLOWED_EVERY_S:
+                asked_s = time.monotonic()
+                if not await allowed():
+                    return
+            yield item
+
+    async def _missed(
+        self, subscriber: Subscriber, position: Mapping[int, int], ends: Mapping[int, tuple[int, int]]
+    ) -> AsyncIterator[tuple[int, int, bytes]]:
+        """What came between a client's last event and now; what the log no longer has is left out."""
+        behind = {p: max(first, position.get(p, end)) for p, (first, end) in ends.items()}
+        behind = {p: offset for p, offset in behind.items() if offset < ends[p][1]}
         if not behind:
             return
-        reader = await asyncio.to_thread(self._bus.reader, self._topic, behind)
-        try:
-            while behind:
-                records = await asyncio.to_thread(reader.read, RECORDS_MAX, READ_TIMEOUT_S)
-                for partition, offset, value in wanted(records, subscriber):
-                    if offset < ends[partition]:
-                        yield partition, offset, value
-                for partition, offset in zip(records.partitions, records.offsets, strict=True):
-                    if offset + 1 >= ends[partition]:
-                        behind.pop(partition, None)
-        finally:
-            await asyncio.to_thread(reader.close)
+        async with self._replays:
+            reader = await asyncio.to_thread(self._bus.reader, self._topic, behind)
+            try:
+                while behind:
+                    records, found = await asyncio.to_thread(read_wanted, reader, subscriber)
+                    for partition, offset, value in found:
+                        if offset < ends[partition][1]:
+                            yield partition, offset, value
+                    for partition, offset in zip(records.partitions, records.offsets, strict=True):
+                        if offset + 1 >= ends[partition][1]:
+                            behind.pop(partition, None)
+                    if not len(records):
+                        # Retention may have taken what was waited for.
+                        now = await self._watermarks()
+                        behind = {p: offset for p, offset in behind.items() if now[p][0] < ends[p][1]}
+            finally:
+                await asyncio.to_thread(reader.close)
 
-    def _add(self, subscriber: Subscriber, ends: Mapping[int, int]) -> None:
+    async def _watermarks(self) -> dict[int, tuple[int, int]]:
+        return await asyncio.to_thread(self._bus.watermarks, self._topic)
+
+    def _add(self, subscriber: Subscriber) -> None:
         with self._lock:
+            if self._closed.is_set():
+                subscriber.end()
             self._subscribers.setdefault(subscriber.account_id, set()).add(subscriber)
             self._count += 1
+
+    def _start(self, ends: dict[int, int]) -> None:
+        """Read from here on, unless the thread reads already: then it is not past these ends."""
+        with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._read, args=(dict(ends),), name="live", daemon=True
-                )
+                self._thread = threading.Thread(target=self._read, args=(ends,), name="live", daemon=True)
                 self._thread.start()
 
     def _remove(self, subscriber: Subscriber) -> None:
@@ -196,7 +243,7 @@ class Live:
                 self._thread = None
                 for followers in self._subscribers.values():
                     for subscriber in followers:
-                        subscriber.loop.call_soon_threadsafe(subscriber.queue.put_nowait, None)
+                        subscriber.loop.call_soon_threadsafe(subscriber.end)
         finally:
             if reader is not None:
                 reader.close()
@@ -205,25 +252,56 @@ class Live:
         with self._lock:
             everybody = {account: list(followers) for account, followers in self._subscribers.items()}
         for partition, offset, value in zip(records.partitions, records.offsets, records.values, strict=True):
-            meta = msgspec.json.decode(value, type=_Record).meta
+            meta = owner(value)
+            if meta is None:
+                continue
             for subscriber in everybody.get(meta.account_id, ()):
                 if subscriber.user_id is None or subscriber.user_id == meta.user_id:
                     subscriber.loop.call_soon_threadsafe(subscriber.offer, partition, offset, value)
 
 
-def wanted(records: Records, subscriber: Subscriber) -> list[tuple[int, int, bytes]]:
-    """The records that this client follows."""
+def owner(value: bytes) -> _Meta | None:
+    """Whose record it is; None for what none of our programs wrote."""
+    try:
+        return msgspec.json.decode(value, type=_Record).meta
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def read_wanted(reader: Reader, subscriber: Subscriber) -> tuple[Records, list[tuple[int, int, bytes]]]:
+    """Some records, and those of them that this client follows."""
+    records = reader.read(RECORDS_MAX, READ_TIMEOUT_S)
     found = []
     for partition, offset, value in zip(records.partitions, records.offsets, records.values, strict=True):
-        meta = msgspec.json.decode(value, type=_Record).meta
-        if meta.account_id == subscriber.account_id and subscriber.user_id in (None, meta.user_id):
+        meta = owner(value)
+        if (
+            meta is not None
+            and meta.account_id == subscriber.account_id
+            and subscriber.user_id in (None, meta.user_id)
+        ):
             found.append((partition, offset, value))
-    return found
+    return records, found
 
 
-def event(position: Mapping[int, int], ends: Mapping[int, int], data: bytes) -> bytes:
-    """One SSE message; ``ends`` fills in partitions that the client has not moved in."""
-    return b"id: %b\ndata: %b\n\n" % (render_position({**ends, **position}).encode(), data)
+def leave_out(position: dict[int, int], ends: Mapping[int, tuple[int, int]]) -> bool:
+    """Move a position forward that is too far behind; whether that was so.
+
+    >>> position = {0: 5, 1: 0}
+    >>> leave_out(position, {0: (0, 9), 1: (0, 2_000_000)}), position
+    (True, {0: 5, 1: 1500000})
+    """
+    behind = sum(max(0, end - position.get(p, end)) for p, (_, end) in ends.items())
+    if behind <= REPLAY_RECORDS_MAX:
+        return False
+    share = REPLAY_RECORDS_MAX // len(ends)
+    for p, (_, end) in ends.items():
+        position[p] = max(position.get(p, end), end - share)
+    return True
+
+
+def event(position: Mapping[int, int], data: bytes) -> bytes:
+    """One SSE message."""
+    return b"id: %b\ndata: %b\n\n" % (render_position(position).encode(), data)
 
 
 def render_position(position: Mapping[int, int]) -> str:

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends, Path, Request
 from starlette.responses import StreamingResponse
 
 from anomalyze.access.keys import Principal
+from anomalyze.errors import TransientError
 from anomalyze.events.schema import ID_CHARACTERS_MAX
 from realtime.api.live import Live, parse_position
-from realtime.api.security import require
+from realtime.api.security import is_still_allowed, require
 from realtime.api.shapes import render_anomaly, render_transaction
 from realtime.api.state import state_of
 
@@ -32,11 +33,11 @@ STREAM: dict[int | str, dict[str, Any]] = {
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-@router.get("/sse/transactions/{user_id}", responses=STREAM, response_class=StreamingResponse)
+@router.get("/sse/transactions/{user_id:path}", responses=STREAM, response_class=StreamingResponse)
 async def transactions(
     request: Request,
     user_id: Annotated[str, Path(min_length=1, max_length=ID_CHARACTERS_MAX)],
-    principal: Annotated[Principal, Depends(require("read"))],
+    principal: Annotated[Principal, Depends(require("read", public=True))],
 ) -> StreamingResponse:
     """Each new transaction of a user, as soon as it is judged."""
     return await stream(request, state_of(request).scored, principal.account_id, user_id, render_transaction)
@@ -44,7 +45,7 @@ async def transactions(
 
 @router.get("/sse/anomalies", responses=STREAM, response_class=StreamingResponse)
 async def anomalies(
-    request: Request, principal: Annotated[Principal, Depends(require("read"))]
+    request: Request, principal: Annotated[Principal, Depends(require("read", public=True))]
 ) -> StreamingResponse:
     """Each new anomaly of the account."""
     return await stream(request, state_of(request).anomalies, principal.account_id, None, render_anomaly)
@@ -55,5 +56,12 @@ async def stream(
 ) -> StreamingResponse:
     """Follow the bus from where the client stopped."""
     last = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
-    events = await live.follow(account_id, user_id, parse_position(last), render)
+
+    async def allowed() -> bool:
+        try:
+            return await is_still_allowed(request, "read")
+        except TransientError:
+            return True  # nobody knows of a revocation: who was let in stays
+
+    events = await live.follow(account_id, user_id, parse_position(last), render, allowed)
     return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)

@@ -12,18 +12,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anomalyze.errors import ConfigError, EventError, TransientError
 from anomalyze.log import get
 from anomalyze.storage.cursor import FilterError
 
-__all__ = ["PROBLEM_SCHEMA", "Problem", "install", "problem_responses"]
+__all__ = ["Problem", "Unforeseen", "install", "problem_responses"]
 
 MEDIA_TYPE = "application/problem+json"
 GOT_LENGTH_MAX = 120
 
 TITLES = {
-    400: "Bad request",
     401: "Not signed in",
     403: "Not allowed",
     404: "Not found",
@@ -35,20 +35,6 @@ TITLES = {
     429: "Too many requests",
     500: "Internal error",
     503: "Temporarily unavailable",
-}
-
-PROBLEM_SCHEMA = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string", "example": "about:blank"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "field": {"type": "string", "description": "path of the offending field"},
-        "expected": {"type": "string"},
-        "got": {"type": "string"},
-    },
 }
 
 
@@ -83,11 +69,11 @@ class Problem(Exception):
             "type": "about:blank",
             "title": TITLES.get(status, "Error"),
             "status": status,
-            "detail": detail,
+            "detail": printable(detail),
         }
         for name, value in (("field", field), ("expected", expected), ("got", got)):
             if value is not None:
-                self.document[name] = value[:GOT_LENGTH_MAX]
+                self.document[name] = printable(value)[:GOT_LENGTH_MAX]
 
     def response(self) -> Response:
         """The document as a response."""
@@ -144,15 +130,44 @@ def install(app: FastAPI) -> None:
         }.get(error.status_code, str(error.detail))
         return Problem(error.status_code, detail, headers=error.headers).response()
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        get().error("request_failed", path=request.url.path, exc_info=error)
-        return Problem(500, "this request failed in a way nobody foresaw; it was logged").response()
+
+class Unforeseen:
+    """Answers 500 for what no handler knows, and logs it with our logger, which hides secrets."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            get().error("request_failed", path=scope["path"], exc_info=error)
+            if not has_begun:
+                problem = Problem(500, "this request failed in a way nobody foresaw; it was logged")
+                await problem.response()(scope, receive, send)
+
+
+def printable(text: str) -> str:
+    """The text without lone surrogates, which are no UTF-8."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI descriptions of these refusals."""
     return {
-        status: {"description": TITLES[status], "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}}}
+        status: {
+            "description": TITLES[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
         for status in statuses
     }

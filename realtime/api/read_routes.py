@@ -17,6 +17,7 @@ from anomalyze.storage import queries
 from anomalyze.storage.query import LIMIT_MAX, fetch_async
 from anomalyze.storage.query import Query as Statement
 from realtime.api.problems import Problem, problem_responses
+from realtime.api.schemas import json_answer
 from realtime.api.security import require
 from realtime.api.shapes import anomaly_shape, case_shape, stored_transaction_shape, user_shape
 from realtime.api.state import state_of
@@ -28,11 +29,20 @@ router = APIRouter()
 Result = TypeVar("Result")
 # Amounts are exact in PostgreSQL and leave as plain numbers.
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-Reader = Annotated[Principal, Depends(require("read"))]
+Reader = Annotated[Principal, Depends(require("read", public=True))]
 UserId = Annotated[str | None, Query(min_length=1, max_length=ID_CHARACTERS_MAX)]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
 Cursor = Annotated[str | None, Query(max_length=2048, description="from the answer before; same filters")]
-Moment = Annotated[datetime | None, Query(description="RFC 3339 with offset, or a date (UTC)")]
+MOMENT = "RFC 3339 with offset, or a date (UTC)"
+Moment = Annotated[datetime | None, Query(description=MOMENT)]
+# Far beyond any money; PostgreSQL would refuse a number of a million digits.
+AMOUNT_MAX = Decimal(10) ** 18
+Amount = Annotated[
+    Decimal | None,
+    Query(
+        ge=-AMOUNT_MAX, le=AMOUNT_MAX, allow_inf_nan=False, description="in the transaction's own currency"
+    ),
+]
 Severities = Annotated[
     list[str] | None,
     Query(description="any of these; comma-separated or repeated", examples=["HIGH,CRITICAL"]),
@@ -40,7 +50,7 @@ Severities = Annotated[
 Id = Annotated[str, Path(min_length=1, max_length=256)]
 
 
-@router.get("/transactions", tags=["transactions"])
+@router.get("/transactions", tags=["transactions"], responses={200: json_answer("Transactions", "One page.")})
 @router.get("/v1/transactions", tags=["transactions"], include_in_schema=False)
 async def list_transactions(
     request: Request,
@@ -48,8 +58,8 @@ async def list_transactions(
     user_id: UserId = None,
     from_date: Moment = None,
     to_date: Moment = None,
-    min_amount: Annotated[Decimal | None, Query(allow_inf_nan=False)] = None,
-    max_amount: Annotated[Decimal | None, Query(allow_inf_nan=False)] = None,
+    min_amount: Amount = None,
+    max_amount: Amount = None,
     limit: Limit = queries.LIMIT_DEFAULT,
     cursor: Cursor = None,
 ) -> Response:
@@ -72,15 +82,15 @@ async def list_transactions(
     )
 
 
-@router.get("/v1/anomalies", tags=["anomalies"])
+@router.get("/v1/anomalies", tags=["anomalies"], responses={200: json_answer("Anomalies", "One page.")})
 async def list_anomalies(
     request: Request,
     principal: Reader,
     user_id: UserId = None,
     severity: Severities = None,
     rule: Annotated[str | None, Query(max_length=128)] = None,
-    from_date: Annotated[datetime | None, Query(alias="from")] = None,
-    to_date: Annotated[datetime | None, Query(alias="to")] = None,
+    from_date: Annotated[datetime | None, Query(alias="from", description=MOMENT)] = None,
+    to_date: Annotated[datetime | None, Query(alias="to", description=MOMENT)] = None,
     min_score: Annotated[float | None, Query(ge=0, le=1)] = None,
     reviewed: bool | None = None,
     limit: Limit = queries.LIMIT_DEFAULT,
@@ -105,7 +115,11 @@ async def list_anomalies(
     return answer({"anomalies": [anomaly_shape(row) for row in page.rows], "cursor": page.cursor})
 
 
-@router.get("/v1/anomalies/{anomaly_id}", tags=["anomalies"], responses=problem_responses(404))
+@router.get(
+    "/v1/anomalies/{anomaly_id}",
+    tags=["anomalies"],
+    responses={200: json_answer("Anomaly", "It."), **problem_responses(404)},
+)
 async def get_anomaly(request: Request, principal: Reader, anomaly_id: Id) -> Response:
     """One anomaly with everything that decided it."""
     row = await run(request, queries.anomaly(principal.account_id, anomaly_id))
@@ -116,7 +130,7 @@ async def get_anomaly(request: Request, principal: Reader, anomaly_id: Id) -> Re
     return answer(anomaly_shape(row))
 
 
-@router.get("/v1/cases", tags=["cases"])
+@router.get("/v1/cases", tags=["cases"], responses={200: json_answer("Cases", "One page.")})
 async def list_cases(
     request: Request,
     principal: Reader,
@@ -141,7 +155,11 @@ async def list_cases(
     return answer({"cases": [case_shape(row) for row in page.rows], "cursor": page.cursor})
 
 
-@router.get("/v1/cases/{case_id}", tags=["cases"], responses=problem_responses(404))
+@router.get(
+    "/v1/cases/{case_id}",
+    tags=["cases"],
+    responses={200: json_answer("CaseWithMembers", "It."), **problem_responses(404)},
+)
 async def get_case(request: Request, principal: Reader, case_id: Id) -> Response:
     """One case with its anomalies, newest first."""
     row = await run(request, queries.case(principal.account_id, case_id))
@@ -151,7 +169,7 @@ async def get_case(request: Request, principal: Reader, case_id: Id) -> Response
     return answer({**case_shape(row), "members": [anomaly_shape(member) for member in members]})
 
 
-@router.get("/users", tags=["users"])
+@router.get("/users", tags=["users"], responses={200: json_answer("Users", "One page.")})
 async def list_users(
     request: Request, principal: Reader, limit: Limit = queries.LIMIT_DEFAULT, cursor: Cursor = None
 ) -> Response:

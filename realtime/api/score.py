@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from typing import Any
 
 import msgspec
 import redis.asyncio
@@ -31,7 +30,6 @@ class _Data(msgspec.Struct):
 class _Answer(msgspec.Struct):
     meta: _Meta
     data: _Data
-    verdict: msgspec.Raw | None = None
 
 
 class Waiters:
@@ -84,14 +82,18 @@ class Waiters:
                     await listener.subscribe(self.channel)
                     async for message in listener.listen():
                         if message["type"] == "message":
-                            self._deliver(message["data"])
+                            self._deliver(bytes(message["data"]))
             except (redis.RedisError, OSError) as error:
                 get().warning("score_channel_lost", reason=repr(error))
                 await asyncio.sleep(RECONNECT_S)
 
-    def _deliver(self, data: Any) -> None:
-        answer = msgspec.json.decode(data, type=_Answer)
+    def _deliver(self, data: bytes) -> None:
+        try:
+            answer = msgspec.json.decode(data, type=_Answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            get().warning("score_answer_unreadable", reason=str(error))
+            return
         key = (answer.meta.account_id, answer.meta.user_id, answer.data.tx_id)
         for future in list(self._waiting.get(key, [])):
             if not future.done():
-                future.set_result(bytes(data))
+                future.set_result(data)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from anomalyze.events.batch import Action, Severity, Status
+from anomalyze.events.schema import parse_timestamp
 from anomalyze.storage.row import AnomalyRow, CaseRow, TransactionRow, UserRow
 
 __all__ = [
@@ -78,7 +79,7 @@ def render_transaction(value: bytes) -> bytes:
             user_id=record.meta["user_id"],
             amount=record.data["amount"],
             currency=record.data["currency"],
-            txn_date=record.meta["timestamp"],
+            txn_date=utc_text(record.meta["timestamp"]),
             status=status,
             data=record.data,
             analysis=record.analysis,
@@ -97,7 +98,7 @@ def render_anomaly(value: bytes) -> bytes:
             "user_id": record.meta["user_id"],
             "amount": record.data["amount"],
             "currency": record.data["currency"],
-            "txn_date": record.meta["timestamp"],
+            "txn_date": utc_text(record.meta["timestamp"]),
             "severity": record.verdict.get("final_severity"),
             "action": record.verdict.get("action"),
             "case_id": record.verdict.get("case_id"),
@@ -181,5 +182,10 @@ def user_shape(row: UserRow) -> dict[str, Any]:
 
 
 def time_text(moment: datetime) -> str:
-    """RFC 3339 in UTC."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    """RFC 3339 in UTC, to the millisecond as events are."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_text(text: str) -> str:
+    """A client's own time as ``time_text`` writes what is stored of it."""
+    return time_text(datetime.fromtimestamp(parse_timestamp(text) / 1000, UTC))

@@ -12,6 +12,7 @@ from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.bus.contract import Bus
 from anomalyze.settings import Settings
 from anomalyze.storage.pool import AsyncPool
+from realtime.api.champion import Champion
 from realtime.api.disk import Disk
 from realtime.api.ingest import Ingest
 from realtime.api.live import Live
@@ -39,6 +40,7 @@ class State:
     rate: RateLimit
     metrics: ApiMetrics
     disk: Disk
+    champion: Champion
 
 
 def state_of(request: Request) -> State:
