@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import IsolationForest
 
 from anomalyze.errors import ContractError
 from anomalyze.models.tree import TreeEnsemble, round_down
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import IsolationForest
 
 __all__ = ["AMOUNT_INPUTS", "DEFAULT_INPUTS", "GROUPS", "Forest", "ModelInput", "fold_forest", "train_forest"]
 
@@ -117,6 +119,9 @@ def train_forest(
         raise ContractError(f"training: input {int(np.isnan(rows).all(axis=0).argmax())} has no value at all")
     fill = np.nanmedian(rows.astype(np.float64), axis=0).astype(np.float32)
     lower = np.where(np.asarray(one_sided), fill, np.float32(-np.inf)).astype(np.float32)
+    # Only who trains pays for it: 100 MB and a second.
+    from sklearn.ensemble import IsolationForest
+
     estimator = IsolationForest(
         n_estimators=trees, max_samples=min(samples_max, len(rows)), random_state=seed
     )

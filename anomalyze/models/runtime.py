@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from anomalyze.errors import ContractError, ModelError
 from anomalyze.models.kernel import TreeKernel
@@ -37,6 +36,9 @@ class OnnxScorer:
     """
 
     def __init__(self, data: bytes) -> None:
+        # Only models that are no tree ensemble need it.
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
