@@ -68,7 +68,8 @@ class KafkaConsumer:
                 "group.id": prefix + group,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": session_timeout_ms,
-                "heartbeat.interval.ms": min(3000, session_timeout_ms // 3),
+                # Members hear of a rebalance with a heartbeat, twice in a cooperative one.
+                "heartbeat.interval.ms": min(1000, session_timeout_ms // 6),
                 "max.poll.interval.ms": max(POLL_INTERVAL_MS_MAX, session_timeout_ms),
                 "error_cb": self._on_error,
                 "on_commit": self._on_commit,

@@ -17,7 +17,7 @@ from anomalyze.settings import Settings
 
 PARTITIONS = 4
 # Short, so that a killed member's partitions move soon; long enough for a busy machine.
-SESSION_TIMEOUT_MS = 6000
+SESSION_TIMEOUT_MS = 5000
 
 
 @dataclass
