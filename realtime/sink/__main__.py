@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 
-from anomalyze.bus.contract import Records
+from anomalyze.bus.contract import Bus, Records
+from anomalyze.bus.embedded import EmbeddedBus
 from anomalyze.bus.topics import DEAD_LETTERS, SCORED
 from anomalyze.log import get
 from anomalyze.storage.dead_letters import decode_dead_letter, store_dead_letters
@@ -22,7 +24,7 @@ from realtime.sink.metrics import SinkMetrics
 from realtime.sink.worker import Sink, next_offsets
 
 CONSUMER = "sink"
-AHEAD_EVERY_S = 6 * 3600.0
+HOUSE_EVERY_S = 3600.0
 
 
 def main() -> None:
@@ -92,9 +94,7 @@ def main() -> None:
     threads = [
         threading.Thread(target=guarded, args=(sink,), name=f"sink-{i}") for i, sink in enumerate(sinks)
     ]
-    threads.append(
-        threading.Thread(target=keep_partitions_ahead, args=(program,), name="partitions", daemon=True)
-    )
+    threads.append(threading.Thread(target=keep_house, args=(program, bus), name="house", daemon=True))
     port = program.serve_metrics()
     Heartbeat(program, lambda: {**metrics.state(), "metrics_port": port}).start()
     for thread in threads:
@@ -107,17 +107,21 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def keep_partitions_ahead(program: Program) -> None:
-    """Make the coming months' table partitions before anything needs them."""
+def keep_house(program: Program, bus: Bus) -> None:
+    """Every hour: make the coming months' table partitions before anything needs them, and let the embedded
+    log forget what is older than its retention (Kafka does so by itself)."""
 
-    def make() -> bool:
+    def tidy() -> bool:
         with connect(program.addresses.postgres_dsn, program="anomalyze-sink") as connection:
             ensure_partitions_ahead(connection)
+        if isinstance(bus, EmbeddedBus):
+            expired = bus.expire(now_ms=int(time.time() * 1000))
+            get().info("log_expired", segments=expired)
         return True
 
     while not program.stop.is_set():
-        retry_until_stopped(program.stop, "partitions", make)
-        program.stop.wait(AHEAD_EVERY_S)
+        retry_until_stopped(program.stop, "house", tidy)
+        program.stop.wait(HOUSE_EVERY_S)
 
 
 if __name__ == "__main__":
