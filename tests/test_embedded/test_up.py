@@ -15,21 +15,19 @@ import httpx
 import psutil
 import pytest
 
+from tests.folders import passable_folder
 from tests.simulation.stack import Stack
 
 TRANSACTION = {"user_id": "user_1", "tx_id": "tx_1", "amount": 12.5, "currency": "USD"}
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("up")
-    for parent in (folder, *folder.parents):
-        if parent.owner() == folder.owner() and parent != Path("/"):
-            os.chmod(parent, parent.stat().st_mode | 0o011)
-    running = Stack(folder, "embedded", workers=1)
-    running.start()
-    yield running
-    running.stop()
+def stack() -> Iterator[Stack]:
+    with passable_folder() as folder:
+        running = Stack(folder, "embedded", workers=1)
+        running.start()
+        yield running
+        running.stop()
 
 
 def up(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
