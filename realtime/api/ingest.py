@@ -1,12 +1,14 @@
 """Appends to the log in groups: what arrives while one group is being made durable forms the next.
 
 A request is answered only when the bus has acknowledged its records. A group that fails leaves every request
-of it in the unknown: the answer is 503, and sending the same ids again is safe.
+of it in the unknown: the answer is 503, and sending the same ids again is safe. From then on requests hear
+503 at once, until the bus answers again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ __all__ = ["Ingest"]
 
 # Records waiting for the bus; past it requests are answered 503 at once instead of piling up.
 PENDING_RECORDS_MAX = 100_000
-FLUSH_TIMEOUT_S = 10.0
+FLUSH_TIMEOUT_S = 5.0
+LOOK_EVERY_S = 0.5
+LOOK_TIMEOUT_S = 1.0
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class Ingest:
         self._pending_records = 0
         self._wake = threading.Condition()
         self._closed = False
+        self._away: TransientError | None = None
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
 
@@ -60,6 +65,8 @@ class Ingest:
         with self._wake:
             if self._closed:
                 raise TransientError("the API is stopping", 1.0)
+            if self._away is not None:
+                raise TransientError(f"the log is away: {self._away}", self._away.retry_after_s)
             if self._pending_records + len(values) > PENDING_RECORDS_MAX and self._pending:
                 raise TransientError("the log takes less than what arrives", 1.0)
             self._pending.append(_Append(keys, values, done, loop))
@@ -94,12 +101,35 @@ class Ingest:
             except Exception as problem:  # noqa: BLE001 - the thread's top; nobody must wait for ever
                 get().error("append_failed", exc_info=problem)
                 error = TransientError(repr(problem))
-            if error is not None and producer is not None:
-                producer.close()
-                producer = None
+            if error is None:
+                resolve(group, None)
+                continue
+            with self._wake:
+                self._away = error
+                group += self._pending
+                self._pending, self._pending_records = [], 0
             resolve(group, error)
+            if producer is not None:
+                with contextlib.suppress(Exception):  # it failed already, and was reported
+                    producer.close()
+                producer = None
+            self._await_bus()
         if producer is not None:
             producer.close()
+
+    def _await_bus(self) -> None:
+        """Look at the bus now and then until it answers, or the API stops."""
+        while True:
+            with self._wake:
+                if self._wake.wait_for(lambda: self._closed, LOOK_EVERY_S):
+                    return
+            try:
+                self._bus.ready(LOOK_TIMEOUT_S)
+            except Exception:  # noqa: BLE001 - whatever it says, it is not there yet
+                continue
+            with self._wake:
+                self._away = None
+            return
 
     def _send(self, producer: Producer, group: list[_Append]) -> None:
         keys = [key for append in group for key in append.keys]

@@ -91,7 +91,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(EventError)
     async def event(_: Request, error: EventError) -> Response:
-        return Problem(422, str(error), field=error.field, expected=error.expected, got=error.got).response()
+        field = error.field or "body"
+        detail = f"{field}: expected {error.expected}, got {error.got}"
+        return Problem(422, detail, field=field, expected=error.expected, got=error.got).response()
 
     @app.exception_handler(FilterError)
     async def filtered(_: Request, error: FilterError) -> Response:

@@ -40,7 +40,11 @@ AMOUNT_MAX = Decimal(10) ** 18
 Amount = Annotated[
     Decimal | None,
     Query(
-        ge=-AMOUNT_MAX, le=AMOUNT_MAX, allow_inf_nan=False, description="in the transaction's own currency"
+        ge=-AMOUNT_MAX,
+        le=AMOUNT_MAX,
+        decimal_places=12,
+        allow_inf_nan=False,
+        description="in the transaction's own currency",
     ),
 ]
 Severities = Annotated[
