@@ -6,7 +6,7 @@ fired = rules.evaluate(columns, n, lists, accounts=batch.accounts, account=batch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,14 @@ from anomalyze.errors import ConfigError
 from anomalyze.rules.column import ColumnTypes
 from anomalyze.rules.compile import Lookup, Program
 from anomalyze.rules.evaluate_row import RowValues
-from anomalyze.rules.explain import Comparison, Template, condition_text, parse_template, read_comparisons
+from anomalyze.rules.explain import (
+    Comparison,
+    Template,
+    Writer,
+    bind_comparisons,
+    condition_text,
+    parse_template,
+)
 from anomalyze.rules.expression import ColumnRef, walk
 from anomalyze.rules.gate import ExpressionError
 from anomalyze.rules.lists import ListTable
@@ -129,6 +136,14 @@ class CheckedRule:
     template: Template
 
 
+@dataclass(frozen=True, slots=True)
+class ToldRule:
+    """What tells people of a rule, with the parameters of an account in it."""
+
+    sentence: Writer
+    comparisons: Callable[[RowValues], list[Comparison]]
+
+
 class CompiledRules:
     """Compiled rules; made by ``compile_rules``, never changed, free for several threads.
 
@@ -161,6 +176,7 @@ class CompiledRules:
             },
         )
         self._programs: dict[tuple[bool, frozenset[str]], Program] = {}
+        self._told_rules: dict[tuple[str, int], ToldRule] = {}  # at most rules × accounts with overlays
 
     def __len__(self) -> int:
         return len(self.rules)
@@ -280,7 +296,7 @@ class CompiledRules:
         account_id
             Whose parameters hold.
         """
-        return self._templates[self._index[rule_id]].format(values, self.parameters(rule_id, account_id))
+        return self._told(rule_id, account_id).sentence(values)
 
     def condition(self, rule_id: str, values: RowValues, account_id: str | None = None) -> str:
         """The rule's condition with its values: ``user_tx_count_5m 5 >= 5``."""
@@ -289,8 +305,20 @@ class CompiledRules:
 
     def comparisons(self, rule_id: str, values: RowValues, account_id: str | None = None) -> list[Comparison]:
         """Each comparison of the condition with both sides' values ("limit was 600.00")."""
-        root = self._expressions[self._index[rule_id]].root
-        return read_comparisons(root, values, self.parameters(rule_id, account_id), self._types)
+        return self._told(rule_id, account_id).comparisons(values)
+
+    def _told(self, rule_id: str, account_id: str | None) -> ToldRule:
+        key = (rule_id, self._overlays.slot(account_id))
+        found = self._told_rules.get(key)
+        if found is None:
+            index = self._index[rule_id]
+            parameters = self.parameters(rule_id, account_id)
+            found = ToldRule(
+                self._templates[index].bind(parameters),
+                bind_comparisons(self._expressions[index].root, parameters, self._types),
+            )
+            self._told_rules[key] = found
+        return found
 
     def parameters(self, rule_id: str, account_id: str | None = None) -> dict[str, ParameterValue]:
         """The rule's parameters as they hold for an account."""

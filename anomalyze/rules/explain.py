@@ -9,12 +9,13 @@ by attribute or index, and values are never read as templates.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from anomalyze.rules import expression as tree
 from anomalyze.rules.column import ColumnTypes, Unit
-from anomalyze.rules.evaluate_row import RowValues, row_value
+from anomalyze.rules.evaluate_row import Reader, RowValue, RowValues, read_by, row_value
 from anomalyze.rules.expression import Node, walk
 from anomalyze.rules.gate import ExpressionError
 from anomalyze.rules.parameter import ParameterValue, kind_of_value
@@ -25,10 +26,13 @@ __all__ = [
     "MAX_TEMPLATE_CHARS",
     "Comparison",
     "Template",
+    "Writer",
+    "bind_comparisons",
     "condition_text",
     "parse_template",
-    "read_comparisons",
 ]
+
+Writer = Callable[[RowValues], str]
 
 MAX_TEMPLATE_CHARS = 500
 
@@ -48,10 +52,13 @@ class Template:
         nodes = (node for part in self.parts if not isinstance(part, str) for node in walk(part[0]))
         return tuple(dict.fromkeys(node.name for node in nodes if isinstance(node, tree.ColumnRef)))
 
-    def format(self, values: RowValues, parameters: Mapping[str, ParameterValue]) -> str:
-        """The sentence for one transaction; what is missing shows as "–"."""
-        return "".join(
-            part if isinstance(part, str) else _shown_part(*part, values, parameters) for part in self.parts
+    def bind(self, parameters: Mapping[str, ParameterValue]) -> Writer:
+        """A function that gives the sentence for any transaction; what is missing shows as "–"."""
+        return _joined(
+            [
+                _constant(part) if isinstance(part, str) else _bind_part(*part, parameters)
+                for part in self.parts
+            ]
         )
 
 
@@ -102,8 +109,7 @@ def _parse_place(
     return node, unit or unit_of(node, types)
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """One comparison of a condition, with what stood on both sides.
 
     Attributes
@@ -129,11 +135,12 @@ class Comparison:
     holds: bool | None
 
 
-def read_comparisons(
-    root: Node, values: RowValues, parameters: Mapping[str, ParameterValue], types: ColumnTypes
-) -> list[Comparison]:
-    """Each comparison of a condition, in written order."""
-    return [_comparison(node, values, parameters, types) for node in _conditions(root)]
+def bind_comparisons(
+    root: Node, parameters: Mapping[str, ParameterValue], types: ColumnTypes
+) -> Callable[[RowValues], list[Comparison]]:
+    """A function that reads each comparison of a condition, in written order, for any transaction."""
+    readers = [_bind_comparison(node, parameters, types) for node in _conditions(root)]
+    return lambda values: [read(values) for read in readers]
 
 
 def _conditions(node: Node) -> Iterator[Node]:
@@ -148,28 +155,48 @@ def _conditions(node: Node) -> Iterator[Node]:
         yield node
 
 
-def _comparison(
-    node: Node, values: RowValues, parameters: Mapping[str, ParameterValue], types: ColumnTypes
-) -> Comparison:
-    holds = row_value(node, values, parameters)
-    holds = holds if isinstance(holds, bool) else None
-    if not isinstance(node, tree.Compare):
-        inner = next((child for child in walk(node) if isinstance(child, tree.ColumnRef)), node)
-        value = row_value(inner, values, parameters)
-        shown = _shown(value, unit_of(inner, types), values)
-        return Comparison(tree.render(node), "", "", value, None, shown, "", holds)
-    unit = _unit_of_both(node, types)
-    left, right = (row_value(side, values, parameters) for side in (node.left, node.right))
-    return Comparison(
-        tree.render(node.left),
-        node.operator,
-        tree.render(node.right),
-        left,
-        right,
-        _shown(left, unit, values),
-        _shown(right, unit, values),
-        holds,
-    )
+def _bind_comparison(
+    node: Node, parameters: Mapping[str, ParameterValue], types: ColumnTypes
+) -> Callable[[RowValues], Comparison]:
+    holds = read_by(node, parameters)
+    if isinstance(node, tree.Compare):
+        return _bind_compare(node, holds, parameters, types)
+    inner = next((child for child in walk(node) if isinstance(child, tree.ColumnRef)), node)
+    value_of, shown = read_by(inner, parameters), _shown_in(unit_of(inner, types))
+    written = tree.render(node)
+
+    def read(values: RowValues) -> Comparison:
+        value = value_of(values)
+        return Comparison(written, "", "", value, None, shown(value, values), "", _flag(holds(values)))
+
+    return read
+
+
+def _bind_compare(
+    node: tree.Compare, holds: Reader, parameters: Mapping[str, ParameterValue], types: ColumnTypes
+) -> Callable[[RowValues], Comparison]:
+    shown = _shown_in(_unit_of_both(node, types))
+    operator, left, right = node.operator, tree.render(node.left), tree.render(node.right)
+    left_of, right_of = read_by(node.left, parameters), read_by(node.right, parameters)
+
+    def read(values: RowValues) -> Comparison:
+        here, limit = left_of(values), right_of(values)
+        return Comparison(
+            left,
+            operator,
+            right,
+            here,
+            limit,
+            shown(here, values),
+            shown(limit, values),
+            _flag(holds(values)),
+        )
+
+    return read
+
+
+def _flag(value: RowValue) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def condition_text(
@@ -227,16 +254,36 @@ def _unit_of_both(node: tree.Compare, types: ColumnTypes) -> Unit:
     return unit_of(node.right, types) if left == "plain" else left
 
 
-def _shown_part(node: Node, unit: Unit, values: RowValues, parameters: Mapping[str, ParameterValue]) -> str:
+def _bind_part(node: Node, unit: Unit, parameters: Mapping[str, ParameterValue]) -> Writer:
+    shown = _shown_in(unit)
     given = parameters.get(node.name) if isinstance(node, tree.Parameter) else None
     if isinstance(given, tuple):
-        return ", ".join(_shown(value, unit, values) for value in given)
-    return _shown(row_value(node, values, parameters), unit, values)
+        items = given
+        return lambda values: ", ".join([shown(item, values) for item in items])
+    value_of = read_by(node, parameters)
+    return lambda values: shown(value_of(values), values)
 
 
-def _shown(value: float | str | bool | None, unit: Unit, values: RowValues) -> str:
-    currency = values.get({"money": "currency", "base_money": "base_currency"}.get(unit, ""))
-    return show(value, unit, currency if isinstance(currency, str) else None)
+def _constant(text: str) -> Writer:
+    return lambda values: text
+
+
+def _joined(writers: Sequence[Writer]) -> Writer:
+    return lambda values: "".join([write(values) for write in writers])
+
+
+def _shown_in(unit: Unit) -> Callable[[RowValue, RowValues], str]:
+    """A function that shows a value in this unit, money in the transaction's currency."""
+    column = {"money": "currency", "base_money": "base_currency"}.get(unit)
+    if column is None:
+        return lambda value, values: show(value, unit)
+    currency_column = column
+
+    def shown(value: RowValue, values: RowValues) -> str:
+        currency = values.get(currency_column)
+        return show(value, unit, currency if isinstance(currency, str) else None)
+
+    return shown
 
 
 def _quoted(value: object) -> str:

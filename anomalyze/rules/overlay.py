@@ -130,14 +130,18 @@ class OverlayTable:
         """A parameter as a 0-d array, an array of rows, or ``ValueSets``."""
         return self._loaders[rule_id, name](slots)
 
+    def slot(self, account_id: str | None) -> int:
+        """Slot of an account; 0 when it has no overlay."""
+        return self._slot.get(account_id or "", 0)
+
     def written(self, rule_id: str, account_id: str | None) -> dict[str, ParameterValue]:
         """A rule's parameters as written, for one account."""
-        slot = self._slot.get(account_id or "", 0)
+        slot = self.slot(account_id)
         return {name: values[slot] for (owner, name), values in self._written.items() if owner == rule_id}
 
     def mode(self, rule: int, account_id: str | None) -> RuleMode:
         """A rule's mode for one account."""
-        return RuleMode(int(self.modes[self._slot.get(account_id or "", 0), rule]))
+        return RuleMode(int(self.modes[self.slot(account_id), rule]))
 
 
 def _scalar(value: ParameterValue, kind: Kind) -> np.float64 | np.uint64:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping
 from typing import get_args
 
 from anomalyze.rules.column import Unit
@@ -40,29 +41,13 @@ def show(value: float | str | bool | None, unit: Unit = "plain", currency: str |
         return value
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if value is None or math.isnan(value):
+    if value is None or value != value:
         return MISSING
     if math.isinf(value):
         return f"{_MINUS if value < 0 else ''}∞"
-    if unit in ("money", "base_money"):
+    if unit in _MONEY:
         return _money(value, currency)
-    if unit == "ordinal":
-        return _ordinal(round(value))
-    if unit == "weekday":
-        return _WEEKDAYS[round(value) % 7]
-    if unit == "hour":
-        return f"{round(value) % 24:02d}:00"
-    if unit == "seconds":
-        return _sign(value) + _duration(abs(value))
-    if unit == "percent":
-        return f"{_plain(100 * value)}%"
-    if unit == "days":
-        return f"{_whole(value)} {'day' if round(value) == 1 else 'days'}"
-    if unit == "count":
-        return _whole(value) if float(value).is_integer() else _plain(value)
-    if unit in ("km", "km/h"):
-        return f"{_whole(value) if abs(value) >= 10 else _plain(value)} {unit}"
-    return _plain(value)
+    return _FORMS.get(unit, _plain)(value)
 
 
 @functools.cache
@@ -111,3 +96,25 @@ def _duration(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days = hours // 24
     return f"{days} {'day' if days == 1 else 'days'}"
+
+
+def _count(value: float) -> str:
+    return _whole(value) if float(value).is_integer() else _plain(value)
+
+
+def _distance(value: float) -> str:
+    return _whole(value) if abs(value) >= 10 else _plain(value)
+
+
+_MONEY = frozenset({"money", "base_money"})
+_FORMS: Mapping[Unit, Callable[[float], str]] = {
+    "ordinal": lambda value: _ordinal(round(value)),
+    "weekday": lambda value: _WEEKDAYS[round(value) % 7],
+    "hour": lambda value: f"{round(value) % 24:02d}:00",
+    "seconds": lambda value: _sign(value) + _duration(abs(value)),
+    "percent": lambda value: f"{_plain(100 * value)}%",
+    "days": lambda value: f"{_whole(value)} {'day' if round(value) == 1 else 'days'}",
+    "count": _count,
+    "km": lambda value: f"{_distance(value)} km",
+    "km/h": lambda value: f"{_distance(value)} km/h",
+}
