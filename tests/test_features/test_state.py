@@ -207,6 +207,21 @@ def test_a_snapshot_is_apart_from_the_state(spec: FeatureSpec) -> None:
     assert judge(spec, log[200:], FeatureState.restore(saved))[0].tobytes() == once.tobytes()
 
 
+def test_a_spent_snapshot_lends_its_memory(spec: FeatureSpec) -> None:
+    log = random_history(8, 600)
+    state = FeatureState()
+    judge(spec, log[:300], state)
+    first = state.snapshot()
+    place = first["events"].__array_interface__["data"][0]
+    for end in (310, 320, 600):
+        judge(spec, log[end - 10 : end], state)
+        fresh, again = state.snapshot(), state.snapshot(first)
+        assert all(fresh[name].tobytes() == again[name].tobytes() for name in fresh)
+        if end == 310:
+            assert again["events"].__array_interface__["data"][0] == place
+        first = again
+
+
 def test_other_snapshots_are_refused(spec: FeatureSpec) -> None:
     state = FeatureState()
     judge(spec, random_history(1, 50), state)
