@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,20 +48,22 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
     ----------
     batch
         The transactions.
-    names, features
-        Feature names, and their matrix ``[n, F]``.
+    places, features
+        Index of each feature, and their matrix ``[n, F]``.
     """
 
-    def __init__(self, batch: MicroBatch, names: Sequence[str], features: npt.NDArray[np.float64]) -> None:
+    def __init__(
+        self, batch: MicroBatch, places: Mapping[str, int], features: npt.NDArray[np.float64]
+    ) -> None:
         self._batch = batch
-        self._place = {name: i for i, name in enumerate(names)}
+        self._places = places
         self._features = features
         self._made: dict[str, npt.NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         made = self._made.get(name)
         if made is None:
-            place = self._place.get(name)
+            place = self._places.get(name)
             if place is None:
                 made = event_column(self._batch, name)
             else:
@@ -71,20 +73,21 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
 
     def __iter__(self) -> Iterator[str]:
         yield from BATCH_COLUMNS
-        yield from self._place
+        yield from self._places
 
     def __len__(self) -> int:
-        return len(BATCH_COLUMNS) + len(self._place)
+        return len(BATCH_COLUMNS) + len(self._places)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._place or name in BATCH_COLUMNS
+        return name in self._places or name in BATCH_COLUMNS
 
-    def between(self, first: int, end: int) -> dict[str, npt.NDArray[Any]]:
-        """All columns of a run of rows."""
-        return {name: self[name][first:end] for name in self}
+    def between(self, names: Iterable[str], first: int, end: int) -> dict[str, npt.NDArray[Any]]:
+        """These columns of a run of rows."""
+        return {name: self[name][first:end] for name in names}
 
-    def at(self, rows: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
-        """All columns of some rows, copied."""
-        made = {name: event_column(self._batch, name)[rows] for name in BATCH_COLUMNS}
-        picked = self._features[rows]
-        return made | {name: picked[:, i].copy() for name, i in self._place.items()}
+    def at(self, names: Iterable[str], rows: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
+        """These columns of some rows, copied."""
+        return {
+            name: self._features[rows, self._places[name]] if name in self._places else self[name][rows]
+            for name in names
+        }

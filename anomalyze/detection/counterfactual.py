@@ -6,7 +6,7 @@ history become NULL, so that a rule on them does not fire. Lists and the count o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from anomalyze.detection.explanation import Row
 from anomalyze.events.batch import Severity
 from anomalyze.rules.show import show
 
-__all__ = ["change_columns", "describe_changes"]
+__all__ = ["change_columns", "columns_to_change", "describe_changes"]
 
 Changed = dict[str, npt.NDArray[Any]]
 WINDOW_SUM, WINDOW_MEAN = "user_amount_sum_", "user_amount_mean_"
+# What the changes themselves read; a sum is read where its mean is.
+READ = ("amount", "amount_base", "user_amount_median", "user_spend_per_day", "travel_km", "is_new_country")
 UNKNOWABLE = ("user_amount_std_", "user_amount_max_")
 
 
@@ -39,6 +41,21 @@ def change_columns(
         "place": (place, place_applies),
         "both": (both, amount_applies & place_applies),
     }
+
+
+def columns_to_change(judged: Iterable[str], known: Container[str]) -> tuple[str, ...]:
+    """What ``change_columns`` has to be given for these columns to come out as they would have been.
+
+    Parameters
+    ----------
+    judged
+        Columns that rules, statistics and model read.
+    known
+        Columns that there are.
+    """
+    wanted = {*judged, *READ}
+    wanted |= {WINDOW_SUM + name.removeprefix(WINDOW_MEAN) for name in wanted if name.startswith(WINDOW_MEAN)}
+    return tuple(name for name in sorted(wanted) if name in known)
 
 
 def with_usual_amount(columns: Changed) -> tuple[Changed, npt.NDArray[np.bool_]]:
@@ -89,10 +106,16 @@ def at_last_place(columns: Changed) -> tuple[Changed, npt.NDArray[np.bool_]]:
 
 def describe_changes(row: Row, severities: Mapping[str, Severity]) -> list[tuple[str, Severity]]:
     """The changes in words."""
+    return [
+        (usual_amount(row) if name == "amount" else PLACED[name], severity)
+        for name, severity in severities.items()
+    ]
+
+
+PLACED = {"place": "Placed where the last one was", "both": "Both"}
+
+
+def usual_amount(row: Row) -> str:
+    """``Amount at this user's usual 120.00 USD``."""
     usual = show(row.number("user_amount_median"), "base_money", str(row.values["base_currency"]))
-    words = {
-        "amount": f"Amount at this user's usual {usual}",
-        "place": "Placed where the last one was",
-        "both": "Both",
-    }
-    return [(words[name], severity) for name, severity in severities.items()]
+    return f"Amount at this user's usual {usual}"

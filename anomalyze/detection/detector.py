@@ -6,7 +6,8 @@ says of a row does not depend on the rows beside it, so cutting the log elsewher
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,13 @@ import numpy.typing as npt
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.case import anomaly_id
 from anomalyze.detection.column import Columns
-from anomalyze.detection.counterfactual import change_columns, describe_changes
+from anomalyze.detection.counterfactual import change_columns, columns_to_change, describe_changes
 from anomalyze.detection.decision import compile_decision
-from anomalyze.detection.explanation import Explainer, Finding, read_row
-from anomalyze.detection.model import ModelJudge
+from anomalyze.detection.explanation import Explainer, Finding, Row, ordered, read_rows
+from anomalyze.detection.model import ModelJudge, ModelJudgement
 from anomalyze.detection.policy import parse_policy
 from anomalyze.detection.state import STATE_FORMAT, PartitionState
-from anomalyze.detection.statistic import TwoQuantile, judge_amounts
+from anomalyze.detection.statistic import COLUMNS, AmountJudge, Judged, TwoQuantile
 from anomalyze.detection.verdict import Anomaly, Verdicts
 from anomalyze.errors import ContractError, EventError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch, Severity
@@ -35,6 +36,11 @@ __all__ = ["GAZETTEER", "RATES", "RULES", "STATE_FORMAT", "Detector", "Partition
 
 # Names of the bundle's parts that a detector reads.
 RULES, RATES, GAZETTEER = "rules.json", "currency_rates.json", "gazetteer.json"
+
+SEVERITIES = tuple(Severity)
+# As plain numbers: on the way of every call, looking up a member of an enumeration is not free.
+JUDGE, CONFLICT, NONE = int(Disposition.JUDGE), int(Disposition.CONFLICT), int(Severity.NONE)
+LIVE, SHADOW = int(RuleMode.LIVE), int(RuleMode.SHADOW)
 
 
 class Detector:
@@ -76,6 +82,7 @@ class Detector:
         starter = bundle.kind == "starter"
         self._decision = compile_decision(self.policy, self.rules.rules, starter=starter)
         self.two_quantile = TwoQuantile.from_statistics(bundle.statistics)
+        self._amounts = AmountJudge(self.policy.statistics, self.two_quantile)
         self._model = ModelJudge(bundle, self.spec.names, self.policy.model)
         self._explainer = Explainer(
             self.spec,
@@ -84,6 +91,19 @@ class Detector:
             self.two_quantile,
             usual_ranges(bundle.statistics),
             starter=starter,
+        )
+        self._places = {name: i for i, name in enumerate(self.spec.names)}
+        known = ColumnTypes.of_features(self.spec.kinds)
+        self._rule_columns = tuple(sorted(self.rules.columns))
+        self._judged_columns = tuple(
+            name
+            for name in dict.fromkeys([*self._rule_columns, *COLUMNS, *self._model.inputs])
+            if name in known
+        )
+        self._changed_columns = columns_to_change(self._judged_columns, known)
+        told = {rule.id: place for place, rule in enumerate(ordered(self.rules.rules))}
+        self._told_order = np.array(
+            sorted(range(len(told)), key=lambda r: told[self.rules.ids[r]]), dtype=np.intp
         )
         self._account_parameters: dict[str, AccountParameters] = {}
 
@@ -98,12 +118,12 @@ class Detector:
             By partition; changed.
         """
         features, disposition, history = self._compute_features(batch, states)
-        columns = Columns(batch, self.spec.names, features)
+        columns = Columns(batch, self._places, features)
         fired, shadow = self._evaluate(batch, columns, states)
-        judged = judge_amounts(self.policy.statistics, self.two_quantile, columns, batch.n)
+        judged = self._amounts.judge(columns, batch.n)
         model = self._model.judge(features, batch.accounts, batch.account)
         severity = self._decision.decide(fired, judged.severity, model.severity, model.learning)
-        severity[disposition != Disposition.JUDGE] = Severity.NONE
+        severity[disposition != JUDGE] = NONE
         verdicts = Verdicts(
             n=batch.n,
             bundle=self.bundle.id,
@@ -120,9 +140,9 @@ class Detector:
             action=self._decision.actions[severity],
             dead=conflicts(batch, disposition),
         )
-        flagged = np.flatnonzero(severity > Severity.NONE)
+        flagged = np.flatnonzero(severity > NONE)
         if len(flagged):
-            self._explain(batch, states, verdicts, flagged, model.tail)
+            self._explain(batch, states, verdicts, columns, flagged, judged, model)
         return verdicts
 
     def apply_control(self, control: Control, state: PartitionState) -> str | None:
@@ -189,7 +209,7 @@ class Detector:
         if any(len(states[partition].lists) for partition, _, _ in batch.groups):
             parts = []
             for partition, first, end in batch.groups:
-                part = columns.between(first, end)
+                part = columns.between(self._rule_columns, first, end)
                 parts.append(
                     self.rules.evaluate(
                         part,
@@ -206,106 +226,146 @@ class Detector:
                 columns, batch.n, None, accounts=batch.accounts, account=batch.account
             ).T
         modes = self.rules.modes(batch.accounts, batch.account).T
-        return fired & (modes == RuleMode.LIVE), fired & (modes == RuleMode.SHADOW)
+        return fired & (modes == LIVE), fired & (modes == SHADOW)
 
     def _explain(
         self,
         batch: MicroBatch,
         states: Mapping[int, PartitionState],
         verdicts: Verdicts,
+        columns: Columns,
         rows: npt.NDArray[np.intp],
-        tail: npt.NDArray[np.float64],
+        judged: Judged,
+        model: ModelJudgement,
     ) -> None:
         """Cases, sentences and details of the flagged rows, in the order of their log."""
         features = verdicts.features[rows]
-        judged = judge_amounts(
-            self.policy.statistics,
-            self.two_quantile,
-            Columns(batch, self.spec.names, verdicts.features).at(rows),
-            len(rows),
+        bases = [self.base_currency(account) for account in batch.accounts]
+        read = read_rows(batch, rows, self.spec.names, features, verdicts.history[rows], bases)
+        findings = self._find(verdicts, read, rows, judged, model)
+        changed = self._counterfactuals(batch, states, columns, rows)
+        columns_of_rows = zip(
+            rows.tolist(),
+            batch.partition[rows].tolist(),
+            map(tuple, batch.user_key[rows].tolist()),
+            batch.tx_key[rows].tolist(),
+            batch.ts_ms[rows].tolist(),
+            (batch.append_ms[rows] - batch.ts_ms[rows] > self.policy.notify_age_max_ms).tolist(),
+            verdicts.severity[rows].tolist(),
+            read,
+            findings,
+            changed,
+            strict=True,
         )
-        shares = self._model.explain(features)
-        changed = self._counterfactuals(batch, states, verdicts, rows)
-        proposed = self._model.severity_of(tail[rows], batch.accounts, batch.account[rows])
-        learning = self._model.learning(batch.accounts)[batch.account[rows]]
-        model_severity = np.minimum(proposed, np.where(learning, *self._decision.model_caps))
-        for i, row in enumerate(rows.tolist()):
-            account = batch.accounts[int(batch.account[row])]
-            read = read_row(
-                batch,
-                row,
-                self.spec.names,
-                features[i],
-                int(verdicts.history[row]),
-                self.base_currency(account),
-            )
-            found = Finding(
-                severity=Severity(int(verdicts.severity[row])),
-                rules=self._explainer.tell(
-                    [self.rules.rules[r] for r in np.flatnonzero(verdicts.fired[row]).tolist()], read
-                ),
-                statistics=judged.values[:, i],
-                statistic_severities=judged.severities[:, i],
-                tail=float(tail[row]),
-                model_severity=Severity(int(model_severity[i])),
-                shares=shares[i],
-                changes=describe_changes(read, changed[i]),
-            )
-            state = states[int(batch.partition[row])]
-            key = (int(batch.user_key[row, 0]), int(batch.user_key[row, 1]))
-            tx = int(batch.tx_key[row])
-            amount = read.number("amount_base")
-            case = state.cases.assign(
+        for row, partition, key, tx, ts_ms, late, severity, values, found, severities in columns_of_rows:
+            amount = values.number("amount_base")
+            case = states[partition].cases.assign(
                 key,
                 tx,
-                int(batch.ts_ms[row]),
-                int(verdicts.severity[row]),
+                ts_ms,
+                severity,
                 float("nan") if amount is None else amount,
                 self.policy.case_window_ms,
             )
+            found.changes = describe_changes(values, severities)
             verdicts.anomalies[row] = Anomaly(
                 id=anomaly_id(key, tx),
                 case_id=case.id,
                 case_anomalies=case.anomalies,
-                late=int(batch.append_ms[row] - batch.ts_ms[row]) > self.policy.notify_age_max_ms,
-                explanation=self._explainer.sentence(read, found),
-                details=self._explainer.details(read, found),
+                late=late,
+                explanation=self._explainer.sentence(values, found),
+                details=self._explainer.details(values, found),
             )
+
+    def _find(
+        self,
+        verdicts: Verdicts,
+        read: Sequence[Row],
+        rows: npt.NDArray[np.intp],
+        judged: Judged,
+        model: ModelJudgement,
+    ) -> list[Finding]:
+        """What rules, statistics and model found in each of the flagged rows."""
+        caps = np.where(model.learning[rows], *self._decision.model_caps)
+        fired = verdicts.fired[rows][:, self._told_order]
+        columns = zip(
+            read,
+            fired,
+            judged.values[:, rows].T.tolist(),
+            judged.severities[:, rows].T.tolist(),
+            model.tail[rows].tolist(),
+            np.minimum(model.severity[rows], caps).tolist(),
+            self._model.explain(verdicts.features[rows]),
+            strict=True,
+        )
+        return [
+            Finding(
+                rules=self._explainer.tell(
+                    [self.rules.rules[r] for r in self._told_order[of_row].tolist()], values
+                ),
+                statistics=statistics,
+                statistic_severities=severities,
+                tail=tail,
+                model_severity=SEVERITIES[model_severity],
+                shares=shares,
+            )
+            for values, of_row, statistics, severities, tail, model_severity, shares in columns
+        ]
 
     def _counterfactuals(
         self,
         batch: MicroBatch,
         states: Mapping[int, PartitionState],
-        verdicts: Verdicts,
+        columns: Columns,
         rows: npt.NDArray[np.intp],
     ) -> list[dict[str, Severity]]:
         """For each row, severity under each change that applies to it."""
-        base = Columns(batch, self.spec.names, verdicts.features).at(rows)
-        changes = change_columns(base)
         found: list[dict[str, Severity]] = [{} for _ in rows]
-        modes = self.rules.modes(batch.accounts, batch.account[rows]).T
+        changes = change_columns(columns.at(self._changed_columns, rows))
+        applying = {name: np.flatnonzero(applies) for name, (_, applies) in changes.items()}
+        # All changes of all rows are judged at once: what a call costs is paid once a micro-batch.
+        at = np.concatenate(list(applying.values()))
+        if not len(at):
+            return found
+        changed = {
+            column: np.concatenate([changes[name][0][column][here] for name, here in applying.items()])
+            for column in self._judged_columns
+        }
+        account = batch.account[rows[at]]
+        fired = self._live(batch, states, changed, rows[at], account)
+        inputs = np.column_stack([changed[name] for name in self._model.inputs] or [np.empty((len(at), 0))])
+        model = self._model.judge_inputs(inputs, batch.accounts, account)
+        statistics = self._amounts.judge(changed, len(at))
+        severity = self._decision.decide(fired, statistics.severity, model.severity, model.learning)
+        names = [name for name, here in applying.items() for _ in range(len(here))]
+        for i, name, level in zip(at.tolist(), names, severity.tolist(), strict=True):
+            found[i][name] = SEVERITIES[level]
+        return found
+
+    def _live(
+        self,
+        batch: MicroBatch,
+        states: Mapping[int, PartitionState],
+        columns: Mapping[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.intp],
+        account: npt.NDArray[np.int32],
+    ) -> npt.NDArray[np.bool_]:
+        """Live rules that fire on these columns, ``[R, n]``; ``rows`` are those they were made from."""
+        fired = np.empty((len(self.rules), len(rows)), dtype=np.bool_)
         partitions = batch.partition[rows]
-        for name, (columns, applies) in changes.items():
-            fired = np.zeros((len(self.rules), len(rows)), dtype=np.bool_)
-            for partition in np.unique(partitions).tolist():
-                here = np.flatnonzero(partitions == partition)
+        for partition, _, _ in batch.groups:
+            here = np.flatnonzero(partitions == partition)
+            if len(here):
                 fired[:, here] = self.rules.evaluate(
-                    {column: values[here] for column, values in columns.items()},
+                    {name: columns[name][here] for name in self._rule_columns},
                     len(here),
                     states[partition].lists,
                     accounts=batch.accounts,
-                    account=batch.account[rows][here],
-                    ts_ms=batch.append_ms[rows][here],
+                    account=account[here],
+                    ts_ms=batch.append_ms[rows[here]],
                 ).T
-            features = np.column_stack([columns[feature] for feature in self.spec.names])
-            model = self._model.judge(features, batch.accounts, batch.account[rows])
-            statistics = judge_amounts(self.policy.statistics, self.two_quantile, columns, len(rows))
-            severity = self._decision.decide(
-                fired & (modes == RuleMode.LIVE), statistics.severity, model.severity, model.learning
-            )
-            for i in np.flatnonzero(applies).tolist():
-                found[i][name] = Severity(int(severity[i]))
-        return found
+        live: npt.NDArray[np.bool_] = fired & (self.rules.modes(batch.accounts, account).T == LIVE)
+        return live
 
 
 def conflicts(batch: MicroBatch, disposition: npt.NDArray[np.int8]) -> list[DeadLetter]:
@@ -320,7 +380,7 @@ def conflicts(batch: MicroBatch, disposition: npt.NDArray[np.int8]) -> list[Dead
             got="other values for the same account, user and tx_id",
             value=batch.row_bytes(row),
         )
-        for row in np.flatnonzero(disposition == Disposition.CONFLICT).tolist()
+        for row in np.flatnonzero(disposition == CONFLICT).tolist()
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,9 +25,9 @@ from anomalyze.features.state import HistoryFlag
 from anomalyze.models.forest import ModelInput
 from anomalyze.rules.compiled import CompiledRules
 from anomalyze.rules.rule import Rule
-from anomalyze.rules.show import show
+from anomalyze.rules.show import MISSING, show
 
-__all__ = ["Explainer", "Finding", "Row", "read_row"]
+__all__ = ["Explainer", "Finding", "Row", "ordered", "read_rows"]
 
 Values = dict[str, float | str | None]
 
@@ -45,12 +45,33 @@ NEEDED_FIELDS = {
 }
 
 
+# Of these, what a transaction names itself.
+EVENT_FIELDS = tuple(name for name in NEEDED_FIELDS if name != "place")
+
+
+class _Meta(msgspec.Struct):
+    user_id: Any
+
+
+class _Data(msgspec.Struct):
+    merchant_id: Any = None
+    merchant_category: Any = None
+    device_id: Any = None
+    ip: Any = None
+    channel: Any = None
+    location: Any = None
+
+
 class _Event(msgspec.Struct):
-    meta: dict[str, Any]
-    data: dict[str, Any]
+    meta: _Meta
+    data: _Data
 
 
 _decode = msgspec.json.Decoder(_Event).decode
+_TEXTS = _Data.__struct_fields__
+_UNITS = [10.0**exponent for exponent in CURRENCY_EXPONENTS.tolist()]
+_STATUSES = [status.name.lower() for status in Status]
+_SEVERITIES = tuple(Severity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,45 +98,63 @@ class Row:
         return value if isinstance(value, float) else None
 
 
-def read_row(
+def read_rows(
     batch: MicroBatch,
-    row: int,
+    rows: npt.NDArray[np.intp],
     names: Sequence[str],
     features: npt.NDArray[np.float64],
-    history: int,
-    base_currency: str,
-) -> Row:
-    """Parse a row's JSON and put its features beside it."""
-    event = _decode(batch.row_bytes(row))
-    values: Values = {
-        name: text if isinstance(text := event.data.get(name), str) else None
-        for name in ("merchant_id", "merchant_category", "device_id", "ip", "channel", "location")
-    }
-    currency = int(batch.currency[row])
-    country = int(batch.country[row])
-    values |= {
-        "user_id": str(event.meta["user_id"]),
-        "currency": CURRENCIES[currency],
-        "country": COUNTRIES[country] if country >= 0 else None,
-        "status": Status(int(batch.status[row])).name.lower(),
-        "amount": int(batch.amount_minor[row]) / 10.0 ** int(CURRENCY_EXPONENTS[currency]),
-        "base_currency": base_currency,
-    }
-    for name, value in zip(names, features.tolist(), strict=True):
-        values[name] = None if math.isnan(value) else value
-    return Row(batch.accounts[int(batch.account[row])], values, history)
+    history: npt.NDArray[np.uint8],
+    base_currencies: Sequence[str],
+) -> list[Row]:
+    """Parse the JSON of these rows and put their features beside it.
+
+    Parameters
+    ----------
+    names, features
+        Feature names, and their values in these rows, ``[len(rows), F]``.
+    history
+        ``HistoryFlag`` bits of these rows.
+    base_currencies
+        By account, as ``batch.accounts``.
+    """
+    known = features.astype(object)
+    known[np.isnan(features)] = None
+    columns = zip(
+        rows.tolist(),
+        batch.account[rows].tolist(),
+        batch.currency[rows].tolist(),
+        batch.country[rows].tolist(),
+        batch.status[rows].tolist(),
+        batch.amount_minor[rows].tolist(),
+        history.tolist(),
+        known.tolist(),
+        strict=True,
+    )
+    read = []
+    for row, account, currency, country, status, amount_minor, flags, numbers in columns:
+        event = _decode(batch.row_bytes(row))
+        values: Values = {
+            name: text if isinstance(text := getattr(event.data, name), str) else None for name in _TEXTS
+        }
+        values["user_id"] = str(event.meta.user_id)
+        values["currency"] = CURRENCIES[currency]
+        values["country"] = COUNTRIES[country] if country >= 0 else None
+        values["status"] = _STATUSES[status]
+        values["amount"] = amount_minor / _UNITS[currency]
+        values["base_currency"] = base_currencies[account]
+        values.update(zip(names, numbers, strict=True))
+        read.append(Row(batch.accounts[account], values, flags))
+    return read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finding:
     """What was found in one row.
 
     Attributes
     ----------
-    severity
-        Of the verdict.
     rules
-        Live rules that fired, the most severe first, each with its sentence.
+        Live rules that fired, ``ordered``, each with its sentence.
     statistics, statistic_severities
         Values of ``statistic.NAMES`` (NaN = unknown) and the severity each proposed.
     tail
@@ -128,14 +167,22 @@ class Finding:
         What would have changed the verdict: (change in words, severity then).
     """
 
-    severity: Severity
     rules: Sequence[tuple[Rule, str]]
-    statistics: npt.NDArray[np.float64]
-    statistic_severities: npt.NDArray[np.int8]
+    statistics: Sequence[float]
+    statistic_severities: Sequence[int]
     tail: float
     model_severity: Severity
     shares: Mapping[str, float]
-    changes: Sequence[tuple[str, Severity]]
+    changes: Sequence[tuple[str, Severity]] = ()
+
+
+class _Described(NamedTuple):
+    """An input of the model as people know it, with its quantiles in training (5 %, median, 95 %)."""
+
+    name: str
+    label: str
+    unit: str
+    usual: tuple[float | None, float | None, float | None]
 
 
 class Explainer:
@@ -163,22 +210,26 @@ class Explainer:
     ) -> None:
         self._spec = spec
         self._rules = rules
-        self._inputs = inputs
         self._two_quantile = two_quantile
-        self._usual = usual
         self._starter = starter
+        self._groups: dict[str, list[_Described]] = {}
+        for name, group in ((i.name, i.group) for i in inputs):
+            about = spec.kinds[name]
+            described = _Described(name, about.label, about.unit, usual.get(name, (None, None, None)))
+            self._groups.setdefault(group, []).append(described)
+        self._history_notes: dict[int, list[str]] = {}
         self._off_known: dict[tuple[str, frozenset[str]], dict[str, str]] = {}
 
     def tell(self, rules: Sequence[Rule], row: Row) -> list[tuple[Rule, str]]:
-        """Rules in the order in which people read them, each with its sentence."""
-        return [(rule, self._rules.explain(rule.id, row.values, row.account_id)) for rule in ordered(rules)]
+        """Each rule with its sentence."""
+        return [(rule, self._rules.explain(rule.id, row.values, row.account_id)) for rule in rules]
 
     def sentence(self, row: Row, found: Finding) -> str:
         """What happened, most severe first: the rules' own sentences, then what statistics and model add."""
         clauses: dict[str, str] = {}
         for rule, text in found.rules:
             clauses.setdefault(rule.group, text)
-        if found.statistic_severities.any():
+        if any(found.statistic_severities):
             clauses.setdefault("amount", amount_clause(row) or "")
         if not any(clauses.values()):
             named = [group for group, share in found.shares.items() if share >= NAMED_SHARE_MIN]
@@ -219,12 +270,12 @@ class Explainer:
         }
 
     def _statistics(self, found: Finding) -> list[dict[str, Any]]:
+        if not any(found.statistic_severities):
+            return []
         told = []
-        for i, name in enumerate(NAMES):
-            severity = Severity(int(found.statistic_severities[i]))
-            if severity > Severity.NONE:
-                value = float(found.statistics[i])
-                entry = {"name": name, "value": round(value, 3), "severity": severity.name}
+        for name, value, severity in zip(NAMES, found.statistics, found.statistic_severities, strict=True):
+            if severity:
+                entry = {"name": name, "value": round(value, 3), "severity": _SEVERITIES[severity].name}
                 if name == "two_quantile" and self._two_quantile is not None:
                     entry["words"] = rarity_text(self._two_quantile.rarity(value))
                 told.append(entry)
@@ -244,40 +295,31 @@ class Explainer:
                 {
                     "group": group,
                     "share": round(share, 3),
-                    "features": [
-                        self._feature(name.name, row) for name in self._inputs if name.group == group
-                    ],
+                    "features": [self._feature(described, row) for described in self._groups[group]],
                 }
                 for group, share in shown.items()
             ],
         }
 
-    def _feature(self, name: str, row: Row) -> dict[str, Any]:
-        kind = self._spec.kinds[name]
+    def _feature(self, described: _Described, row: Row) -> dict[str, Any]:
+        name, unit = described.name, described.unit
         value = row.number(name)
-        low, median, high = self._usual_of(name, row)
-        base = str(row.values["base_currency"])
+        low, median, high = described.usual
+        if name == "amount_base" and row.number("user_amount_median") is not None:
+            # The user's own range where he has one, else that of the training history.
+            own_low = row.number("user_amount_iqr_low")
+            low = None if own_low is None else max(own_low, 0.0)
+            median, high = row.number("user_amount_median"), row.number("user_amount_p95")
         return {
             "name": name,
-            "label": kind.label,
-            "unit": kind.unit,
+            "label": described.label,
+            "unit": unit,
             "here": value,
-            "shown": show(None) if value is None else value_text(value, kind.unit, base),
+            "shown": MISSING if value is None else value_text(value, unit, str(row.values["base_currency"])),
             "low": low,
             "median": median,
             "high": high,
         }
-
-    def _usual_of(self, name: str, row: Row) -> tuple[float | None, float | None, float | None]:
-        """The user's own range where he has one (amounts), else that of the training history."""
-        if name == "amount_base" and row.number("user_amount_median") is not None:
-            low = row.number("user_amount_iqr_low")
-            return (
-                None if low is None else max(low, 0.0),
-                row.number("user_amount_median"),
-                row.number("user_amount_p95"),
-            )
-        return self._usual.get(name, (None, None, None))
 
     def _notes(self, row: Row) -> list[str]:
         notes = []
@@ -285,17 +327,20 @@ class Explainer:
         known = row.number("user_amount_n")
         if row.number("user_amount_median") is None and known is not None:
             notes.append(f"{counted(int(known), 'transaction')} of this user; usual ranges start at {needed}")
-        for flag, text in HISTORY_NOTES.items():
-            if row.history & flag:
-                notes.append(text)
+        of_history = self._history_notes.get(row.history)
+        if of_history is None:
+            of_history = [text for flag, text in HISTORY_NOTES.items() if row.history & flag]
+            self._history_notes[row.history] = of_history
+        notes += of_history
         if self._starter:
             notes.append("Starter bundle, trained on simulated history: expect false alarms")
         return notes
 
     def _off(self, row: Row) -> dict[str, str]:
-        missing = {name for name in NEEDED_FIELDS if name != "place" and row.values.get(name) is None}
-        if row.number("travel_km") is None and row.values.get("location") is None:
-            missing.add("place")
+        values = row.values
+        missing = [name for name in EVENT_FIELDS if values.get(name) is None]
+        if values.get("travel_km") is None and values.get("location") is None:
+            missing.append("place")
         if not missing:
             return {}
         key = (row.account_id, frozenset(missing))

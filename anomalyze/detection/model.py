@@ -18,6 +18,8 @@ from anomalyze.models.shapley import compute_shapley
 
 __all__ = ["ModelJudge", "ModelJudgement"]
 
+LEARNING = int(Prediction.LEARNING)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelJudgement:
@@ -55,6 +57,11 @@ class ModelJudge:
         Feature names in the order of the matrix' columns.
     policy
         Thresholds by rarity, and how much history an account needs.
+
+    Attributes
+    ----------
+    inputs
+        Names of the features that the model reads.
     """
 
     def __init__(self, bundle: Bundle, names: Sequence[str], policy: Model) -> None:
@@ -62,6 +69,7 @@ class ModelJudge:
         if unknown:
             raise ContractError(f"bundle {bundle.id}: its model reads {', '.join(unknown)}, no such features")
         self._scorer = bundle.build_scorer()
+        self.inputs = tuple(i.name for i in bundle.inputs)
         self._source = np.array([names.index(i.name) for i in bundle.inputs], dtype=np.intp)
         self._reference = np.array(bundle.reference, dtype=np.float32)
         self._groups = tuple(dict.fromkeys(i.group for i in bundle.inputs))
@@ -81,27 +89,31 @@ class ModelJudge:
         self, features: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
     ) -> ModelJudgement:
         """Score rows of features ``[n, F]`` of these accounts (``account`` indexes them)."""
-        n = len(features)
+        return self.judge_inputs(features[:, self._source], accounts, account)
+
+    def judge_inputs(
+        self, inputs: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+    ) -> ModelJudgement:
+        """Score rows of the model's own inputs ``[n, k]``, in the order of ``self.inputs``."""
+        n = len(inputs)
         tail = np.full(n, np.nan)
-        prediction = np.full(n, Prediction.LEARNING, dtype=np.int8)
-        learning = self.learning(accounts)[account]
+        prediction = np.full(n, LEARNING, dtype=np.int8)
+        learning = self._learning(accounts)[account]
         if self._scorer is not None and self._calibration is not None and n:
-            raw = self._scorer.score(features[:, self._source].astype(np.float32))
-            labelled = np.zeros(n, dtype=np.bool_)
+            raw = self._scorer.score(inputs.astype(np.float32))
             for calibration, rows in self._calibrated(accounts, account):
                 tail[rows] = calibration.compute_tail(raw[rows])
-                labelled[rows] = calibration.compute_labels(raw[rows])
-            prediction = np.where(labelled, Prediction.ANOMALY, Prediction.NORMAL).astype(np.int8)
-            prediction[learning] = Prediction.LEARNING
+                prediction[rows] = calibration.compute_labels(raw[rows])  # NORMAL is 0, ANOMALY 1
+            prediction[learning] = LEARNING
         return ModelJudgement(
             tail=tail,
             score=1.0 - tail,
             prediction=prediction,
-            severity=self.severity_of(tail, accounts, account),
+            severity=self._severity_of(tail, accounts, account),
             learning=learning,
         )
 
-    def severity_of(
+    def _severity_of(
         self, tail: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.int8]:
         """Severity by the policy's rarities, none rarer than a calibration can tell (10 / n)."""
@@ -132,7 +144,7 @@ class ModelJudge:
         assert self._calibration is not None
         return self._own.get(account, self._calibration)
 
-    def learning(self, accounts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def _learning(self, accounts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which accounts' scores are calibrated on somebody else's history."""
         return np.array([self._starter or name not in self._own for name in accounts], dtype=np.bool_)
 

@@ -17,11 +17,20 @@ import numpy.typing as npt
 from anomalyze.detection.policy import Level, Statistics, TailLevel
 from anomalyze.events.batch import Severity
 
-__all__ = ["NAMES", "Judged", "TwoQuantile", "fit_two_quantile", "judge_amounts"]
+__all__ = ["COLUMNS", "NAMES", "AmountJudge", "Judged", "TwoQuantile", "fit_two_quantile"]
 
 Column = npt.NDArray[np.float64]
 
 NAMES = ("robust_z", "iqr", "two_quantile")
+# Features that they read.
+COLUMNS = (
+    "amount_base",
+    "user_amount_lr",
+    "user_amount_rz",
+    "user_amount_iqr_low",
+    "user_amount_iqr_high",
+    "user_amount_median",
+)
 QUANTILE = 0.995
 # Rarities whose scores a bundle keeps; policies name one between the first and the last.
 TAILS = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001, 0.00005, 0.00002, 0.00001)
@@ -124,35 +133,43 @@ class Judged:
     severities: npt.NDArray[np.int8]
 
 
-def judge_amounts(
-    policy: Statistics, two_quantile: TwoQuantile | None, columns: Mapping[str, Column], n: int
-) -> Judged:
-    """Hold each row's amount against the thresholds.
+class AmountJudge:
+    """Holds amounts against a policy's thresholds; made once a bundle.
 
     Parameters
     ----------
-    columns
-        Features by name, ``[n]``, NaN = NULL; a statistic whose features are not declared is silent.
+    policy
+        The thresholds.
+    two_quantile
+        The bundle's fitted statistic; None when its history had no amounts to compare.
     """
-    nothing = np.full(n, np.nan)
-    amount = columns.get("amount_base", nothing)
-    lr = columns.get("user_amount_lr", nothing)
-    values = np.empty((len(NAMES), n))
-    values[0] = columns.get("user_amount_rz", nothing)
-    values[1] = quartile_distance(
-        amount,
-        columns.get("user_amount_iqr_low", nothing),
-        columns.get("user_amount_iqr_high", nothing),
-        columns.get("user_amount_median", nothing),
-    )
-    values[2] = nothing if two_quantile is None else two_quantile.score(lr, amount)
-    severities = np.zeros((len(NAMES), n), dtype=np.int8)
-    limits_of = (plain(policy.robust_z), plain(policy.iqr), rare(policy.two_quantile, two_quantile))
-    for i, limits in enumerate(limits_of):
-        for over, severity in limits:
-            severities[i][values[i] > over] = severity
-    severities[:, ~(amount >= policy.amount_base_min)] = 0
-    return Judged(severities.max(axis=0), values, severities)
+
+    def __init__(self, policy: Statistics, two_quantile: TwoQuantile | None) -> None:
+        self._amount_min = policy.amount_base_min
+        self._two_quantile = two_quantile
+        self._limits = (plain(policy.robust_z), plain(policy.iqr), rare(policy.two_quantile, two_quantile))
+
+    def judge(self, columns: Mapping[str, Column], n: int) -> Judged:
+        """Hold each row's amount against the thresholds.
+
+        Parameters
+        ----------
+        columns
+            At least those of ``COLUMNS`` that are declared, ``[n]``, NaN = NULL; a statistic whose features
+            are not declared is silent.
+        """
+        nothing = np.full(n, np.nan)
+        amount, lr, rz, low, high, median = (columns.get(name, nothing) for name in COLUMNS)
+        values = np.empty((len(NAMES), n))
+        values[0] = rz
+        values[1] = quartile_distance(amount, low, high, median)
+        values[2] = nothing if self._two_quantile is None else self._two_quantile.score(lr, amount)
+        severities = np.zeros((len(NAMES), n), dtype=np.int8)
+        for value, severity, limits in zip(values, severities, self._limits, strict=True):
+            for over, level in limits:
+                severity[value > over] = level
+        severities[:, ~(amount >= self._amount_min)] = 0
+        return Judged(severities.max(axis=0), values, severities)
 
 
 def quartile_distance(amount: Column, low: Column, high: Column, median: Column) -> Column:
@@ -163,14 +180,14 @@ def quartile_distance(amount: Column, low: Column, high: Column, median: Column)
     return distance
 
 
-def plain(levels: Sequence[Level]) -> list[tuple[float, Severity]]:
+def plain(levels: Sequence[Level]) -> list[tuple[float, int]]:
     """Thresholds as written, mildest first."""
-    return sorted((level.over, Severity[level.severity]) for level in levels)
+    return sorted((level.over, int(Severity[level.severity])) for level in levels)
 
 
-def rare(levels: Sequence[TailLevel], fitted: TwoQuantile | None) -> list[tuple[float, Severity]]:
+def rare(levels: Sequence[TailLevel], fitted: TwoQuantile | None) -> list[tuple[float, int]]:
     """Score thresholds of rarities, mildest first."""
     if fitted is None:
         return []
     ordered = sorted(levels, key=lambda level: -level.tail)
-    return [(fitted.threshold(level.tail), Severity[level.severity]) for level in ordered]
+    return [(fitted.threshold(level.tail), int(Severity[level.severity])) for level in ordered]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anomalyze.detection.policy import parse_policy
-from anomalyze.detection.statistic import TwoQuantile, fit_two_quantile, judge_amounts, quartile_distance
+from anomalyze.detection.statistic import AmountJudge, TwoQuantile, fit_two_quantile, quartile_distance
 
 NAN = float("nan")
 POLICY = parse_policy("""
@@ -25,8 +25,8 @@ def column(*values: float) -> np.ndarray:
 
 def test_the_highest_threshold_passed_counts_and_unknown_values_count_nothing() -> None:
     amount = column(100, 100, 100, 100, 49)
-    judged = judge_amounts(
-        POLICY, None, {"amount_base": amount, "user_amount_rz": column(10, 10.1, 21, NAN, 99)}, 5
+    judged = AmountJudge(POLICY, None).judge(
+        {"amount_base": amount, "user_amount_rz": column(10, 10.1, 21, NAN, 99)}, 5
     )
     assert judged.severity.tolist() == [0, 1, 2, 0, 0]
 
@@ -86,5 +86,5 @@ def test_rarities_reach_severities() -> None:
     model, _ = fitted()
     scores = [model.threshold(0.01) * 1.01, model.threshold(0.001) * 1.01, 0.1]
     lr = column(*scores) * model.lr_scale
-    judged = judge_amounts(POLICY, model, {"amount_base": column(60, 60, 60), "user_amount_lr": lr}, 3)
+    judged = AmountJudge(POLICY, model).judge({"amount_base": column(60, 60, 60), "user_amount_lr": lr}, 3)
     assert judged.severity.tolist() == [1, 2, 0]
