@@ -17,8 +17,9 @@ __all__ = ["Program", "ProgramState", "Supervisor"]
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
-# A program that ran this long before it ended starts over with the shortest back-off.
-HEALTHY_S = 60.0
+# A program that ran this long before it ended starts over with the shortest back-off: one that fails at its start
+# fails sooner, and one that is killed now and then should be back at once.
+HEALTHY_S = 10.0
 GRACE_S = 12.0
 LOG_BYTES_MAX = 20_000_000
 

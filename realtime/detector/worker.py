@@ -38,6 +38,8 @@ GROUP = "detector"
 RECORDS_MAX = 8_000
 POLL_S = 0.2
 COMMIT_S = 1.0
+# Also with nothing new: a commit that met a rebalance was refused, and would show a lag that is not there.
+COMMIT_IDLE_S = 5.0
 # Outputs in flight: what a crash makes a successor judge again, and what a paused zombie can still write.
 UNFLUSHED_MAX = 40_000
 FLUSH_TIMEOUT_S = 30.0
@@ -298,9 +300,8 @@ class Worker:
     def _due(self) -> bool:
         if self._waiting or self._unflushed >= UNFLUSHED_MAX:
             return True
-        if not self._unflushed and not self._checkpoints_due():
-            return False
-        return time.monotonic() - self._last_commit_s >= COMMIT_S
+        is_idle = not self._unflushed and not self._checkpoints_due()
+        return time.monotonic() - self._last_commit_s >= (COMMIT_IDLE_S if is_idle else COMMIT_S)
 
     def _commit(self, checkpoint: set[int] | None = None) -> None:
         """The commit order of the module's docstring; ``checkpoint`` forces some partitions' checkpoints."""

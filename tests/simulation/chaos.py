@@ -39,6 +39,15 @@ SECONDS_A_KILL = 3.0
 REPEAT_SHARE = 0.03
 STATUS_SHARE = 0.02
 DRAIN_TIMEOUT_S = 240.0
+# Nothing moves for so long: longer than the longest back-off of a program that fails at its start.
+STALLED_S = 60.0
+# How long a program that was killed a moment ago may take until it can be killed again.
+DOWN_TIMEOUT_S = 20.0
+GROUP = "detector"
+
+
+class NotDrainedError(RuntimeError):
+    """What was accepted is not all judged and stored, and nothing moves any more."""
 
 
 @dataclass(slots=True)
@@ -52,9 +61,15 @@ class Load:
 
 
 def run(
-    bus: str, kills: int, seed: int, transactions: int, folder: Path, canary: bool = False
+    bus: str,
+    kills: int,
+    seed: int,
+    transactions: int,
+    folder: Path,
+    canary: bool = False,
+    only: str | None = None,
 ) -> dict[str, Any]:
-    """One chaos run; see the module's docstring."""
+    """One chaos run; see the module's docstring. ``only`` names the one program to kill."""
     choose = random.Random(seed)
     extra = {"ANOMALYZE_CHECKPOINT_INTERVAL_S": "2"}
     if canary:
@@ -66,25 +81,20 @@ def run(
     try:
         stop = threading.Event()
         senders = start_senders(stack, load, transactions, seed, kills * SECONDS_A_KILL, stop)
-        targets = ["api", "detector", "detector", "sink", "postgresql", "valkey"] + (
-            ["broker"] if bus == "kafka" else []
-        )
         begun_s = time.monotonic()
-        for number in range(kills):
+        for number, target in enumerate([only] * kills if only else rounds(choose, bus, kills)):
             due_s = begun_s + (number + choose.uniform(0.3, 1.0)) * SECONDS_A_KILL
             time.sleep(max(0.0, due_s - time.monotonic()))
-            target = choose.choice(targets)
-            if stack.kill(target, choose.randrange(8)):
-                killed[target] += 1
-                say(f"{time.monotonic() - begun_s:6.1f} s  killed {target:<10} accepted {len(load.accepted)}")
-            else:
-                say(f"{time.monotonic() - begun_s:6.1f} s  {target} was down already")
-            if target == "broker":
-                assert stack.broker is not None
-                stack.broker.start()
+            kill(stack, target, choose.randrange(8))
+            killed[target] += 1
+            say(f"{time.monotonic() - begun_s:6.1f} s  killed {target:<10} accepted {len(load.accepted)}")
         for sender in senders:
             sender.join()
-        drain(stack)
+        try:
+            drain(stack)
+        except NotDrainedError as error:
+            say(f"{error}\n{stack.output()}")
+            return report(load, Comparison(examples=[str(error)]), killed, is_drained=False)
         say("drained; replaying the log undisturbed")
         log = stack.open_bus()
         try:
@@ -98,6 +108,28 @@ def run(
         return report(load, result, killed)
     finally:
         stack.stop()
+
+
+def rounds(choose: random.Random, bus: str, kills: int) -> list[str]:
+    """Whom to kill: every program in turn, in another order each time; the detector twice as often."""
+    targets = ["api", "detector", "detector", "sink", "postgresql", "valkey"]
+    targets += ["broker"] if bus == "kafka" else []
+    order: list[str] = []
+    while len(order) < kills:
+        order += choose.sample(targets, len(targets))
+    return order[:kills]
+
+
+def kill(stack: Stack, target: str, number: int) -> None:
+    """Kill one process of a program, as soon as one runs; a broker is started again at once."""
+    deadline = time.monotonic() + DOWN_TIMEOUT_S
+    while not stack.kill(target, number):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{target} did not come back within {DOWN_TIMEOUT_S:.0f} s\n{stack.output()}")
+        time.sleep(0.1)
+    if target == "broker":
+        assert stack.broker is not None
+        stack.broker.start()
 
 
 def start_senders(
@@ -179,42 +211,57 @@ def post(client: httpx.Client, stack: Stack, load: Load, body: bytes) -> bool:
 
 
 def drain(stack: Stack) -> None:
-    """Wait until every record was judged and every verdict stored."""
+    """Wait until every record was judged and every verdict stored.
+
+    Both are known, not guessed: the detector commits what it has flushed, the sink's place is in PostgreSQL.
+    """
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
-    last, unchanged_since = (-1, -1), time.monotonic()
-    while time.monotonic() < deadline:
+    last: dict[str, dict[int, int]] = {}
+    moved_s = time.monotonic()
+    while time.monotonic() < deadline and time.monotonic() - moved_s < STALLED_S:
         try:
-            log = stack.open_bus()
-            try:
-                marks, ends = log.watermarks(TRANSACTIONS), log.watermarks(SCORED)
-            finally:
-                log.close()
-            with psycopg.connect(stack.dsn, connect_timeout=3) as connection:
-                stored = dict(
-                    connection.execute(
-                        "SELECT partition, next_offset FROM positions WHERE consumer = 'sink' AND topic = 'scored'"
-                    ).fetchall()
-                )
-                count = connection.execute("SELECT count(*) FROM transactions").fetchone()
+            now = places(stack)
         except Exception:
-            time.sleep(0.5)
+            time.sleep(0.2)
             continue
-        assert count is not None
-        now = (sum(high for _, high in ends.values()), count[0])
-        if now != last:
-            last, unchanged_since = now, time.monotonic()
-        caught_up = all(stored.get(p, 0) >= high for p, (low, high) in ends.items() if high > low)
-        if caught_up and marks and time.monotonic() - unchanged_since > 6.0:
+        if reached(now["judged"], now["log"]) and reached(now["stored"], now["scored"]):
             return
-        time.sleep(0.5)
-    raise RuntimeError(f"not drained within {DRAIN_TIMEOUT_S:.0f} s\n{stack.output()}")
+        if now != last:
+            last, moved_s = now, time.monotonic()
+        time.sleep(0.2)
+    raise NotDrainedError(f"not drained: {last}")
 
 
-def report(load: Load, result: Comparison, killed: Counter[str]) -> dict[str, Any]:
+def places(stack: Stack) -> dict[str, dict[int, int]]:
+    """How far the log, the detector, its verdicts and the sink are, by partition."""
+    log = stack.open_bus()
+    try:
+        ends = {p: high for p, (_, high) in log.watermarks(TRANSACTIONS).items()}
+        judged = log.committed(TRANSACTIONS, GROUP)
+        # After what was judged: a verdict that came in between is waited for.
+        scored = {p: high for p, (_, high) in log.watermarks(SCORED).items()}
+    finally:
+        log.close()
+    with psycopg.connect(stack.dsn, connect_timeout=3) as connection:
+        rows = connection.execute(
+            "SELECT partition, next_offset FROM positions WHERE consumer = 'sink' AND topic = 'scored'"
+        ).fetchall()
+    return {"log": ends, "judged": judged, "scored": scored, "stored": dict(rows)}
+
+
+def reached(now: dict[int, int], ends: dict[int, int]) -> bool:
+    """Whether every partition is at its end."""
+    return bool(ends) and all(now.get(p, 0) >= end for p, end in ends.items())
+
+
+def report(
+    load: Load, result: Comparison, killed: Counter[str], *, is_drained: bool = True
+) -> dict[str, Any]:
     """The ledger as one object."""
     return {
         "sent": load.sent,
         "accepted": len(load.accepted),
+        "drained": is_drained,
         "stored": result.stored,
         "missing": result.missing,
         "doubled": result.doubled,
@@ -225,26 +272,40 @@ def report(load: Load, result: Comparison, killed: Counter[str]) -> dict[str, An
     }
 
 
+def is_clean(result: dict[str, Any]) -> bool:
+    """Whether nothing was lost, doubled or judged otherwise."""
+    return result["drained"] and not any(
+        result[name] for name in ("missing", "doubled", "verdicts_differ", "counters_differ")
+    )
+
+
 def say(text: str) -> None:
     """A line for people."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Command line; the exit code is 1 when anything was lost, doubled or differs."""
+    """Command line; the exit code is 1 when anything was lost, doubled, differs or is stuck."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bus", choices=("kafka", "embedded"), default="kafka")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--transactions", type=int, default=10_000)
     parser.add_argument("--canary", action="store_true")
+    parser.add_argument("--only", help="kill this program only")
     parser.add_argument("--keep", action="store_true", help="keep the data folder")
     parser.add_argument("--json", type=Path, help="also write the JSON there")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="anomalyze-chaos-"))
     try:
         result = run(
-            arguments.bus, arguments.kills, arguments.seed, arguments.transactions, folder, arguments.canary
+            arguments.bus,
+            arguments.kills,
+            arguments.seed,
+            arguments.transactions,
+            folder,
+            arguments.canary,
+            arguments.only,
         )
     finally:
         if arguments.keep:
@@ -257,8 +318,7 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(line)
     print(line)
-    bad = any(result[name] for name in ("missing", "doubled", "verdicts_differ", "counters_differ"))
-    return 1 if bad else 0
+    return 0 if is_clean(result) else 1
 
 
 if __name__ == "__main__":
