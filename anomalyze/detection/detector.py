@@ -27,7 +27,7 @@ from anomalyze.errors import ContractError, EventError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch, Severity
 from anomalyze.events.gazetteer import Gazetteer
 from anomalyze.events.money import RateTable
-from anomalyze.features.kernel import AccountParameters, compute_features, prepare_rows
+from anomalyze.features import AccountParameters, compute_features, prepare_rows
 from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
 from anomalyze.rules import ColumnTypes, RuleMode, RuleSet, compile_rules

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anomalyze.features.kernel import AccountParameters, RowInputs, compute_features, prepare_rows, warm
+from anomalyze.features.kernel import compute_features, warm
+from anomalyze.features.rows import AccountParameters, RowInputs, prepare_rows
 from anomalyze.features.spec import FeatureKind, FeatureSpec
 from anomalyze.features.state import STATE_FORMAT, Disposition, FeatureState, HistoryFlag
 

@@ -8,8 +8,6 @@ status, a conflict), then judged as of its own time on what had arrived, then pu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,52 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from anomalyze.errors import ContractError
-from anomalyze.events.batch import MicroBatch
-from anomalyze.events.hashing import text_keys
-from anomalyze.events.money import CURRENCY_EXPONENTS, CURRENCY_INDEX
 from anomalyze.features import history, layout, measure
 from anomalyze.features.catalogue import INTRADAY, MEASURES, NOT_OF_USER
-from anomalyze.features.geography import encode_place
 from anomalyze.features.kernel_cache import COMPILED, compiled_from
-from anomalyze.features.local_time import local_offset_ms
+from anomalyze.features.rows import R_ACCOUNT, R_APPEND, R_DAY_ONLY, R_OFFSET, RowInputs, blank_rows
 from anomalyze.features.spec import FeatureSpec, parse_duration_ms
 from anomalyze.features.state import Disposition, FeatureState, HistoryFlag
 
-__all__ = ["AccountParameters", "RowInputs", "compute_features", "prepare_rows", "warm"]
+__all__ = ["compute_features", "warm"]
 
 _DAY_MS = 86_400_000
-
-
-@dataclass(frozen=True, slots=True)
-class AccountParameters:
-    """What an account overrides; None takes the specification's default."""
-
-    time_zone: str | None = None
-    base_currency: str | None = None
-    population_amount_median: float | None = None
-
-
-class RowInputs(NamedTuple):
-    """A micro-batch in the form the kernel reads, made once for all its partitions.
-
-    Attributes
-    ----------
-    codes
-        int64 ``[n, 10]``: key (2), the event's four words as ``layout`` packs them, append time (ms), offset
-        of local time (ms), account, whether the time is known only to the day.
-    account_key
-        int64 ``[accounts]``: hash of the account's id.
-    account_unit
-        float64 ``[accounts]``: minor units in a unit of the base currency.
-    account_population
-        float64 ``[accounts]``: usual amount before a user has a history, in units.
-    """
-
-    codes: npt.NDArray[np.int64]
-    account_key: npt.NDArray[np.int64]
-    account_unit: npt.NDArray[np.float64]
-    account_population: npt.NDArray[np.float64]
 
 
 class _Plan(NamedTuple):
@@ -83,73 +45,6 @@ class _Plan(NamedTuple):
     guest_ms: int  # a user whose full history is younger than this makes more than the allowed a day
     guest_share: float
     forget_days: int
-
-
-def prepare_rows(
-    spec: FeatureSpec,
-    batch: MicroBatch,
-    amount_base_minor: npt.NDArray[np.int64],
-    amount_base_null: npt.NDArray[np.bool_],
-    accounts: Sequence[AccountParameters] | None = None,
-    day_only: npt.NDArray[np.bool_] | None = None,
-) -> RowInputs:
-    """Bring a micro-batch into the kernel's form; once a batch, before its partitions.
-
-    Parameters
-    ----------
-    amount_base_minor, amount_base_null
-        Amounts in minor units of each account's base currency (``RateTable.to_base_minor``) and where there
-        is no rate.
-    accounts
-        Overrides, one for each of ``batch.accounts``; None: the defaults for all.
-    day_only
-        Rows whose time is known only to the day.
-
-    Raises
-    ------
-    ContractError
-        Columns or accounts of another length than the batch.
-    """
-    parameters = list(accounts) if accounts is not None else [AccountParameters()] * len(batch.accounts)
-    if len(parameters) != len(batch.accounts) or len(amount_base_minor) != batch.n:
-        raise ContractError(
-            f"features: expected {batch.n} amounts and {len(batch.accounts)} accounts, "
-            f"got {len(amount_base_minor)} and {len(parameters)}"
-        )
-    document = spec.document
-    zones = [p.time_zone or document.time_zone for p in parameters]
-    bases = [p.base_currency or document.base_currency for p in parameters]
-    exponents = [int(CURRENCY_EXPONENTS[CURRENCY_INDEX[base]]) for base in bases]
-    default = document.population_amount_median
-    populations = [p.population_amount_median or default for p in parameters]
-    codes = np.empty((batch.n, ROW_WORDS), dtype=np.int64)
-    amount = np.where(amount_base_null, layout.AMOUNT_NULL, amount_base_minor).astype(np.int64)
-    _encode_rows(
-        codes,
-        _plain(batch.user_key, np.uint64).view(np.int64),
-        _plain(batch.tx_key, np.uint64).view(np.int64),
-        _plain(batch.payload_key, np.uint64).view(np.int64),
-        _plain(batch.ts_ms, np.int64),
-        amount,
-        _plain(batch.currency, np.int16),
-        _plain(batch.status, np.int8),
-        _plain(batch.country, np.int16),
-        _plain(batch.latitude, np.float64),
-        _plain(batch.longitude, np.float64),
-        _plain(batch.radius_km, np.float64),
-        _plain(batch.merchant, np.uint64).view(np.int64),
-        _plain(batch.device, np.uint64).view(np.int64),
-    )
-    codes[:, _R_APPEND] = batch.append_ms
-    codes[:, _R_OFFSET] = _utc_offsets(batch, zones)
-    codes[:, _R_ACCOUNT] = batch.account
-    codes[:, _R_DAY_ONLY] = 0 if day_only is None else day_only
-    return RowInputs(
-        codes,
-        text_keys(batch.accounts).view(np.int64),
-        np.array([10.0**exponent for exponent in exponents]),
-        np.array(populations, dtype=np.float64),
-    )
 
 
 def compute_features(
@@ -197,15 +92,7 @@ def compute_features(
 
 def warm(spec: FeatureSpec) -> None:
     """Compile everything, or load it from numba's cache: some seconds the first time, then a fraction."""
-    one = np.ones(1, dtype=np.int64)
-    wide, small = one.astype(np.float64), one.astype(np.int16)
-    codes = np.ones((1, ROW_WORDS), dtype=np.int64)
-    keys = np.ones((1, 2), dtype=np.int64)
-    _encode_rows(
-        codes, keys, one, one, one, one, small, one.astype(np.int8), small, wide, wide, wide, one, one
-    )
-    codes[:, _R_ACCOUNT] = 0
-    rows = RowInputs(codes, one, wide, wide)
+    rows = blank_rows()
     state = FeatureState()
     out, flags = np.empty((1, len(spec.names))), np.empty(1, dtype=np.uint8)
     compute_features(spec, rows, 0, 1, state, out, np.empty(1, dtype=np.int8), flags)
@@ -252,50 +139,6 @@ def _working_space(plan: _Plan) -> tuple[npt.NDArray[Any], ...]:
         np.empty(_BLOCK_ROWS, dtype=np.int64),
     )
 
-
-def _plain(column: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
-    """The column as the kernel was compiled for: this type, C-contiguous, writable."""
-    return np.require(column, dtype=dtype, requirements=["C", "W"])
-
-
-def _utc_offsets(batch: MicroBatch, zones: Sequence[str]) -> npt.NDArray[np.int64]:
-    if len(set(zones)) <= 1:
-        return local_offset_ms(zones[0] if zones else "UTC", batch.ts_ms)
-    offsets = np.zeros(batch.n, dtype=np.int64)
-    names = sorted(set(zones))
-    zone_of_row = np.array([names.index(zone) for zone in zones])[batch.account]
-    for i, name in enumerate(names):
-        mine = zone_of_row == i
-        offsets[mine] = local_offset_ms(name, batch.ts_ms[mine])
-    return offsets
-
-
-@compiled_from
-def _encode_rows(fingerprint: int) -> Any:
-    @njit(cache=True, **COMPILED)
-    def encode_rows(
-        codes, user_key, tx_key, payload_key, ts_ms, amount, currency, status, country,
-        latitude, longitude, radius_km, merchant, device,
-    ):  # fmt: skip
-        for row in range(len(codes)):
-            ts = min(max(ts_ms[row], -layout.TS_MS_MAX), layout.TS_MS_MAX)
-            codes[row, 0] = user_key[row, 0]
-            codes[row, 1] = user_key[row, 1]
-            codes[row, 2] = layout.event_time_word(
-                ts, np.int64(currency[row]), np.int64(country[row]), np.int64(status[row])
-            )
-            codes[row, 3] = tx_key[row] & ~np.int64(0xFFFF) | payload_key[row] & 0xFFFF
-            codes[row, 4] = amount[row] << 16 | layout.reduce_key(device[row], layout.DEVICE_KEYS)
-            place = encode_place(latitude[row], longitude[row], radius_km[row])
-            codes[row, 5] = place << 29 | layout.reduce_key(merchant[row], layout.MERCHANT_KEYS) << 8
-        return fingerprint
-
-    return encode_rows
-
-
-# Columns of ``RowInputs.codes``; 0 and 1 are the user's key, 2 to 5 the event's words.
-_R_WORD, _R_APPEND, _R_OFFSET, _R_ACCOUNT, _R_DAY_ONLY = 2, 6, 7, 8, 9
-ROW_WORDS = 10
 
 # Rows whose memory is fetched together, and chunks of each: 16 users of 128 events fit the L2 cache.
 _BLOCK_ROWS = 16
@@ -474,7 +317,7 @@ def _judge_rows(fingerprint: int) -> Any:
                 touched ^= _touch(users, events, links, found, place, block_end, cursor)
             code = rows.codes[row]
             word_0, word_1, word_2, word_3 = code[2], code[3], code[4], code[5]
-            now, amount, account = word_0 >> 21, word_2 >> 16, code[_R_ACCOUNT]
+            now, amount, account = word_0 >> 21, word_2 >> 16, code[R_ACCOUNT]
             unit, population = rows.account_unit[account], rows.account_population[account]
             user = _enter_user(
                 users,
@@ -485,7 +328,7 @@ def _judge_rows(fingerprint: int) -> Any:
                 code[0],
                 code[1],
                 now,
-                code[_R_APPEND],
+                code[R_APPEND],
                 plan.forget_days,
             )
             _lay_out(word_0, word_2, word_3, work, 0)
@@ -503,7 +346,7 @@ def _judge_rows(fingerprint: int) -> Any:
                 work,
                 n,
                 amount,
-                code[_R_OFFSET],
+                code[R_OFFSET],
                 unit,
                 population,
                 plan,
@@ -533,7 +376,7 @@ def _judge_rows(fingerprint: int) -> Any:
                     )
             if flag & (_GUEST | _STATE_FULL):
                 values[plan.of_user] = math.nan
-            if code[_R_DAY_ONLY]:
+            if code[R_DAY_ONLY]:
                 values[plan.intraday] = math.nan
             for column in range(plan.source.size):
                 out[row, column] = values[plan.source[column]]

@@ -21,7 +21,7 @@ COMPILED: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False
 
 
 # Every module with compiled functions or constants in them.
-_COMPILED = ("catalogue", "geography", "history", "kernel", "layout", "measure", "state")
+_COMPILED = ("catalogue", "geography", "history", "kernel", "layout", "measure", "rows", "state")
 
 
 def _fingerprint() -> int:
