@@ -6,8 +6,11 @@ his choice agrees with a stored one, which tells nothing about a key.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import psycopg
@@ -117,7 +120,9 @@ class AsyncKeyVerifier:
 
     def __init__(self, pool: AsyncConnectionSource, ttl_s: float = CACHE_TTL_S) -> None:
         self._pool = pool
+        self._ttl_s = ttl_s
         self._cache = _Cache(ttl_s)
+        self._asking: dict[bytes | str, tuple[float, asyncio.Task[Principal | None]]] = {}
 
     async def verify_key(self, secret: str) -> Principal | None:
         """As `KeyVerifier.verify_key`."""
@@ -137,7 +142,22 @@ class AsyncKeyVerifier:
         known, principal = self._cache.get(name)
         if known:
             return principal
-        asked_at = time.monotonic()
+        # However many requests find the answer gone at once, one question is asked.
+        asked_at, question = self._asking.get(name, (-math.inf, None))
+        if question is None or asked_at + self._ttl_s < time.monotonic():
+            asked_at = time.monotonic()
+            question = asyncio.create_task(self._ask(name, query, asked_at))
+            self._asking[name] = asked_at, question
+            question.add_done_callback(partial(self._answered, name))
+        return await asyncio.shield(question)  # whoever asked first may be gone before the answer
+
+    def _answered(self, name: bytes | str, question: asyncio.Task[Principal | None]) -> None:
+        if self._asking.get(name, (0.0, None))[1] is question:
+            del self._asking[name]
+        if not question.cancelled():
+            question.exception()  # each who waits gets it; when nobody does, nobody is told
+
+    async def _ask(self, name: bytes | str, query: str, asked_at: float) -> Principal | None:
         async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(query, [name])
             key = read_key(await cursor.fetchone())

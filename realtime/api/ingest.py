@@ -125,7 +125,10 @@ class Ingest:
                     return
             try:
                 self._bus.ready(LOOK_TIMEOUT_S)
-            except Exception:  # noqa: BLE001 - whatever it says, it is not there yet
+            except TransientError:
+                continue
+            except Exception as error:  # noqa: BLE001 - the thread's top: whatever it says, it is not there yet
+                get().error("bus_not_ready", reason=repr(error))
                 continue
             with self._wake:
                 self._away = None

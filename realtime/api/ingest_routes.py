@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-import uuid
-from typing import Annotated, Any
+from itertools import count
+from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from anomalyze.access.keys import Principal
@@ -19,9 +20,11 @@ from realtime.api.schemas import json_answer, transaction_body
 from realtime.api.security import require
 from realtime.api.state import State, state_of
 
-__all__ = ["append", "check_media_type", "router"]
+__all__ = ["append", "authorized", "check_media_type", "next_trace_id", "router"]
 
 router = APIRouter(tags=["transactions"])
+
+authorized = require("ingest")
 
 ROWS_MAX = 10_000
 # Parsing what is larger takes long enough to be noticed by others: it goes to a thread.
@@ -57,14 +60,15 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     openapi_extra=transaction_body(many=True),
     operation_id="post_transactions",
 )
-async def post_transactions(
-    request: Request, principal: Annotated[Principal, Depends(require("ingest"))]
-) -> Response:
+async def post_transactions(request: Request) -> Response:
     """Take one transaction, an array or NDJSON. Bad ones are named, the others taken.
 
     503 means that it is not known whether they were taken: send the same ids again, each counts once. With an
     `Idempotency-Key` the same request is answered the same for a day.
     """
+    principal = await authorized(
+        request
+    )  # not as a dependency: FastAPI takes longer to solve it than we to parse
     state = state_of(request)
     state.disk.check()
     check_media_type(request)
@@ -86,6 +90,16 @@ async def post_transactions(
     )
     await replay.keep(answer)
     return Response(answer, 202, media_type="application/json")
+
+
+# Asking the system for random bits costs more than the rest of a request's parsing: once a process is enough.
+_process = secrets.token_hex(8)
+_requests = count()
+
+
+def next_trace_id() -> str:
+    """A name for a request whose client gave none: unique over processes and restarts."""
+    return f"{_process}{next(_requests):012x}"
 
 
 def check_media_type(request: Request) -> None:
@@ -119,7 +133,7 @@ def parse(state: State, principal: Principal, body: bytes) -> tuple[list[Accepte
         source="REALTIME_API",
         now_ms=time.time_ns() // 1_000_000,
         future_tolerance_ms=state.settings.future_tolerance_s * 1000,
-        trace_id=uuid.uuid4().hex,
+        trace_id=next_trace_id(),
         records_max=ROWS_MAX,
     )
 

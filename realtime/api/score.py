@@ -76,15 +76,19 @@ class Waiters:
             self._waiting.pop(key, None)
 
     async def _listen(self) -> None:
+        is_lost = False
         while True:
             try:
                 async with self._client.pubsub() as listener:
                     await listener.subscribe(self.channel)
+                    is_lost = False
                     async for message in listener.listen():
                         if message["type"] == "message":
                             self._deliver(bytes(message["data"]))
             except (redis.RedisError, OSError) as error:
-                get().warning("score_channel_lost", reason=repr(error))
+                if not is_lost:  # once an outage, not twice a second
+                    get().warning("score_channel_lost", reason=repr(error))
+                is_lost = True
                 await asyncio.sleep(RECONNECT_S)
 
     def _deliver(self, data: bytes) -> None:

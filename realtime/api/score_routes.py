@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from anomalyze.access.keys import Principal
 from anomalyze.errors import TransientError
 from anomalyze.events.ingest import parse_transaction
-from realtime.api.ingest_routes import append, check_media_type
+from realtime.api.ingest_routes import append, authorized, check_media_type, next_trace_id
 from realtime.api.problems import problem_responses
 from realtime.api.schemas import json_answer, transaction_body
-from realtime.api.security import require
 from realtime.api.shapes import time_text
 from realtime.api.state import State, state_of
 
@@ -42,7 +39,6 @@ FIRST = (
 @router.post("/v1/score", responses=SCORED, openapi_extra=transaction_body(many=False))
 async def post_score(
     request: Request,
-    principal: Annotated[Principal, Depends(require("ingest"))],
     timeout_ms: Annotated[
         int, Query(ge=1, le=TIMEOUT_MS_MAX, description="how long to wait for the verdict")
     ] = 250,
@@ -53,6 +49,7 @@ async def post_score(
     (`score_timeout_action`): the transaction is judged and stored all the same.
     """
     deadline_s = time.monotonic() + timeout_ms / 1000
+    principal = await authorized(request)
     state = state_of(request)
     state.disk.check()
     check_media_type(request)
@@ -62,7 +59,7 @@ async def post_score(
         source="REALTIME_API",
         now_ms=time.time_ns() // 1_000_000,
         future_tolerance_ms=state.settings.future_tolerance_s * 1000,
-        trace_id=uuid.uuid4().hex,
+        trace_id=next_trace_id(),
         reply_to=state.waiters.channel,
     )
     if state.waiters.full:
