@@ -18,7 +18,7 @@ from anomalyze.bus.contract import Bus, Rebalance, Records
 from anomalyze.bus.topics import SCORED, TRANSACTIONS
 from anomalyze.detection.bundle import BundleStore
 from anomalyze.detection.detector import PartitionState
-from anomalyze.detection.output import encode_anomalies, encode_scored
+from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.events.decode import decode_records
 from anomalyze.storage.objects import open_objects
 from benchmarks.harness import CHECKOUT, Bench, arguments, follow, report, say
@@ -98,8 +98,7 @@ def stages(bench: Bench, bus: Bus, bundle: str) -> dict[str, float]:
         import numpy as np
 
         rows = np.arange(batch.n)
-        encode_scored(batch, verdicts, rows, rows)
-        list(encode_anomalies(batch, verdicts, rows, rows))
+        pick_anomalies(verdicts, rows, encode_scored(batch, verdicts, rows, rows))
         laps.append(time.perf_counter())
         if at > RECORDS_MAX:  # the first micro-batch warms up
             n += batch.n

@@ -8,7 +8,7 @@ the three sections are made here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,17 @@ from anomalyze.events.gazetteer import COUNTRIES
 from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
 
-__all__ = ["encode_anomalies", "encode_scored"]
+__all__ = ["encode_scored", "pick_anomalies"]
 
 SEVERITIES = [severity.name for severity in Severity]
 ACTIONS = [action.name for action in Action]
 STATUSES = [status.name.lower() for status in Status]
 PREDICTIONS = [prediction.name for prediction in Prediction]
+
+# As plain numbers: on the way of every call, looking up a member of an enumeration is not free.
+NONE, ALLOW = int(Severity.NONE), int(Action.ALLOW)
+JUDGE, STATUS_UPDATE = int(Disposition.JUDGE), int(Disposition.STATUS_UPDATE)
+ANOMALY, LEARNING = int(Prediction.ANOMALY), int(Prediction.LEARNING)
 
 _encode = msgspec.json.encode
 
@@ -51,18 +56,19 @@ def encode_scored(
     return _form(verdicts).encode(batch, verdicts, rows, previous)
 
 
-def encode_anomalies(
-    batch: MicroBatch,
-    verdicts: Verdicts,
-    rows: npt.NDArray[np.intp],
-    previous: npt.NDArray[np.int64],
-) -> Iterator[tuple[int, bytes]]:
-    """(row, record) for the topic ``anomalies``: of every anomaly the same record as in ``scored``."""
+def pick_anomalies(
+    verdicts: Verdicts, rows: npt.NDArray[np.intp], scored: Sequence[bytes]
+) -> list[tuple[int, bytes]]:
+    """(row, record) for the topic ``anomalies``: of every anomaly the same record as in ``scored``.
+
+    Parameters
+    ----------
+    rows, scored
+        What ``encode_scored`` was given, and what it made of it.
+    """
     if not verdicts.anomalies:
-        return
-    chosen = np.flatnonzero(np.isin(rows, list(verdicts.anomalies)))
-    records = _form(verdicts).encode(batch, verdicts, rows[chosen], previous[chosen])
-    yield from zip(rows[chosen].tolist(), records, strict=True)
+        return []
+    return [(row, scored[i]) for i, row in enumerate(rows.tolist()) if row in verdicts.anomalies]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +100,23 @@ class _Form:
         previous: npt.NDArray[np.int64],
     ) -> list[bytes]:
         """Records of these rows."""
-        features = verdicts.features[rows]
+        published = verdicts.features[rows[:, None], self.published]
         unknown = np.full(len(rows), np.nan)
-        spend = features[:, self.spend] if self.spend >= 0 else unknown
-        distance = features[:, self.distance] if self.distance >= 0 else unknown
-        published = np.ascontiguousarray(features[:, self.published])
-        prediction = verdicts.prediction[rows]
+        spend = verdicts.features[rows, self.spend] if self.spend >= 0 else unknown
+        distance = verdicts.features[rows, self.distance] if self.distance >= 0 else unknown
+        learning = verdicts.prediction == LEARNING
         wordy = (
-            (verdicts.severity[rows] > Severity.NONE)
-            | (prediction == Prediction.ANOMALY)
-            | (verdicts.disposition[rows] != Disposition.JUDGE)
-            | (verdicts.action[rows] != Action.ALLOW)
-            | verdicts.fired[rows].any(axis=1)
-            | verdicts.shadow[rows].any(axis=1)
-        )
+            (verdicts.severity > NONE)
+            | (verdicts.prediction == ANOMALY)
+            | (verdicts.disposition != JUDGE)
+            | (verdicts.action != ALLOW)
+            | verdicts.fired.any(axis=1)
+            | verdicts.shadow.any(axis=1)
+        )[rows]
         special = {}
         for i in np.flatnonzero(wordy).tolist():
             row = int(rows[i])
-            if verdicts.disposition[row] == Disposition.STATUS_UPDATE:
+            if verdicts.disposition[row] == STATUS_UPDATE:
                 status = STATUSES[int(batch.status[row])]
                 special[row] = b'"verdict":' + _encode({"status_update": status})
             else:
@@ -124,7 +129,7 @@ class _Form:
             spend,
             distance,
             verdicts.ml_score[rows],
-            prediction == Prediction.LEARNING,
+            learning[rows],
             previous,
             special,
         )
@@ -189,4 +194,4 @@ def verdict(verdicts: Verdicts, row: int) -> dict[str, Any]:
 
 def flags(verdicts: Verdicts, fired: npt.NDArray[np.bool_]) -> list[str]:
     """Ids of the rules that fired, in their order."""
-    return [verdicts.rule_ids[rule] for rule in np.flatnonzero(fired).tolist()]
+    return [rule for rule, true in zip(verdicts.rule_ids, fired.tolist(), strict=True) if true]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from anomalyze.detection.detector import Detector
-from anomalyze.detection.output import encode_anomalies, encode_scored
+from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.detection.state import PartitionState
 from anomalyze.events import decode, encode
 from anomalyze.features.state import Disposition
@@ -36,8 +36,7 @@ def warm(config_dir: Path) -> None:
     for batch in decode_traffic(world.chunks(), "warm", "warm", detector.gazetteer):
         verdicts = detector.process(batch, states)
         rows = np.flatnonzero(verdicts.disposition == Disposition.JUDGE)
-        encode_scored(batch, verdicts, rows, rows.astype(np.int64))
-        list(encode_anomalies(batch, verdicts, rows, rows.astype(np.int64)))
+        pick_anomalies(verdicts, rows, encode_scored(batch, verdicts, rows, rows.astype(np.int64)))
     states[0].restore(states[0].snapshot())
 
 

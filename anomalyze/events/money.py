@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
@@ -132,6 +132,9 @@ class RateTable:
     value: npt.NDArray[np.float64]
     pivot: str
     content: bytes
+    _known_factors: dict[str, npt.NDArray[np.float64]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(cls, path: Path) -> RateTable:
@@ -216,7 +219,10 @@ class RateTable:
         >>> table.to_base_minor(np.array([1000]), usd, np.array([0]), "EUR")[0].tolist()
         [800]
         """
-        factor = self.factors(base)[self.table_index(ts_ms), currency]
+        factor = self._known_factors.get(base)
+        if factor is None:
+            factor = self._known_factors.setdefault(base, self.factors(base))
+        factor = factor[self.table_index(ts_ms), currency]
         converted = np.rint(amount_minor.astype(np.float64) * factor)
         missing = ~(np.abs(converted) <= AMOUNT_MINOR_MAX)
         return np.where(missing, 0.0, converted).astype(np.int64), missing

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from anomalyze.bus.contract import Records
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector, PartitionState, Verdicts
-from anomalyze.detection.output import encode_anomalies, encode_scored
+from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.errors import ContractError, ModelError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch
 from anomalyze.events.decode import CONTROL_PREFIX, decode_records
@@ -218,11 +218,12 @@ class Judge:
             lasts = np.r_[firsts[1:] - 1, len(rows) - 1]
             for last in lasts:
                 owned[int(partitions[last])].emitted = int(batch.offset[rows[last]])
-            outputs.scored += encode_scored(batch, verdicts, rows, previous)
+            scored = encode_scored(batch, verdicts, rows, previous)
+            outputs.scored += scored
             outputs.scored_partitions += partitions.tolist()
             keys = row_keys(records, batch)
             outputs.scored_keys += [keys[row] for row in rows.tolist()] if len(rows) < len(keys) else keys
-            for row, value in encode_anomalies(batch, verdicts, rows, previous):
+            for row, value in pick_anomalies(verdicts, rows, scored):
                 outputs.anomaly_partitions.append(int(batch.partition[row]))
                 outputs.anomaly_keys.append(keys[row])
                 outputs.anomalies.append(value)

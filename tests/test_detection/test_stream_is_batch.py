@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from anomalyze.bus.partitioner import murmur2_partition
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector, PartitionState
-from anomalyze.detection.output import encode_anomalies, encode_scored
+from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.events.batch import Control
 from anomalyze.events.decode import decode_records
 from anomalyze.features.state import Disposition
@@ -137,7 +137,7 @@ class Worker:
         for row, value in zip(rows.tolist(), values_out, strict=True):
             self.scored[batch.partition[row]].append(value)
             self.features[batch.partition[row]].append(verdicts.features[row].tobytes())
-        for row, value in encode_anomalies(batch, verdicts, rows, previous):
+        for row, value in pick_anomalies(verdicts, rows, values_out):
             self.anomalies[batch.partition[row]].append(value)
         self.conflicts += [(letter.partition, letter.offset) for letter in verdicts.dead]
 
