@@ -16,7 +16,7 @@ from anomalyze.bus.contract import Bus, Reader, Records
 from anomalyze.errors import TransientError
 from anomalyze.log import get
 
-__all__ = ["Live", "Subscriber", "parse_position", "render_position"]
+__all__ = ["POSITION_LENGTH_MAX", "Live", "Subscriber", "parse_position", "render_position"]
 
 READ_TIMEOUT_S = 0.25
 RECORDS_MAX = 5_000

@@ -10,7 +10,8 @@ from starlette.responses import StreamingResponse
 from anomalyze.access.keys import Principal
 from anomalyze.errors import TransientError
 from anomalyze.events.schema import ID_CHARACTERS_MAX
-from realtime.api.live import Live, parse_position
+from realtime.api.live import POSITION_LENGTH_MAX, Live, parse_position
+from realtime.api.schemas import header
 from realtime.api.security import is_still_allowed, require
 from realtime.api.shapes import render_anomaly, render_transaction
 from realtime.api.state import state_of
@@ -30,10 +31,20 @@ STREAM: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+RESUME: dict[str, Any] = {
+    "parameters": [
+        header("Last-Event-ID", "the id of the last event seen: go on behind it", POSITION_LENGTH_MAX)
+    ]
+}
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-@router.get("/sse/transactions/{user_id:path}", responses=STREAM, response_class=StreamingResponse)
+@router.get(
+    "/sse/transactions/{user_id:path}",
+    responses=STREAM,
+    openapi_extra=RESUME,
+    response_class=StreamingResponse,
+)
 async def transactions(
     request: Request,
     user_id: Annotated[str, Path(min_length=1, max_length=ID_CHARACTERS_MAX)],
@@ -43,7 +54,7 @@ async def transactions(
     return await stream(request, state_of(request).scored, principal.account_id, user_id, render_transaction)
 
 
-@router.get("/sse/anomalies", responses=STREAM, response_class=StreamingResponse)
+@router.get("/sse/anomalies", responses=STREAM, openapi_extra=RESUME, response_class=StreamingResponse)
 async def anomalies(
     request: Request, principal: Annotated[Principal, Depends(require("read", public=True))]
 ) -> StreamingResponse:

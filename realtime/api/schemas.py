@@ -6,7 +6,7 @@ from typing import Any
 
 from anomalyze.events.batch import Action, Severity, Status
 
-__all__ = ["COMPONENTS", "json_answer", "transaction_body"]
+__all__ = ["COMPONENTS", "header", "json_answer", "transaction_body"]
 
 SEVERITIES = [severity.name for severity in Severity]
 ACTIONS = [action.name for action in Action]
@@ -292,7 +292,17 @@ def transaction_body(*, many: bool) -> dict[str, Any]:
     content = {"application/json": _MANY, "application/x-ndjson": _LINES}
     if not many:
         content = {"application/json": {"schema": _TRANSACTION, "example": EXAMPLE}}
-    return {"requestBody": {"required": True, "content": content}}
+        return {"requestBody": {"required": True, "content": content}}
+    key = header(
+        "Idempotency-Key", "of your choice: the same request with it is answered the same for a day", 256
+    )
+    return {"requestBody": {"required": True, "content": content}, "parameters": [key]}
+
+
+def header(name: str, description: str, length_max: int) -> dict[str, Any]:
+    """A header that a client may send."""
+    schema = {"type": "string", "maxLength": length_max}
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
 
 
 def json_answer(name: str, description: str) -> dict[str, Any]:

@@ -72,6 +72,8 @@ async def post_score(
             answer = await waiting
             event = msgspec.json.decode(answer)
             if "final_severity" in event.get("verdict", {}):
+                # Where we wait is nobody else's business.
+                answer = answer.replace(b',"reply_to":"%b"' % state.waiters.channel.encode(), b"", 1)
                 return Response(answer, 200, media_type="application/json")
             answer = await first_verdict(state, principal.account_id, one.user_id, one.tx_id)
             return Response(answer, 200, media_type="application/json")

@@ -108,6 +108,7 @@ def test_a_score_answers_with_the_verdict_and_a_repeat_with_the_same(api: Api, t
     assert event["data"]["tx_id"] == one["tx_id"]
     assert event["verdict"]["final_severity"] in ("NONE", "LOW", "MEDIUM", "HIGH", "CRITICAL")
     assert "repeated" not in event
+    assert "reply_to" not in event["meta"]
     again = client.post("/v1/score", params={"timeout_ms": 10_000}, json=one)
     assert again.status_code == 200
     repeat = again.json()
