@@ -90,19 +90,24 @@ class DetectorCache:
         self._detectors.move_to_end(bundle)
         return detector
 
+    def kind(self, bundle: str) -> str | None:
+        """Whether a bundle at hand is ``starter`` or ``trained``; for other threads, so it only looks."""
+        detector = self._detectors.get(bundle)
+        return None if detector is None else detector.bundle.kind
+
 
 class Judge:
     """Judges records of owned partitions and moves their states on."""
 
     def __init__(self, detectors: DetectorCache, partition_count: int, future_tolerance_s: int) -> None:
-        self._detectors = detectors
+        self.detectors = detectors
         self._partition_count = partition_count
         self._future_tolerance_ms = future_tolerance_s * 1000
 
     def refusal(self, bundle: str) -> str | None:
         """Why this bundle cannot judge; None when it can."""
         try:
-            self._detectors.get(bundle)
+            self.detectors.get(bundle)
         except (ContractError, ModelError) as error:
             return str(error)
         return None
@@ -169,7 +174,7 @@ class Judge:
             log.info("bundle_swapped", bundle=bundle)
         else:
             assert partition.bundle is not None, "recovery names the first bundle"
-            refused = self._detectors.get(partition.bundle).apply_control(control, partition.state)
+            refused = self.detectors.get(partition.bundle).apply_control(control, partition.state)
             log.info("control_applied") if refused is None else log.error("control_refused", reason=refused)
 
     def _judge_piece(self, records: Records, owned: dict[int, OwnedPartition], outputs: Outputs) -> None:
@@ -177,7 +182,7 @@ class Judge:
             return
         bundle = owned[records.partitions[0]].bundle
         assert bundle is not None, "recovery names the first bundle"
-        detector = self._detectors.get(bundle)
+        detector = self.detectors.get(bundle)
         decoded = decode_records(
             records.partitions,
             records.offsets,

@@ -151,7 +151,13 @@ class Worker:
 
     def bundles(self) -> dict[str, Any]:
         """The bundles in force, for the heartbeat."""
-        return {"bundles": sorted({p.bundle for p in list(self._owned.values()) if p.bundle})}
+        bundles = sorted({p.bundle for p in list(self._owned.values()) if p.bundle})
+        newest = bundles[0] if len(bundles) == 1 else None
+        return {
+            "bundles": bundles,
+            "bundle": newest,
+            "bundle_kind": newest and self._judge.detectors.kind(newest),
+        }
 
     # Partitions come and go
 
