@@ -66,6 +66,15 @@ def test_windows_that_reach_beyond_the_events_kept_say_so(spec: FeatureSpec) -> 
     assert features(spec, out, 1199)["user_tx_count_30d"] == 1025
 
 
+def test_an_event_older_than_all_that_is_kept_is_not_remembered(spec: FeatureSpec) -> None:
+    state = FeatureState()
+    judge(spec, [record(i, START + i * MINUTE) for i in range(1100)], state)
+    before = state.snapshot()
+    late = record(5000, START + 10 * MINUTE)
+    assert judge(spec, [late, late], state)[1].tolist() == [Disposition.JUDGE] * 2
+    assert state.snapshot()["events"].tobytes() == before["events"].tobytes()
+
+
 def test_a_late_event_is_judged_at_its_time_and_takes_its_place(spec: FeatureSpec) -> None:
     log = [
         record(1, START),
@@ -128,7 +137,8 @@ def test_a_user_unheard_of_for_long_is_as_new(spec: FeatureSpec) -> None:
     assert swept.users == 3  # the rows are used again
 
     kept = FeatureState()
-    judge(spec, log, kept)
+    judge(spec, [*log, day_before], kept)
+    assert kept.sweep() == 0
     still = judge(spec, [back | {"append": START + 180 * DAY}], kept)[0]
     assert features(spec, still, 0)["user_amount_n"] == 40
 
