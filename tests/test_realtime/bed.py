@@ -7,27 +7,38 @@ import functools
 import json
 import os
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from anomalyze.bus import open_bus
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.partitioner import murmur2_partition
 from anomalyze.bus.topics import SCORED, TRANSACTIONS
 from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.detector import STATE_FORMAT
 from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.process import GuardedProcess
+from anomalyze.errors import TransientError
 from anomalyze.settings import Settings
 from anomalyze.simulation.record import user_ids, wire_records
 from anomalyze.simulation.world import Simulation
 from anomalyze.storage.objects import open_objects
+from realtime.detector.checkpoint import CheckpointStore
+from realtime.detector.history import StoredHistory
+from realtime.detector.judge import DetectorCache, Judge
+from realtime.detector.metrics import WorkerMetrics
+from realtime.detector.poison import AttemptFile, SkipList
+from realtime.detector.worker import Worker
 from tests.simulation.ledger import read_all, replayed
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -102,10 +113,15 @@ class Bed:
         for bundle in bundles():
             self.store.publish(bundle)
         self.store.set_pointer("champion", bundles()[0].id)
-        self.bus: Bus = open_bus(self.settings, postgres_dsn=dsn)
-        self.stack.callback(self.bus.close)
+        self.bus: Bus
+        self.reopen()
         self.bus.ready(10)
         self.bus.ensure_topics(PARTITIONS)
+
+    def reopen(self) -> None:
+        """Open the log anew: a client that a server has left in the middle of a question waits long for its answer."""
+        self.bus = open_bus(self.settings, postgres_dsn=self.dsn)
+        self.stack.callback(self.bus.close)
 
     def send(self, rows: Sequence[Row]) -> None:
         """Append transactions where their users belong."""
@@ -134,6 +150,36 @@ class Bed:
     def worker(self, instance: str = "0") -> GuardedProcess:
         """Start a worker."""
         return self.run("realtime.detector", "--instance", instance, log=f"worker-{instance}")
+
+    def judge(self) -> Judge:
+        """What judges here."""
+        return Judge(DetectorCache(self.store.load), PARTITIONS, self.settings.future_tolerance_s)
+
+    @contextlib.contextmanager
+    def worker_here(self) -> Iterator[Worker]:
+        """A worker on a thread of this process: it is there at once. Ended politely."""
+        log_id = self.bus.log_id()
+        worker = Worker(
+            self.bus,
+            log_id,
+            self.judge(),
+            CheckpointStore(self.objects, log_id, STATE_FORMAT),
+            SkipList(self.objects, log_id),
+            AttemptFile(self.folder / "attempts" / "here"),
+            StoredHistory(self.dsn),
+            lambda: self.store.pointer("champion"),
+            None,
+            WorkerMetrics(CollectorRegistry()),
+            self.settings.checkpoint_interval_s,
+        )
+        stop = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(worker.run, stop)
+            try:
+                yield worker
+            finally:
+                stop.set()
+                ended.result(WAIT_S)
 
     def sink(self, name: str = "sink") -> GuardedProcess:
         """Start a sink."""
@@ -175,8 +221,11 @@ class Bed:
 
     def judged(self) -> bool:
         """Whether every record was judged, and what came of it is durable."""
-        done = self.bus.committed(TRANSACTIONS, "detector")
-        return all(done.get(p, 0) >= high for p, (_, high) in self.bus.watermarks(TRANSACTIONS).items())
+        try:
+            done, marks = self.bus.committed(TRANSACTIONS, "detector"), self.bus.watermarks(TRANSACTIONS)
+        except TransientError:
+            return False  # a server is only just back
+        return all(done.get(p, 0) >= high for p, (_, high) in marks.items())
 
     def wait(self, condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
         """Wait until something holds; the programs' logs are in the failure's message."""

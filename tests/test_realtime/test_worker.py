@@ -185,9 +185,9 @@ def test_killed_workers_leave_no_doubt_about_any_verdict(bed: Bed) -> None:
     """Killed again and again between two steps of its commit, wherever that happens to be."""
     rows = traffic()
     announce(bed.bus, "bundle", {"bundle": FIRST.id})
-    for at in range(0, len(rows), 250):
+    for at in range(0, len(rows), 400):
         worker = bed.worker("0")
-        bed.send(rows[at : at + 250])
+        bed.send(rows[at : at + 400])
         ends = sum(high for _, high in bed.bus.watermarks(SCORED).values())
         bed.wait(
             lambda ends=ends: sum(high for _, high in bed.bus.watermarks(SCORED).values()) > ends,
