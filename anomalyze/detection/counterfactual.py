@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.explanation import Row
+from anomalyze.detection.row import Row
 from anomalyze.events.batch import Severity
 from anomalyze.rules.show import show
 

@@ -17,9 +17,10 @@ from anomalyze.detection.case import anomaly_id
 from anomalyze.detection.column import Columns
 from anomalyze.detection.counterfactual import change_columns, columns_to_change, describe_changes
 from anomalyze.detection.decision import compile_decision
-from anomalyze.detection.explanation import Explainer, Finding, Row, ordered, read_rows
+from anomalyze.detection.explanation import Explainer, Finding, ordered
 from anomalyze.detection.model import ModelJudge, ModelJudgement
 from anomalyze.detection.policy import parse_policy
+from anomalyze.detection.row import Row, read_rows
 from anomalyze.detection.state import STATE_FORMAT, PartitionState
 from anomalyze.detection.statistic import COLUMNS, AmountJudge, Judged, TwoQuantile
 from anomalyze.detection.verdict import Anomaly, Verdicts

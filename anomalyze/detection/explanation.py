@@ -1,7 +1,7 @@
 """Why a transaction was flagged, in numbers that a person can check.
 
-Only flagged rows come here, so that this may parse their JSON, format text and take its time (about a
-tenth of a millisecond each). Everything is a function of the row, its features and the bundle.
+Only flagged rows come here, so that this may format text and take its time (about a tenth of a millisecond
+each). Everything is a function of the row, its features and the bundle.
 """
 
 from __future__ import annotations
@@ -11,15 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
-
+from anomalyze.detection.row import Row
 from anomalyze.detection.statistic import NAMES, TwoQuantile
 from anomalyze.detection.wording import counted, duration_text, rarity_text, times_text, value_text
-from anomalyze.events.batch import MicroBatch, Severity, Status
-from anomalyze.events.gazetteer import COUNTRIES
-from anomalyze.events.money import CURRENCIES, CURRENCY_EXPONENTS
+from anomalyze.events.batch import Severity
 from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import HistoryFlag
 from anomalyze.models.forest import ModelInput
@@ -27,9 +22,7 @@ from anomalyze.rules.compiled import CompiledRules
 from anomalyze.rules.rule import Rule
 from anomalyze.rules.show import MISSING, show
 
-__all__ = ["Explainer", "Finding", "Row", "ordered", "read_rows"]
-
-Values = dict[str, float | str | None]
+__all__ = ["Explainer", "Finding", "ordered"]
 
 # A group of features has to carry this share of the score to be named as its cause.
 NAMED_SHARE_MIN = 0.25
@@ -43,108 +36,9 @@ NEEDED_FIELDS = {
     "country": ("is_new_country", "user_country_count"),
     "place": ("travel_km", "travel_kmh"),
 }
-
-
 # Of these, what a transaction names itself.
 EVENT_FIELDS = tuple(name for name in NEEDED_FIELDS if name != "place")
-
-
-class _Meta(msgspec.Struct):
-    user_id: Any
-
-
-class _Data(msgspec.Struct):
-    merchant_id: Any = None
-    merchant_category: Any = None
-    device_id: Any = None
-    ip: Any = None
-    channel: Any = None
-    location: Any = None
-
-
-class _Event(msgspec.Struct):
-    meta: _Meta
-    data: _Data
-
-
-_decode = msgspec.json.Decoder(_Event).decode
-_TEXTS = _Data.__struct_fields__
-_UNITS = [10.0**exponent for exponent in CURRENCY_EXPONENTS.tolist()]
-_STATUSES = [status.name.lower() for status in Status]
 _SEVERITIES = tuple(Severity)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One flagged transaction as people know it.
-
-    Attributes
-    ----------
-    account_id
-        Whose it is.
-    values
-        By column: the event's own texts and amount, ``base_currency``, and every feature (None = NULL).
-    history
-        ``HistoryFlag`` bits.
-    """
-
-    account_id: str
-    values: Values
-    history: int
-
-    def number(self, name: str) -> float | None:
-        """A feature or the amount; None when NULL."""
-        value = self.values.get(name)
-        return value if isinstance(value, float) else None
-
-
-def read_rows(
-    batch: MicroBatch,
-    rows: npt.NDArray[np.intp],
-    names: Sequence[str],
-    features: npt.NDArray[np.float64],
-    history: npt.NDArray[np.uint8],
-    base_currencies: Sequence[str],
-) -> list[Row]:
-    """Parse the JSON of these rows and put their features beside it.
-
-    Parameters
-    ----------
-    names, features
-        Feature names, and their values in these rows, ``[len(rows), F]``.
-    history
-        ``HistoryFlag`` bits of these rows.
-    base_currencies
-        By account, as ``batch.accounts``.
-    """
-    known = features.astype(object)
-    known[np.isnan(features)] = None
-    columns = zip(
-        rows.tolist(),
-        batch.account[rows].tolist(),
-        batch.currency[rows].tolist(),
-        batch.country[rows].tolist(),
-        batch.status[rows].tolist(),
-        batch.amount_minor[rows].tolist(),
-        history.tolist(),
-        known.tolist(),
-        strict=True,
-    )
-    read = []
-    for row, account, currency, country, status, amount_minor, flags, numbers in columns:
-        event = _decode(batch.row_bytes(row))
-        values: Values = {
-            name: text if isinstance(text := getattr(event.data, name), str) else None for name in _TEXTS
-        }
-        values["user_id"] = str(event.meta.user_id)
-        values["currency"] = CURRENCIES[currency]
-        values["country"] = COUNTRIES[country] if country >= 0 else None
-        values["status"] = _STATUSES[status]
-        values["amount"] = amount_minor / _UNITS[currency]
-        values["base_currency"] = base_currencies[account]
-        values.update(zip(names, numbers, strict=True))
-        read.append(Row(batch.accounts[account], values, flags))
-    return read
 
 
 @dataclass(slots=True)

@@ -259,7 +259,7 @@ class CompiledRules:
         return modes
 
     def _program(self, columns: Mapping[str, Any], overlaid: bool) -> Program:
-        missing = frozenset(name for name in self.columns if name not in columns)
+        missing = self.columns.difference(columns)
         found = self._programs.get((overlaid, missing))
         if found is None:
             modes = self._overlays.modes.max(axis=0) if overlaid else self._overlays.modes[0]
