@@ -114,6 +114,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["Retry-After", "Idempotent-Replayed"],
         )
     app.add_middleware(problems.Unforeseen)
     app.add_middleware(SecurityHeaders)

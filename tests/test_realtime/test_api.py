@@ -363,6 +363,19 @@ def test_answers_carry_security_headers(api: Api) -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
+def test_only_named_origins_may_call_from_a_browser(judged: Any) -> None:
+    with running_api(judged, cors_origins=["https://shop.example"]) as shared:
+        nobody = shared.stranger()
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        allowed = nobody.options("/transaction", headers={"Origin": "https://shop.example", **asked})
+        assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
+        refused = nobody.options("/transaction", headers={"Origin": "https://evil.example", **asked})
+        assert "access-control-allow-origin" not in refused.headers
+        answer = nobody.get("/users", headers={"Origin": "https://shop.example"})
+        assert answer.status_code == 401
+        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+
+
 def assert_problem(answer: httpx.Response) -> None:
     """An RFC 9457 document that says what was wrong."""
     assert answer.headers["content-type"] == "application/problem+json"
