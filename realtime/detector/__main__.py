@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.detection.bundle import BundleStore
@@ -25,6 +27,8 @@ from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
 from realtime.detector.worker import Worker
 from realtime.program import Heartbeat, Program, retry_until_stopped, start_program
+
+REPLY_TIMEOUT_S = 0.25
 
 
 def main() -> None:
@@ -60,7 +64,13 @@ def run_one(program: Program) -> None:
         AttemptFile(settings.data_dir / "attempts" / program.instance),
         StoredHistory(program.addresses.postgres_dsn),
         lambda: bundles.pointer("champion"),
-        redis.Redis.from_url(program.addresses.redis_url, socket_timeout=2.0),
+        redis.Redis.from_url(
+            program.addresses.redis_url,
+            # Whoever waits gives up within a second: a Redis that hangs must not hold up the commit.
+            socket_timeout=REPLY_TIMEOUT_S,
+            socket_connect_timeout=REPLY_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        ),
         metrics,
         settings.checkpoint_interval_s,
     )
