@@ -25,7 +25,10 @@ def main() -> None:
             stdout=subprocess.DEVNULL,
         )
         return
-    print("Chromium is missing: the browser tests will be skipped. Install it with your package manager.", file=sys.stderr)
+    print(
+        "Chromium is missing: the browser tests will be skipped. Install it with your package manager.",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

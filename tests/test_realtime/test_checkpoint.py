@@ -32,7 +32,13 @@ def checkpoint(offset: int, arrays: dict[str, np.ndarray] | None = None) -> Chec
 @given(ARRAYS)
 def test_what_is_written_is_read_to_the_bit(arrays: dict[str, np.ndarray]) -> None:
     read = decode_checkpoint(encode_checkpoint(checkpoint(9, arrays)))
-    assert (read.log_id, read.partition, read.offset, read.emitted, read.bundle) == ("log-1", 3, 9, 8, "sha256:ab")
+    assert (read.log_id, read.partition, read.offset, read.emitted, read.bundle) == (
+        "log-1",
+        3,
+        9,
+        8,
+        "sha256:ab",
+    )
     assert read.arrays.keys() == (arrays or {"x": None}).keys()
     for name, array in arrays.items():
         assert read.arrays[name].dtype == array.dtype
