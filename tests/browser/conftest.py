@@ -27,7 +27,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """The installed browser: nothing is downloaded."""
     path = next((p for p in CHROMIUM if Path(p).exists()), None) or shutil.which("chromium")
@@ -36,20 +36,21 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
+    # Its event loop occupies the thread until it ends, and other packages' tests run loops of their own there.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One site for all browser tests; a test that decides picks a case of its own."""
     with seeded_site(postgres_server, tmp_path_factory.mktemp("site")) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def signed_in(chromium: Browser, site: Site) -> dict[str, Any]:
     """Cookies of a session that may decide."""
     context = chromium.new_context(timezone_id="Europe/Berlin")
