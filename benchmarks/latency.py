@@ -26,7 +26,9 @@ from benchmarks.harness import Bench, arguments, quantiles_ms, report, say, scor
 
 TICK_S = 0.002
 WARM_UP_S = 3.0
-USERS = 2_000
+# Each event is a second of event time after the one before: every user buys once in five and a half hours.
+USERS = 20_000
+START_S = 1_767_225_600
 STAMP = re.compile(rb'"trace_id":"(\d+)"')
 TEMPLATE = (
     '{{"meta":{{"trace_id":"{at}","timestamp":"{ts}","source":"KAFKA","user_id":"u{user}","account_id":"bench"}},'
@@ -67,10 +69,10 @@ def produce(bus: Bus, rate: int, seconds: float, prefix: str) -> int:
             time.sleep(TICK_S)
             continue
         now_ns = time.time_ns()
-        ts = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_ns // 1_000_000_000))
         values, keys = [], []
         for i in range(sent, sent + due):
             user = i * 7919 % USERS
+            ts = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START_S + i))
             values.append(
                 TEMPLATE.format(
                     at=now_ns, ts=ts, user=user, tx=f"{prefix}{i}", amount=10 + i % 90, merchant=i % 300
@@ -136,7 +138,7 @@ def score_latency(bench: Bench, rate: int, seconds: float) -> dict[str, float]:
         answer = await client.post(
             "/v1/score?timeout_ms=2000",
             json={
-                "user_id": f"u{i % USERS}",
+                "user_id": f"v{i % USERS}",
                 "tx_id": f"score-{i}",
                 "amount": 10 + i % 90,
                 "currency": "USD",
@@ -146,7 +148,8 @@ def score_latency(bench: Bench, rate: int, seconds: float) -> dict[str, float]:
         statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
 
     async def drive() -> None:
-        limits = httpx.Limits(max_connections=100)
+        # Shorter than the server keeps an idle connection, or the two race for it.
+        limits = httpx.Limits(max_connections=100, keepalive_expiry=2.0)
         async with httpx.AsyncClient(
             base_url=base, headers={"Authorization": f"Bearer {key}"}, limits=limits, timeout=10
         ) as client:
