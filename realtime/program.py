@@ -13,7 +13,6 @@ from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 import psycopg
-from anomalyze.storage.heartbeat import beat
 from prometheus_client import CollectorRegistry, start_http_server
 
 from anomalyze.bus import open_bus
@@ -22,6 +21,7 @@ from anomalyze.embedded.runtime import Addresses, find_addresses
 from anomalyze.errors import TransientError
 from anomalyze.log import configure, get
 from anomalyze.settings import Settings
+from anomalyze.storage.heartbeat import beat
 
 __all__ = ["Heartbeat", "Program", "retry_until_stopped", "start_program"]
 

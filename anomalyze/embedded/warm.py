@@ -20,7 +20,7 @@ from anomalyze.models.warm import warm as warm_models
 from anomalyze.simulation.starter import build_starter_bundle, decode_traffic
 from anomalyze.simulation.world import Simulation
 
-__all__ = ["warm"]
+__all__ = ["exercise", "warm"]
 
 START_MS = 1_735_689_600_000
 
@@ -30,7 +30,15 @@ def warm(config_dir: Path) -> None:
     decode.warm()
     encode.warm()
     warm_models()
-    detector = Detector(build_starter_bundle(config_dir))
+    exercise(Detector(build_starter_bundle(config_dir)))
+
+
+def exercise(detector: Detector) -> None:
+    """Judge a few hundred simulated transactions, some of them strange, and forget them.
+
+    A worker does so before its first micro-batch: loading compiled code when the first anomaly comes along would
+    stop the stream for a third of a second.
+    """
     world = Simulation(40, 1, START_MS, 20, incidents_per_10k=200.0)
     states = {0: PartitionState()}
     for batch in decode_traffic(world.chunks(), "warm", "warm", detector.gazetteer):

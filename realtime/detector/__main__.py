@@ -18,6 +18,8 @@ from anomalyze.detection.bundle import BundleStore
 from anomalyze.detection.detector import STATE_FORMAT
 from anomalyze.embedded.supervisor import Program as Watched
 from anomalyze.embedded.supervisor import Supervisor
+from anomalyze.embedded.warm import exercise
+from anomalyze.errors import AnomalyzeError
 from anomalyze.log import get
 from anomalyze.storage.objects import open_objects
 from realtime.detector.checkpoint import CheckpointStore
@@ -55,6 +57,7 @@ def run_one(program: Program) -> None:
     bundles = BundleStore(objects)
     metrics = WorkerMetrics(program.registry)
     judge = Judge(DetectorCache(bundles.load), partition_count, settings.future_tolerance_s)
+    warm_up(judge.detectors, bundles)
     worker = Worker(
         bus,
         log_id,
@@ -86,6 +89,16 @@ def run_one(program: Program) -> None:
         get().error("worker_failed", exc_info=error)
         raise SystemExit(1) from None
     get().info("stopped")
+
+
+def warm_up(detectors: DetectorCache, bundles: BundleStore) -> None:
+    """Have everything compiled and loaded before the first transaction; what goes wrong here is met again later."""
+    try:
+        champion = bundles.pointer("champion")
+        if champion is not None:
+            exercise(detectors.get(champion))
+    except AnomalyzeError as error:
+        get().warning("not_warmed", reason=str(error))
 
 
 def run_many(workers: int) -> None:
