@@ -10,14 +10,9 @@ import sys
 import time
 from typing import Any
 
-import httpx
-
-from anomalyze.access.admin import ensure_admin_key
-from anomalyze.embedded.process import free_port
 from anomalyze.simulation.record import flat_records
 from anomalyze.simulation.world import Simulation
-from anomalyze.storage.pool import connect
-from benchmarks.harness import END_MS, Bench, arguments, report, wait_for
+from benchmarks.harness import END_MS, Bench, arguments, report
 
 CONNECTIONS = 32
 BULK_ROWS = 1_000
@@ -28,21 +23,7 @@ def run(bus_name: str, seconds: float, partitions: int) -> dict[str, Any]:
     """Measure; returns the figures."""
     with Bench(bus_name, partitions, postgres=True, valkey=True) as bench:
         bench.open_bus().close()
-        port = free_port()
-        bench.environment["ANOMALYZE_API_PORT"] = str(port)
-        bench.environment["ANOMALYZE_ADMIN_KEY"] = "benchmark-key-0123456789"
-        with connect(bench.dsn) as connection:
-            key = ensure_admin_key(connection, bench.settings).secret
-        bench.run("realtime.api", name="api")
-        base = f"http://127.0.0.1:{port}"
-
-        def up() -> bool:
-            try:
-                return httpx.get(f"{base}/health").status_code == 200
-            except httpx.HTTPError:
-                return False
-
-        wait_for(up, "the API answers")
+        port, key = bench.start_api()
         world = Simulation(users=2_000, seed=3, start_ms=END_MS - 30 * 86_400_000, days=20)
         rows = [row for chunk in world.chunks() for row in flat_records(chunk, "api")]
         headers = [f"Authorization: Bearer {key}", "Content-Type: application/json"]

@@ -15,13 +15,10 @@ from typing import Any
 
 import httpx
 
-from anomalyze.access.admin import ensure_admin_key
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.control import encode_control
 from anomalyze.bus.partitioner import murmur2_partitions
 from anomalyze.bus.topics import SCORED, TRANSACTIONS
-from anomalyze.embedded.process import free_port
-from anomalyze.storage.pool import connect
 from benchmarks.harness import Bench, arguments, quantiles_ms, report, say, scored_count, wait_for
 
 TICK_S = 0.002
@@ -115,21 +112,8 @@ def stream_latency(bus: Bus, rate: int, seconds: float) -> dict[str, float]:
 
 def score_latency(bench: Bench, rate: int, seconds: float) -> dict[str, float]:
     """Through ``POST /v1/score`` at a steady rate, as a client sees it."""
-    port = free_port()
-    bench.environment["ANOMALYZE_API_PORT"] = str(port)
-    bench.environment["ANOMALYZE_ADMIN_KEY"] = "benchmark-key-0123456789"
-    with connect(bench.dsn) as connection:
-        key = ensure_admin_key(connection, bench.settings).secret
-    bench.run("realtime.api", name="api")
+    port, key = bench.start_api()
     base = f"http://127.0.0.1:{port}"
-
-    def up() -> bool:
-        try:
-            return httpx.get(f"{base}/health").status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    wait_for(up, "the API answers")
     times: list[float] = []
     statuses: dict[int, int] = {}
 
