@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from anomalyze.access.admin import ensure_admin_key
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.control import encode_control
 from anomalyze.bus.partitioner import murmur2_partitions
@@ -27,6 +30,7 @@ from anomalyze.simulation.starter import build_starter_bundle
 from anomalyze.simulation.world import Simulation
 from anomalyze.storage.migrate import migrate
 from anomalyze.storage.objects import open_objects
+from anomalyze.storage.pool import connect
 from tests.kafka import KafkaBroker
 
 __all__ = ["Bench", "arguments", "report", "say"]
@@ -126,6 +130,24 @@ class Bench:
         )
         self.stack.callback(process.stop)
         return process
+
+    def start_api(self) -> tuple[int, str]:
+        """Start the REST API and wait for it; returns its port and an admin key."""
+        port = free_port()
+        self.environment["ANOMALYZE_API_PORT"] = str(port)
+        self.environment["ANOMALYZE_ADMIN_KEY"] = "benchmark-key-0123456789"
+        with connect(self.dsn) as connection:
+            key = ensure_admin_key(connection, self.settings).secret
+        self.run("realtime.api", name="api")
+
+        def up() -> bool:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        wait_for(up, "the API answers")
+        return port, key
 
     def fill(
         self, bus: Bus, events: int, bundle: str, *, users: int | None = None, progress: bool = True
