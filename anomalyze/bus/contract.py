@@ -15,7 +15,8 @@ Guarantees
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +36,14 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """(partition, first, end) of each partition's records, by position."""
+        first = 0
+        while first < len(self.partitions):
+            end = bisect_right(self.partitions, self.partitions[first], first)
+            yield self.partitions[first], first, end
+            first = end
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class KafkaConsumer:
         if self._taken_away or self._paused:
             messages = self._without_unwanted(messages)
         records = as_records(self._topic, messages)
-        self._positions.update(zip(records.partitions, (o + 1 for o in records.offsets), strict=True))
+        self._positions.update((p, records.offsets[end - 1] + 1) for p, _, end in records.runs())
         return records
 
     def _without_unwanted(self, messages: list[Message]) -> list[Message]:

@@ -192,8 +192,8 @@ class Live:
                     for partition, offset, value in found:
                         if offset < ends[partition][1]:
                             yield partition, offset, value
-                    for partition, offset in zip(records.partitions, records.offsets, strict=True):
-                        if offset + 1 >= ends[partition][1]:
+                    for partition, _, end in records.runs():
+                        if records.offsets[end - 1] + 1 >= ends[partition][1]:
                             behind.pop(partition, None)
                     if not len(records):
                         # Retention may have taken what was waited for.

@@ -44,10 +44,7 @@ class AttemptFile:
 
     def begin(self, records: Records) -> None:
         """Note what is about to be judged."""
-        spans: dict[int, tuple[int, int]] = {}
-        for partition, offset in zip(records.partitions, records.offsets, strict=True):
-            first, last = spans.get(partition, (offset, offset))
-            spans[partition] = (min(first, offset), max(last, offset))
+        spans = {p: (records.offsets[first], records.offsets[end - 1]) for p, first, end in records.runs()}
         text = json.dumps(dict(list(spans.items())[:SPANS_MAX])).encode()
         self._map[: len(text) + 1] = text + b"\0"
 

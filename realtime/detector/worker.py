@@ -231,7 +231,10 @@ class Worker:
 
     def _mine(self, records: Records) -> Records:
         """Only records that come next in a partition that has recovered: a poll may still bring others."""
-        if all(p in self._owned for p in set(records.partitions)) and not self._just_sought(records):
+        if all(
+            p in self._owned and records.offsets[first] > self._owned[p].offset
+            for p, first, _ in records.runs()
+        ):
             return records
         index = [
             i
@@ -239,15 +242,6 @@ class Worker:
             if p in self._owned and offset > self._owned[p].offset
         ]
         return take(records, index)
-
-    def _just_sought(self, records: Records) -> bool:
-        seen: set[int] = set()
-        for p, offset in zip(records.partitions, records.offsets, strict=True):
-            if p not in seen:
-                seen.add(p)
-                if offset <= self._owned[p].offset:
-                    return True
-        return False
 
     # Records
 
@@ -282,7 +276,7 @@ class Worker:
         self._waiting += outputs.replies
         self._unflushed += len(records)
         now_s = time.monotonic()
-        for p in set(records.partitions):
+        for p, _, _ in records.runs():
             if self._owned[p].changed_since_s is None:
                 self._owned[p].changed_since_s = now_s
         self._metrics.judged(len(records), outputs, time.perf_counter() - started_s)

@@ -118,7 +118,4 @@ class Sink:
 
 def next_offsets(records: Records) -> dict[int, int]:
     """The next offset to read of each partition in these records."""
-    ends: dict[int, int] = {}
-    for partition, offset in zip(records.partitions, records.offsets, strict=True):
-        ends[partition] = max(ends.get(partition, 0), offset + 1)
-    return ends
+    return {p: records.offsets[end - 1] + 1 for p, _, end in records.runs()}
