@@ -9,19 +9,20 @@ from typing import Any
 
 import psycopg
 
-from anomalyze.bus.contract import Bus, Records
+from anomalyze.bus.contract import Bus
 from anomalyze.bus.embedded import EmbeddedBus
 from anomalyze.bus.topics import DEAD_LETTERS, SCORED
+from anomalyze.events.batch import DeadLetter
 from anomalyze.log import get
 from anomalyze.storage.dead_letters import decode_dead_letter, store_dead_letters
 from anomalyze.storage.partition import PartitionKeeper, ensure_partitions_ahead
 from anomalyze.storage.pool import connect
 from anomalyze.storage.position import load_positions
-from anomalyze.storage.scored import decode_scored
+from anomalyze.storage.scored import ScoredRows, decode_scored
 from anomalyze.storage.store import store_scored
 from realtime.program import Heartbeat, Program, retry_until_stopped, start_program
 from realtime.sink.metrics import SinkMetrics
-from realtime.sink.worker import Sink, next_offsets
+from realtime.sink.worker import Sink
 
 CONSUMER = "sink"
 HOUSE_EVERY_S = 3600.0
@@ -47,29 +48,36 @@ def main() -> None:
 
         return load
 
-    def store_verdicts(connection: psycopg.Connection[Any], records: Records) -> int:
+    def store_verdicts(
+        connection: psycopg.Connection[Any], rows: ScoredRows, next_offsets: Mapping[int, int]
+    ) -> int:
         counts = store_scored(
             connection,
-            decode_scored(records.values),
+            rows,
             consumer=CONSUMER,
             log_id=log_id,
             topic=SCORED,
-            next_offsets=next_offsets(records),
+            next_offsets=next_offsets,
             partitions=keeper,
         )
         return counts.stored
 
-    def store_letters(connection: psycopg.Connection[Any], records: Records) -> int:
+    def read_letters(values: Sequence[bytes]) -> list[DeadLetter]:
+        return [decode_dead_letter(value) for value in values]
+
+    def store_letters(
+        connection: psycopg.Connection[Any], letters: list[DeadLetter], next_offsets: Mapping[int, int]
+    ) -> int:
         return store_dead_letters(
             connection,
-            [decode_dead_letter(value) for value in records.values],
+            letters,
             consumer=CONSUMER,
             log_id=log_id,
             topic=DEAD_LETTERS,
-            next_offsets=next_offsets(records),
+            next_offsets=next_offsets,
         )
 
-    def guarded(sink: Sink) -> None:
+    def guarded(sink: Sink[Any]) -> None:
         try:
             sink.run()
         except BaseException as error:  # noqa: BLE001 - the thread's top
@@ -78,13 +86,24 @@ def main() -> None:
             program.stop.set()
 
     dsn = program.addresses.postgres_dsn
-    sinks = [
-        Sink(bus, dsn, SCORED, CONSUMER, store_verdicts, positions(SCORED), metrics, program.stop),
-        Sink(
+    sinks: list[Sink[Any]] = [
+        Sink[ScoredRows](
+            bus,
+            dsn,
+            SCORED,
+            CONSUMER,
+            decode_scored,
+            store_verdicts,
+            positions(SCORED),
+            metrics,
+            program.stop,
+        ),
+        Sink[list[DeadLetter]](
             bus,
             dsn,
             DEAD_LETTERS,
             f"{CONSUMER}-dead-letters",
+            read_letters,
             store_letters,
             positions(DEAD_LETTERS),
             metrics,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import psycopg
 
@@ -26,17 +27,28 @@ RECORDS_MAX = 20_000
 POLL_S = 0.2
 RETRY_S_MAX = 10.0
 
-Store = Callable[[psycopg.Connection[Any], Records], int]
+Decoded = TypeVar("Decoded")
 Positions = Callable[[psycopg.Connection[Any], Sequence[int]], Mapping[int, int]]
 
 
-class Sink:
-    """One topic's consumer that stores what it reads.
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Decoded]):
+    """One poll's records on their way through the decoding thread."""
+
+    records: int
+    next_offsets: dict[int, int]
+    decoded: Future[Decoded]
+
+
+class Sink(Generic[Decoded]):
+    """One topic's consumer that stores what it reads; the next batch is decoded while PostgreSQL stores one.
 
     Parameters
     ----------
+    decode
+        Reads one poll's values, on a thread of its own.
     store
-        Stores one poll's records in one transaction, returns how many were new.
+        Stores them with the next offsets in one transaction, returns how many were new.
     positions
         Next offsets of these partitions, as PostgreSQL knows them.
     """
@@ -47,7 +59,8 @@ class Sink:
         dsn: str,
         topic: str,
         group: str,
-        store: Store,
+        decode: Callable[[Sequence[bytes]], Decoded],
+        store: Callable[[psycopg.Connection[Any], Decoded, Mapping[int, int]], int],
         positions: Positions,
         metrics: SinkMetrics,
         stop: threading.Event,
@@ -56,6 +69,7 @@ class Sink:
         self._dsn = dsn
         self._topic = topic
         self._group = group
+        self._decode = decode
         self._store = store
         self._positions = positions
         self._metrics = metrics
@@ -68,26 +82,41 @@ class Sink:
         consumer = self._bus.consumer(
             self._topic, self._group, Rebalance(self._on_assigned, self._on_gone, self._on_gone)
         )
-        try:
-            while not self._stop.is_set():
-                records = consumer.poll(RECORDS_MAX, POLL_S)
-                if not len(records):
-                    continue
-                started_s = time.perf_counter()
-                stored = self._with_postgresql(partial(self._store_records, records))
-                if stored is None:
-                    return  # stopped while PostgreSQL was away: what was read is read again
-                self._metrics.stored(self._topic, len(records), stored, time.perf_counter() - started_s)
-                ends = next_offsets(records)
-                consumer.commit({p: end for p, end in ends.items() if p in self._owned})
-                self._metrics.lag(self._topic, consumer.lag())
-        finally:
-            consumer.close()
-            if self._connection is not None:
-                self._connection.close()
+        before: Batch[Decoded] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix=f"decode-{self._topic}") as decoder:
+            try:
+                while not self._stop.is_set():
+                    records = consumer.poll(RECORDS_MAX, 0.0 if before else POLL_S)
+                    batch = self._begin(decoder, records)
+                    if before is not None:
+                        if not self._finish(before):
+                            return
+                        consumer.commit({p: o for p, o in before.next_offsets.items() if p in self._owned})
+                        self._metrics.lag(self._topic, consumer.lag())
+                    before = batch
+                if before is not None:
+                    self._finish(before)
+            finally:
+                consumer.close()
+                if self._connection is not None:
+                    self._connection.close()
 
-    def _store_records(self, records: Records, connection: psycopg.Connection[Any]) -> int:
-        return self._store(connection, records)
+    def _begin(self, decoder: ThreadPoolExecutor, records: Records) -> Batch[Decoded] | None:
+        if not len(records):
+            return None
+        return Batch(len(records), next_offsets(records), decoder.submit(self._decode, records.values))
+
+    def _finish(self, batch: Batch[Decoded]) -> bool:
+        """Store a batch; False when stopped while PostgreSQL was away: what was read is read again."""
+        started_s = time.perf_counter()
+        decoded = batch.decoded.result()
+        stored = self._with_postgresql(
+            lambda connection: self._store(connection, decoded, batch.next_offsets)
+        )
+        if stored is None:
+            return False
+        self._metrics.stored(self._topic, batch.records, stored, time.perf_counter() - started_s)
+        return True
 
     def _on_assigned(self, partitions: Sequence[int]) -> Mapping[int, int] | None:
         self._owned |= set(partitions)
