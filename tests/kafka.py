@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import re
 import secrets
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -63,6 +65,26 @@ broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=6000
 """
 
+# One more listener, with TLS and a password.
+SECURE_PROPERTIES = """
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
+inter.broker.listener.name=PLAINTEXT
+listener.name.secure.sasl.enabled.mechanisms=PLAIN
+listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+listener.name.secure.ssl.keystore.type=PKCS12
+listener.name.secure.ssl.keystore.location={folder}/broker.p12
+listener.name.secure.ssl.keystore.password={password}
+"""
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A listener with TLS (the broker's certificate is ``ca.pem`` in its folder) and SASL PLAIN."""
+
+    port: int
+    user: str
+    password: str
+
 
 class KafkaBroker:
     """One broker inside a folder.
@@ -73,11 +95,14 @@ class KafkaBroker:
         Holds configuration, log directory and the broker's output. Made when missing, kept by ``stop``.
     port
         TCP port on loopback; the controller takes a free one of its own.
+    secured
+        A second listener.
     """
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, secured: Secured | None = None) -> None:
         self.folder = folder.resolve()
         self.port = port
+        self.secured = secured
         self.process: GuardedProcess | None = None
 
     @property
@@ -123,9 +148,15 @@ class KafkaBroker:
     def _format(self, properties: Path, libraries: Path) -> None:
         # Written under its final name last: an interrupted format is repeated.
         new = properties.with_suffix(".new")
-        new.write_text(
-            PROPERTIES.format(port=self.port, controller_port=free_port(), folder=self.folder).lstrip()
-        )
+        text = PROPERTIES.format(port=self.port, controller_port=free_port(), folder=self.folder).lstrip()
+        if self.secured is not None:
+            listener = f",SECURE://127.0.0.1:{self.secured.port}\n"
+            text = re.sub(r"^((advertised\.)?listeners=.*)\n", rf"\1{listener}", text, flags=re.MULTILINE)
+            text += SECURE_PROPERTIES.format(
+                folder=self.folder, user=self.secured.user, password=self.secured.password
+            )
+            self._make_certificate(self.secured.password)
+        new.write_text(text)
         shutil.rmtree(self.folder / "data", ignore_errors=True)
         cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
         tool = [*_java(libraries, "-Xmx128m", "-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool"]
@@ -135,6 +166,17 @@ class KafkaBroker:
         if done.returncode:
             raise RuntimeError(f"Kafka's storage could not be formatted: {done.stdout}{done.stderr}")
         new.rename(properties)
+
+    def _make_certificate(self, password: str) -> None:
+        store = ["-keystore", str(self.folder / "broker.p12"), "-storepass", password, "-alias", "broker"]
+        pair = ["-genkeypair", "-storetype", "PKCS12", "-keyalg", "EC", "-validity", "2"]
+        named = ["-dname", "CN=127.0.0.1", "-ext", "SAN=ip:127.0.0.1", "-ext", "bc=ca:true"]
+        subprocess.run(["keytool", *pair, *named, *store], check=True, capture_output=True)
+        subprocess.run(
+            ["keytool", "-exportcert", "-rfc", "-file", str(self.folder / "ca.pem"), *store],
+            check=True,
+            capture_output=True,
+        )
 
     def _wait_until_ready(self) -> None:
         assert self.process is not None

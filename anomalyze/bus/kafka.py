@@ -33,6 +33,8 @@ __all__ = ["KafkaBus"]
 log = structlog.get_logger(__name__)
 
 REQUEST_TIMEOUT_S = 15.0
+# How soon a refusal is seen while the broker is asked.
+LOOK_S = 2.0
 SESSION_TIMEOUT_MS = 15_000
 
 # Errors that no waiting mends.
@@ -85,7 +87,7 @@ class KafkaBus:
         self._prefix = settings.topic_prefix
         self._replication_factor = settings.kafka_replication_factor
         self._session_timeout_ms = session_timeout_ms
-        self._last_error = ""
+        self._last_error: KafkaError | None = None
         self._admin_lock = threading.Lock()
         self._admin_client: AdminClient | None = None
 
@@ -191,7 +193,7 @@ class KafkaBus:
             return self._admin_client
 
     def _on_error(self, error: KafkaError) -> None:
-        self._last_error = error.str()
+        self._last_error = error
         log.warning("kafka_error", error=error.str(), code=error.name())
 
     def _wait_until_known(self, names: list[str]) -> None:
@@ -209,11 +211,21 @@ class KafkaBus:
             self._offsets(name.removeprefix(self._prefix), found[name].partitions, OffsetSpec.latest())
 
     def _metadata(self, topic: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
-        try:
-            return self._admin.list_topics(topic, timeout=timeout_s)
-        except KafkaException as error:
-            # The library says only "timed out"; why a connection failed it has told the callback.
-            raise as_our_error(error, f"asking the broker for its topics ({self._last_error})") from None
+        deadline = time.monotonic() + timeout_s
+        self._last_error = None
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                return self._admin.list_topics(topic, timeout=min(LOOK_S, max(0.1, left_s)))
+            except KafkaException as error:
+                # The library says only "timed out"; why a connection failed it tells the callback, when polled.
+                self._admin.poll(0)
+                reason: KafkaError | None = self._last_error
+                if reason is not None and reason.code() in CONFIGURATION_ERRORS:
+                    raise as_our_error(KafkaException(reason), "connecting") from None
+                if left_s <= LOOK_S:
+                    told = "" if reason is None else f" ({reason.str()})"
+                    raise as_our_error(error, f"asking the broker for its topics{told}") from None
 
     def _offsets(self, topic: str, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
         asked = {TopicPartition(self._prefix + topic, p): spec for p in partitions}
