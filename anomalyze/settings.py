@@ -28,6 +28,13 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535)
     dashboard_port: int = Field(8080, ge=0, le=65535)
     dagster_port: int = Field(3000, ge=0, le=65535)
+    dagster: bool = Field(True, description="whether `anomalyze up` starts Dagster")
+    dagster_dsn: SecretStr | None = Field(
+        None, description="Dagster's own database; else <database>_dagster beside ours"
+    )
+    promotion: Literal["hand", "automatic"] = Field(
+        "hand", description="who makes a challenger that passed every check the champion"
+    )
     admin_key: SecretStr | None = None
 
     postgres_dsn: SecretStr | None = None

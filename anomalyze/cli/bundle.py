@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anomalyze.cli.output import complain, print_json, print_line
-from anomalyze.errors import ConfigError
 
 if TYPE_CHECKING:
+    from anomalyze.bus.contract import Bus
     from anomalyze.detection.bundle import Bundle, BundleStore
 
 __all__ = ["app"]
@@ -77,65 +78,57 @@ def diff(a: Name, b: Name, as_json: Json = False) -> None:
         print_line("The same.")
 
 
-@app.command()
-def promote(name: Name = "challenger", note: Annotated[str, typer.Option(help="why")] = "") -> None:
+@app.command("promote")
+def promote_(name: Name = "challenger", note: Annotated[str, typer.Option(help="why")] = "") -> None:
     """Make a bundle the champion: the log is told, and each partition swaps where it meets the record."""
     with complain("bundle promote"):
+        from anomalyze.learning.promotion import find_bundle, promote
+
         store = open_store()
-        bundle = find(store, name)
-        store.set_pointer("champion", bundle.id, note=note or "promoted by hand")
-        tell_log(store)
-    print_line(f"{short(bundle.id)} is the champion; each partition swaps at its next micro-batch.")
+        with open_log() as bus:
+            move = promote(store, bus, find_bundle(store, name), note=note or "promoted by hand")
+    print_line(f"{short(move.id)} is the champion; each partition swaps at its next micro-batch.")
 
 
 @app.command()
 def rollback(note: Annotated[str, typer.Option(help="why")] = "") -> None:
     """Go back to the champion before this one."""
     with complain("bundle rollback"):
-        store = open_store()
-        move = store.roll_back("champion", note or "rolled back by hand")
-        tell_log(store)
+        from anomalyze.learning.promotion import roll_back
+
+        with open_log() as bus:
+            move = roll_back(open_store(), bus, note or "rolled back by hand")
     print_line(f"{short(move.id)} is the champion again; each partition swaps at its next micro-batch.")
 
 
 def open_store() -> BundleStore:
     """The bundle store that the settings name."""
-    from anomalyze.detection.bundle import BundleStore
+    from anomalyze.learning.promotion import open_bundles
     from anomalyze.settings import Settings
-    from anomalyze.storage.objects import open_objects
 
-    settings = Settings()
-    return BundleStore(open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url))
+    return open_bundles(Settings())
 
 
-def tell_log(store: BundleStore) -> None:
-    """Write the champion's control record."""
+@contextmanager
+def open_log() -> Iterator[Bus]:
+    """The log that takes the control records."""
     from anomalyze.bus import open_bus
-    from anomalyze.embedded.bootstrap import announce_champion
     from anomalyze.embedded.runtime import find_addresses
     from anomalyze.settings import Settings
 
     settings = Settings()
     bus = open_bus(settings, postgres_dsn=find_addresses(settings).postgres_dsn)
     try:
-        announce_champion(store, bus)
+        yield bus
     finally:
         bus.close()
 
 
 def find(store: BundleStore, name: str) -> Bundle:
     """A bundle by pointer or by the beginning of its id."""
-    if name in ("champion", "challenger"):
-        bundle_id = store.pointer(name)
-        if bundle_id is None:
-            raise ConfigError(f"there is no {name} yet; `anomalyze bundle list` shows what there is")
-        return store.load(bundle_id)
-    wanted = name.removeprefix("sha256:")
-    found = [one for one in store.list() if one.removeprefix("sha256:").startswith(wanted)]
-    if len(found) != 1:
-        what = "no bundle begins" if not found else f"{len(found)} bundles begin"
-        raise ConfigError(f"{what} with {name!r}; `anomalyze bundle list` shows what there is")
-    return store.load(found[0])
+    from anomalyze.learning.promotion import find_bundle
+
+    return store.load(find_bundle(store, name))
 
 
 def describe(bundle: Bundle, pointers: Mapping[str, str | None]) -> dict[str, Any]:

@@ -16,19 +16,15 @@ from dataclasses import replace
 
 from anomalyze.bus import open_bus
 from anomalyze.bus.contract import Bus
-from anomalyze.bus.control import announce
-from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.runtime import find_addresses
 from anomalyze.errors import AnomalyzeError
+from anomalyze.learning.promotion import CHAMPION, announce_champion, open_bundles
 from anomalyze.settings import Settings
 from anomalyze.simulation.starter import build_starter_bundle
-from anomalyze.storage.objects import open_objects
 
-__all__ = ["CHAMPION", "announce_champion", "ensure_bundle"]
-
-CHAMPION = "champion"
-ANNOUNCED = "announced"
+__all__ = ["ensure_bundle"]
 
 
 def ensure_bundle(settings: Settings, bus: Bus, say: Callable[[str], None]) -> tuple[str, bool]:
@@ -46,7 +42,7 @@ def ensure_bundle(settings: Settings, bus: Bus, say: Callable[[str], None]) -> t
     ContractError
         The published champion is damaged.
     """
-    store = BundleStore(open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url))
+    store = open_bundles(settings)
     champion = store.pointer(CHAMPION)
     if champion is None:
         say("training a starter bundle on simulated history")
@@ -61,14 +57,6 @@ def ensure_bundle(settings: Settings, bus: Bus, say: Callable[[str], None]) -> t
             store.set_pointer(CHAMPION, bundle.id, expected=champion, note="configuration changed")
     announce_champion(store, bus)
     return bundle.id, bundle.kind == "starter"
-
-
-def announce_champion(store: BundleStore, bus: Bus) -> None:
-    """Tell the log of the champion, unless that was done."""
-    champion = store.pointer(CHAMPION)
-    if champion is not None and store.pointer(ANNOUNCED) != champion:
-        announce(bus, "bundle", {"bundle": champion})
-        store.set_pointer(ANNOUNCED, champion)
 
 
 def with_configuration(bundle: Bundle, settings: Settings) -> Bundle:

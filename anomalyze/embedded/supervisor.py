@@ -36,12 +36,15 @@ class Program:
         Program and arguments.
     address
         What people open or connect to; empty when there is nothing.
+    is_late
+        Starts only when `Supervisor.release_late` was called: it would take the processor from those that judge.
     """
 
     name: str
     argv: Sequence[str]
     address: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    is_late: bool = False
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class Supervisor:
         self.states = [ProgramState(program) for program in programs]
         self._logs = logs
         self._notify = notify
+        self._late_may_start = False
         logs.mkdir(parents=True, exist_ok=True)
 
     def tick(self) -> None:
@@ -87,8 +91,13 @@ class Supervisor:
         for state in self.states:
             if state.process is not None and (code := state.process.poll()) is not None:
                 self._ended(state, code, now_s)
-            if state.process is None and now_s >= state.start_at_s:
+            waits = state.program.is_late and not self._late_may_start
+            if state.process is None and not waits and now_s >= state.start_at_s:
                 self._start(state, now_s)
+
+    def release_late(self) -> None:
+        """Let the late programs start."""
+        self._late_may_start = True
 
     def stop(self) -> None:
         """End every program politely and wait for all of them."""

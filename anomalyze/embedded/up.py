@@ -4,6 +4,7 @@
 2. PostgreSQL and Valkey start side by side, unless addresses name servers elsewhere.
 3. The schema, the topics, the admin key and the first bundle are made where they are missing.
 4. API, detector, sink and dashboard start under watch, and are started again when they end.
+5. Dagster starts when these have said that they live, or after a while: it takes the processor for seconds.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from anomalyze.access.admin import AdminKey, ensure_admin_key
 from anomalyze.bus import open_bus
+from anomalyze.embedded.orchestration import prepare_dagster
 from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import free_port
 from anomalyze.embedded.runtime import Addresses, publish_addresses
@@ -37,6 +42,10 @@ from anomalyze.storage.pool import connect
 __all__ = ["Platform", "run_platform"]
 
 TICK_S = 0.2
+# How long Dagster waits at most for the programs that judge.
+LATE_AFTER_S = 30.0
+BEATS_EVERY_S = 1.0
+LATE_NICENESS = 10
 
 
 @dataclass(slots=True)
@@ -159,7 +168,11 @@ def run_platform(
             bus.close()
         bundle, is_starter = bootstrap(settings, addresses, say)
         say("starting the programs")
-        supervisor = Supervisor(programs(settings, addresses), settings.data_dir / "logs", notify)
+        supervisor = Supervisor(
+            programs(settings, addresses) + late_programs(settings, addresses),
+            settings.data_dir / "logs",
+            notify,
+        )
         stack.callback(supervisor.stop)
         supervisor.tick()
         yield Platform(settings, addresses, supervisor, servers, admin_key, bundle, is_starter)
@@ -167,11 +180,47 @@ def run_platform(
 
 def watch(platform: Platform, stop: threading.Event, each: Callable[[], None]) -> None:
     """Keep servers and programs running until ``stop`` is set; ``each`` is called between two looks."""
+    late = LateStart(platform)
     while not stop.wait(TICK_S):
+        late.tick()
         for server in platform.servers:
             server.tick()
         platform.supervisor.tick()
         each()
+
+
+class LateStart:
+    """Lets the late programs start when the others beat, or when these have had their time."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._awaited = {
+            s.program.name.split("-")[0] for s in platform.supervisor.states if not s.program.is_late
+        }
+        self._begun_s = time.monotonic()
+        self._next_s = self._begun_s + BEATS_EVERY_S
+        self._done = False
+
+    def tick(self) -> None:
+        """Look, once a second, whether all of them said that they live since we began."""
+        now_s = time.monotonic()
+        if self._done or now_s < self._next_s:
+            return
+        self._next_s = now_s + BEATS_EVERY_S
+        if now_s - self._begun_s > LATE_AFTER_S or self._all_beat(now_s - self._begun_s + BEATS_EVERY_S):
+            self._platform.supervisor.release_late()
+            self._done = True
+
+    def _all_beat(self, within_s: float) -> bool:
+        try:
+            with connect(self._platform.addresses.postgres_dsn, program="anomalyze up") as connection:
+                rows = connection.execute(
+                    "SELECT DISTINCT program FROM program_states WHERE started_at > now() - %s * interval '1 second'",
+                    [within_s],
+                ).fetchall()
+        except (TransientError, psycopg.Error):
+            return False
+        return self._awaited <= {str(program) for (program,) in rows}
 
 
 def prepare_folder(folder: Path) -> None:
@@ -200,17 +249,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 def check_ports(settings: Settings) -> None:
     """Refuse before anything starts when a port is taken."""
-    for what, variable, port in (
-        ("API", "ANOMALYZE_API_PORT", settings.api_port),
-        ("dashboard", "ANOMALYZE_DASHBOARD_PORT", settings.dashboard_port),
-    ):
+    wanted = [
+        ("API", "ANOMALYZE_API_PORT", settings.bind, settings.api_port),
+        ("dashboard", "ANOMALYZE_DASHBOARD_PORT", settings.bind, settings.dashboard_port),
+    ]
+    if settings.dagster:
+        wanted.append(("Dagster UI", "ANOMALYZE_DAGSTER_PORT", "127.0.0.1", settings.dagster_port))
+    for what, variable, bind, port in wanted:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((settings.bind, port))
+                probe.bind((bind, port))
             except OSError as error:
                 raise ConfigError(
-                    f"port {port} on {settings.bind}, wanted for the {what}, cannot be used ({error.strerror}): stop the "
+                    f"port {port} on {bind}, wanted for the {what}, cannot be used ({error.strerror}): stop the "
                     f"program that has it, or choose another: {variable}={port + 1} anomalyze up"
                 ) from None
 
@@ -312,4 +364,21 @@ def programs(settings: Settings, addresses: Addresses) -> list[Program]:
         *detectors,
         program("sink", "realtime.sink"),
         program("dashboard", "dashboard", address=f"http://{host}:{settings.dashboard_port}"),
+    ]
+
+
+def late_programs(settings: Settings, addresses: Addresses) -> list[Program]:
+    """Dagster: its code server, webserver and daemon, with less right to the processor than those that judge."""
+    if not settings.dagster:
+        return []
+    environment = {**environment_of(settings, addresses), **prepare_dagster(settings, addresses)}
+
+    def program(name: str, role: str, address: str = "") -> Program:
+        argv = ["nice", "-n", str(LATE_NICENESS), sys.executable, "-m", "anomalyze_dagster", role]
+        return Program(name, argv, address, environment, is_late=True)
+
+    return [
+        program("dagster-code", "code"),
+        program("dagster-daemon", "daemon"),
+        program("dagster", "webserver", f"http://localhost:{settings.dagster_port}"),
     ]

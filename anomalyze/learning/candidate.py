@@ -1,0 +1,176 @@
+"""A candidate: trained on stored transactions by a replay through the detector, calibrated on later ones.
+
+The frame is what ``Detector.process`` computed for each stored row in the order of the log, so that training and
+serving cannot differ; nothing here computes a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from anomalyze.backtest.mapping import SourceChunk
+from anomalyze.backtest.run import Replay
+from anomalyze.backtest.stored import read_stored
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.detector import Detector
+from anomalyze.detection.policy import parse_policy
+from anomalyze.detection.training import Frame, build_bundle, collect_frame, train_bundle
+from anomalyze.events.batch import MicroBatch
+from anomalyze.learning.evaluation import Evaluation, Tally, judge_days, leaking_rows
+from anomalyze.learning.history import History, Span
+from anomalyze.models.calibration import fit_calibration
+
+__all__ = ["base_bundle", "calibrate_later", "join_frames", "train_candidate"]
+
+
+def base_bundle(config_dir: Path, champion: Bundle | None) -> Bundle:
+    """Today's configuration without a model, with lists and overlays of the champion."""
+    base = build_bundle(config_dir)
+    if champion is None:
+        return base
+    return replace(
+        base,
+        lists=champion.lists,
+        overlays=champion.overlays,
+        created_from={"parent": champion.id},
+    )
+
+
+def train_candidate(
+    dsn: str,
+    history: History,
+    base: Bundle,
+    champion: Bundle | None,
+    *,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Bundle, Evaluation]:
+    """Train, calibrate on later data, judge the newest days beside the champion.
+
+    Parameters
+    ----------
+    dsn
+        Where the transactions are.
+    base
+        What `base_bundle` gave.
+    say
+        Told what is being done.
+
+    Raises
+    ------
+    ContractError
+        The exported model does not score as the trained one.
+    """
+    replays = {account: Replay(Detector(base)) for account in history.accounts}
+    frames = []
+    for what, part in (("learning from", history.train), ("calibrating on", history.calibrate)):
+        say(f"{what} {part}")
+        collected = [
+            frame
+            for account, replay in replays.items()
+            if (frame := collect_account(base, replay, dsn, account, part)) is not None
+        ]
+        frames.append(join_frames(collected))
+    train, later = frames
+    bundle = calibrate_later(train_bundle(base, train, "trained", seed=seed), train, later)
+    say(f"judging {history.evaluate} by the candidate and by the champion")
+    evaluation = evaluate(dsn, history, replays, bundle, champion)
+    return bundle, evaluation
+
+
+def collect_account(base: Bundle, replay: Replay, dsn: str, account: str, part: Span) -> Frame | None:
+    """One account's rows of a part; None when it has none. The replay moves on."""
+    chunks = read_stored(dsn, account, *part.bounds_ms)
+    first = next(chunks, None)
+    if first is None:
+        return None
+
+    def batches() -> Iterator[MicroBatch]:
+        yield replay.decode(first)
+        for chunk in chunks:
+            yield replay.decode(chunk)
+
+    return collect_frame(base, batches(), replay.states)
+
+
+def join_frames(frames: Sequence[Frame]) -> Frame:
+    """Frames of several accounts as one."""
+    ids: dict[str, int] = {}
+    account = []
+    for frame in frames:
+        codes = np.array([ids.setdefault(name, len(ids)) for name in frame.accounts], dtype=np.int32)
+        account.append(codes[frame.account])
+    return Frame(
+        frames[0].names,
+        np.concatenate([frame.features for frame in frames]),
+        tuple(ids),
+        np.concatenate(account),
+        (min(frame.window[0] for frame in frames), max(frame.window[1] for frame in frames)),
+    )
+
+
+def calibrate_later(bundle: Bundle, train: Frame, later: Frame) -> Bundle:
+    """The bundle with calibrations of rows that the model never saw.
+
+    An account with enough later rows has its own calibration of these; one that has enough only together with
+    the rows of training keeps the one that training fitted on those.
+    """
+    scorer = bundle.build_scorer()
+    assert scorer is not None
+    source = [later.names.index(one.name) for one in bundle.inputs]
+    scores = scorer.score(later.features[:, source].astype(np.float32))
+    rows_min = parse_policy(bundle.policy).model.learning_rows_min
+    own = dict(bundle.account_calibrations)
+    for code, name in enumerate(later.accounts):
+        mine = scores[later.account == code]
+        if len(mine) >= rows_min:
+            own[name] = fit_calibration(mine)
+    return replace(
+        bundle,
+        calibration=fit_calibration(scores),
+        account_calibrations=own,
+        metrics={**bundle.metrics, "calibration_rows": float(len(scores))},
+    )
+
+
+def evaluate(
+    dsn: str, history: History, replays: dict[str, Replay], bundle: Bundle, champion: Bundle | None
+) -> Evaluation:
+    """Judge the newest part by the candidate, and by the champion from the same states."""
+    judges = [(Detector(one), Tally(one.id)) for one in (bundle, champion) if one is not None]
+    leak_rows = leaking = 0
+    for account, replay in replays.items():
+        batches: list[MicroBatch] = []
+        for chunk in read_stored(dsn, account, *history.evaluate.bounds_ms):
+            if not batches:
+                # The first chunk once whole and once only its first half, by a copy of the replay's books.
+                copy = Replay(replay.detector, replay.states, [list(labels) for labels in replay.labels])
+                half = slice(len(chunk.users) // 2 + 1)
+                part = copy.decode(
+                    SourceChunk(
+                        chunk.users[half], chunk.append_ms[half], chunk.values[half], chunk.labels[half]
+                    )
+                )
+            batches.append(replay.decode(chunk))
+            if len(batches) == 1:
+                rows, differing = leaking_rows(judges[0][0], replay.states, batches[0], part)
+                leak_rows, leaking = leak_rows + rows, leaking + differing
+        judge_days(account, replay, batches, judges)
+    results = [tally.result() for _, tally in judges]
+    return Evaluation(
+        accounts=list(history.accounts),
+        windows={
+            "train": str(history.train),
+            "calibrate": str(history.calibrate),
+            "evaluate": str(history.evaluate),
+        },
+        days=history.evaluate.days,
+        leak_rows=leak_rows,
+        leaking=leaking,
+        candidate=results[0],
+        champion=results[1] if len(results) > 1 else None,
+    )

@@ -1,0 +1,168 @@
+"""What came of judging the newest stored days by a candidate, and by the champion beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.backtest.run import Replay
+from anomalyze.detection.detector import Detector
+from anomalyze.detection.state import PartitionState
+from anomalyze.events.batch import MicroBatch, Severity
+from anomalyze.features.state import Disposition
+
+__all__ = ["TAILS", "Evaluation", "Judged", "Tally", "judge_days", "leaking_rows"]
+
+# Rarities at which a calibration is held against what came.
+TAILS = (0.05, 0.01, 0.001)
+HISTOGRAM_BINS = 20
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What one bundle made of the evaluated days.
+
+    Attributes
+    ----------
+    rows
+        Judged rows, and of those in ``scored`` the model gave a score.
+    cases
+        Cases by the name of their highest severity.
+    beyond
+        Rows with a tail probability of at most each of `TAILS`.
+    histogram
+        Rows by tail probability in `HISTOGRAM_BINS` equal bins from 0 to 1: flat where the calibration holds.
+    fraud, fraud_found
+        Rows labelled fraud, and of those the ones at MEDIUM or above.
+    row_us
+        Median microseconds a row took, over micro-batches.
+    """
+
+    bundle: str
+    rows: int
+    scored: int
+    cases: dict[str, int]
+    beyond: list[int]
+    histogram: list[int]
+    fraud: int
+    fraud_found: int
+    row_us: float
+
+    def cases_from(self, severity: Severity) -> int:
+        """Cases of at least this severity."""
+        return sum(count for name, count in self.cases.items() if Severity[name] >= severity)
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """Everything that the checks of a candidate read.
+
+    Attributes
+    ----------
+    accounts
+        Whose transactions.
+    windows
+        ``train``, ``calibrate``, ``evaluate`` in words.
+    days
+        Length of the evaluated stretch.
+    leak_rows, leaking
+        Rows whose features were computed again without what came later, and how many differed.
+    champion
+        None when no champion was there to compare with.
+    """
+
+    accounts: list[str]
+    windows: dict[str, str]
+    days: float
+    leak_rows: int
+    leaking: int
+    candidate: Judged
+    champion: Judged | None
+
+
+class Tally:
+    """Counts over micro-batches of several accounts."""
+
+    def __init__(self, bundle: str) -> None:
+        self._bundle = bundle
+        self._cases: dict[tuple[str, str], int] = {}
+        self._tails: list[npt.NDArray[np.float64]] = []
+        self._row_us: list[float] = []
+        self._rows = self._fraud = self._found = 0
+
+    def judge(self, account: str, detector: Detector, replay: Replay, batches: Sequence[MicroBatch]) -> None:
+        """Judge an account's micro-batches and count."""
+        for batch in batches:
+            begun_s = time.perf_counter()
+            verdicts = detector.process(batch, replay.states)
+            self._row_us.append((time.perf_counter() - begun_s) / max(batch.n, 1) * 1e6)
+            judged = verdicts.disposition == Disposition.JUDGE
+            fraud = judged & (replay.labels_of(batch) == 1)
+            self._rows += int(judged.sum())
+            self._fraud += int(fraud.sum())
+            self._found += int((verdicts.severity[fraud] >= Severity.MEDIUM).sum())
+            self._tails.append(1.0 - verdicts.ml_score[judged])
+            for row, anomaly in verdicts.anomalies.items():
+                if judged[row]:
+                    case = (account, anomaly.case_id)
+                    self._cases[case] = max(self._cases.get(case, 0), int(verdicts.severity[row]))
+
+    def result(self) -> Judged:
+        """The counts."""
+        tails = np.concatenate(self._tails) if self._tails else np.empty(0)
+        tails = tails[~np.isnan(tails)]
+        severities = list(self._cases.values())
+        return Judged(
+            bundle=self._bundle,
+            rows=self._rows,
+            scored=len(tails),
+            cases={s.name: severities.count(int(s)) for s in Severity if s > Severity.NONE},
+            beyond=[int((tails <= tail).sum()) for tail in TAILS],
+            histogram=np.histogram(tails, HISTOGRAM_BINS, (0.0, 1.0))[0].tolist(),
+            fraud=self._fraud,
+            fraud_found=self._found,
+            row_us=float(np.median(self._row_us)) if self._row_us else 0.0,
+        )
+
+
+def judge_days(
+    account: str, replay: Replay, batches: Sequence[MicroBatch], judges: Sequence[tuple[Detector, Tally]]
+) -> None:
+    """Let each detector judge the same micro-batches from the same states."""
+    before = {partition: state.snapshot() for partition, state in replay.states.items()}
+    for detector, tally in judges:
+        for partition, state in replay.states.items():
+            state.restore(before[partition])
+        tally.judge(account, detector, replay, batches)
+
+
+def leaking_rows(
+    detector: Detector, states: dict[int, PartitionState], whole: MicroBatch, part: MicroBatch
+) -> tuple[int, int]:
+    """Rows of ``part``, and how many of them have other features or another verdict than within ``whole``.
+
+    Parameters
+    ----------
+    states
+        Where both begin; not changed.
+    whole, part
+        A stretch of the log, and its beginning alone: what came later must make no difference.
+    """
+    found = []
+    for batch in (whole, part):
+        fresh = {partition: PartitionState.empty() for partition in states}
+        for partition, state in fresh.items():
+            state.restore(states[partition].snapshot())
+        verdicts = detector.process(batch, fresh)
+        places = zip(batch.partition.tolist(), batch.offset.tolist(), strict=True)
+        found.append(
+            {
+                place: (features.tobytes(), severity)
+                for place, features, severity in zip(
+                    places, verdicts.features, verdicts.severity.tolist(), strict=True
+                )
+            }
+        )
+    return len(found[1]), sum(found[0].get(place) != value for place, value in found[1].items())

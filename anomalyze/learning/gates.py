@@ -1,0 +1,133 @@
+"""The checks that a candidate must pass before it may be published. Each says yes or no, and why, in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+
+import numpy as np
+
+from anomalyze.detection.bundle import Bundle
+from anomalyze.errors import ContractError
+from anomalyze.events.batch import Severity
+from anomalyze.learning.evaluation import TAILS, Evaluation
+from anomalyze.models.kernel import TreeKernel
+from anomalyze.models.runtime import OnnxScorer
+from anomalyze.models.training import PARITY_MAX
+
+__all__ = ["GATES", "Outcome"]
+
+PROBES = 4_096
+# How far the share of rows beyond a threshold may lie from what the calibration promised, besides chance.
+CALIBRATION_FACTOR = 2.0
+# Cases a day at MEDIUM or above, against the champion on the same days, besides chance.
+VOLUME_FACTOR = 1.5
+# Both judged the same micro-batches a moment apart; other programs share the processor.
+LATENCY_FACTOR = 2.0
+LATENCY_SLACK_US = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Whether a check passed, and the sentence and figures that people see."""
+
+    passed: bool
+    says: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def check_parity(bundle: Bundle, evaluation: Evaluation) -> Outcome:
+    """The file in the store scores as the trained model did, in both engines.
+
+    Training compared the exported model with the trained one; here the two engines score the file as it was
+    read back, on probes around its reference row.
+    """
+    if bundle.model is None:
+        return Outcome(False, "The candidate has no model.")
+    difference = float(bundle.metrics.get("parity_difference_max", float("inf")))
+    reference = np.nan_to_num(np.array(bundle.reference, dtype=np.float32))
+    spread = np.maximum(np.abs(reference), 1.0)
+    noise = np.random.default_rng(0).standard_normal((PROBES, len(reference))).astype(np.float32)
+    probes = (reference + 3.0 * spread * noise).astype(np.float32)
+    try:
+        same = np.array_equal(
+            OnnxScorer(bundle.model).score(probes), TreeKernel.from_onnx(bundle.model).score(probes)
+        )
+    except ContractError as error:
+        return Outcome(False, str(error))
+    return Outcome(
+        same and difference <= PARITY_MAX,
+        f"Exported and trained scores differ by at most {difference:.1e} (allowed {PARITY_MAX:.0e}); the two "
+        f"engines score {PROBES:,} probes {'the same to the bit' if same else 'differently'}.",
+        {"difference_max": difference},
+    )
+
+
+def check_calibration(bundle: Bundle, evaluation: Evaluation) -> Outcome:
+    """On days it never saw, about as many rows lie beyond each threshold as the calibration promises."""
+    judged = evaluation.candidate
+    if not judged.scored:
+        return Outcome(False, "No row of the evaluated days has a score.")
+    passed, parts, figures = True, [], {}
+    for tail, found in zip(TAILS, judged.beyond, strict=True):
+        expected = tail * judged.scored
+        slack = 3.0 * sqrt(expected) + 3.0
+        low, high = expected / CALIBRATION_FACTOR - slack, expected * CALIBRATION_FACTOR + slack
+        passed &= low <= found <= high
+        parts.append(
+            f"{found:,} at {tail:g} (expected {expected:,.0f}, allowed {max(low, 0):,.0f} to {high:,.0f})"
+        )
+        figures[f"beyond_{tail:g}"] = float(found)
+    return Outcome(passed, f"Of {judged.scored:,} rows: {'; '.join(parts)}.", figures)
+
+
+def check_future(bundle: Bundle, evaluation: Evaluation) -> Outcome:
+    """What came later changes no feature and no verdict."""
+    return Outcome(
+        evaluation.leaking == 0 and evaluation.leak_rows > 0,
+        f"{evaluation.leak_rows:,} rows were judged again without what came after them; {evaluation.leaking:,} differ.",
+        {"rows": float(evaluation.leak_rows), "differ": float(evaluation.leaking)},
+    )
+
+
+def check_volume(bundle: Bundle, evaluation: Evaluation) -> Outcome:
+    """People are not flooded: cases a day at MEDIUM or above stay near the champion's on the same days."""
+    mine = evaluation.candidate.cases_from(Severity.MEDIUM)
+    figures = {"candidate_a_day": mine / evaluation.days}
+    if evaluation.champion is None:
+        return Outcome(
+            True, f"{mine:,} cases in {evaluation.days:.1f} days; no champion to compare with.", figures
+        )
+    theirs = evaluation.champion.cases_from(Severity.MEDIUM)
+    allowed = theirs * VOLUME_FACTOR + 3.0 * sqrt(theirs) + 3.0
+    return Outcome(
+        mine <= allowed,
+        f"{mine:,} cases at MEDIUM or above in {evaluation.days:.1f} days; the champion {theirs:,}; allowed "
+        f"{allowed:,.0f}.",
+        figures | {"champion_a_day": theirs / evaluation.days},
+    )
+
+
+def check_latency(bundle: Bundle, evaluation: Evaluation) -> Outcome:
+    """It judges about as fast as the champion."""
+    mine = evaluation.candidate.row_us
+    if evaluation.champion is None:
+        return Outcome(True, f"{mine:.1f} µs a row; no champion to compare with.", {"candidate_us": mine})
+    theirs = evaluation.champion.row_us
+    allowed = theirs * LATENCY_FACTOR + LATENCY_SLACK_US
+    return Outcome(
+        mine <= allowed,
+        f"{mine:.1f} µs a row; the champion {theirs:.1f}; allowed {allowed:.1f}.",
+        {"candidate_us": mine, "champion_us": theirs},
+    )
+
+
+# By name: what it is called in Dagster, in the order in which people read them.
+GATES: Mapping[str, Callable[[Bundle, Evaluation], Outcome]] = {
+    "parity": check_parity,
+    "calibration": check_calibration,
+    "no_future_leak": check_future,
+    "alert_volume": check_volume,
+    "latency": check_latency,
+}

@@ -1,0 +1,107 @@
+"""Publish, promote, roll back: a pointer moves in the object store, then the log is told.
+
+Moving a pointer changes no verdict; the control record in every partition of the log does. The pointer
+``announced`` follows when the log knows, so that a promotion that died between the two is completed by the next
+one, or by the next `anomalyze up`.
+"""
+
+from __future__ import annotations
+
+from anomalyze.bus.contract import Bus
+from anomalyze.bus.control import announce
+from anomalyze.detection.bundle import ANY, Bundle, BundleStore, Move
+from anomalyze.errors import ConfigError
+from anomalyze.settings import Settings
+from anomalyze.storage.objects import open_objects
+
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "announce_champion",
+    "find_bundle",
+    "open_bundles",
+    "promote",
+    "publish_challenger",
+    "roll_back",
+]
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+ANNOUNCED = "announced"
+
+
+def open_bundles(settings: Settings) -> BundleStore:
+    """The bundle store that the settings name."""
+    return BundleStore(open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url))
+
+
+def find_bundle(store: BundleStore, name: str) -> str:
+    """Id of a bundle by pointer, or by the beginning of its id.
+
+    Raises
+    ------
+    ConfigError
+        When there is none, or more than one.
+    """
+    if name in (CHAMPION, CHALLENGER):
+        bundle_id = store.pointer(name)
+        if bundle_id is None:
+            raise ConfigError(f"there is no {name} yet; `anomalyze bundle list` shows what there is")
+        return bundle_id
+    wanted = name.removeprefix("sha256:")
+    found = [one for one in store.list() if one.removeprefix("sha256:").startswith(wanted)]
+    if len(found) != 1:
+        what = "no bundle begins" if not found else f"{len(found)} bundles begin"
+        raise ConfigError(f"{what} with {name!r}; `anomalyze bundle list` shows what there is")
+    return found[0]
+
+
+def publish_challenger(store: BundleStore, bundle: Bundle, note: str = "") -> Move:
+    """Publish a bundle under its hash and point ``challenger`` at it; doing so again changes nothing.
+
+    Raises
+    ------
+    ContractError
+        When what lies in the store is not what was published.
+    TransientError
+        When the store does not answer.
+    """
+    store.publish(bundle)
+    return store.set_pointer(CHALLENGER, bundle.id, note=note)
+
+
+def promote(
+    store: BundleStore, bus: Bus, bundle_id: str, *, expected: str | None = ANY, note: str = ""
+) -> Move:
+    """Make a published bundle the champion and tell the log; each partition swaps where it meets the record.
+
+    Parameters
+    ----------
+    expected
+        Promote only if this bundle (None: no bundle) is the champion now; ``ANY``: whatever is.
+
+    Raises
+    ------
+    ContractError
+        When the bundle is missing or damaged, or another than expected is the champion.
+    TransientError
+        When the store or the log does not answer: promote it again.
+    """
+    move = store.set_pointer(CHAMPION, bundle_id, expected, note=note)
+    announce_champion(store, bus)
+    return move
+
+
+def roll_back(store: BundleStore, bus: Bus, note: str = "") -> Move:
+    """Make the champion before this one the champion again and tell the log. Raises as `promote`."""
+    move = store.roll_back(CHAMPION, note)
+    announce_champion(store, bus)
+    return move
+
+
+def announce_champion(store: BundleStore, bus: Bus) -> None:
+    """Tell the log of the champion, unless that was done."""
+    champion = store.pointer(CHAMPION)
+    if champion is not None and store.pointer(ANNOUNCED) != champion:
+        announce(bus, "bundle", {"bundle": champion})
+        store.set_pointer(ANNOUNCED, champion)

@@ -1,0 +1,17 @@
+"""Alarms of the platform about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+SCHEMA = Path(__file__).parents[1] / "schema_0003.sql"
+
+
+def upgrade() -> None:
+    """Make the table."""
+    op.get_bind().connection.cursor().execute(SCHEMA.read_text("utf-8"))

@@ -1,0 +1,83 @@
+"""``python -m anomalyze_dagster code|webserver|daemon``: Dagster's programs over our settings.
+
+``code`` holds the definitions and starts runs, ``webserver`` serves the UI and GraphQL on loopback at
+``DAGSTER_PORT``, ``daemon`` turns sensors and schedules. Start ``code`` first; the others wait for it.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from anomalyze.embedded.orchestration import CHECKOUT, prepare_dagster
+from anomalyze.embedded.runtime import find_addresses
+from anomalyze.errors import AnomalyzeError
+from anomalyze.log import configure
+from anomalyze.settings import Settings
+from anomalyze_dagster.heartbeat import start_heartbeat
+
+WORKSPACE = str(CHECKOUT / "workspace.yaml")
+CODE_WAIT_S = 60.0
+
+
+def run_code(settings: Settings) -> None:
+    """Serve the definitions on the socket until SIGTERM."""
+    from dagster._cli.api import grpc_command
+
+    socket = os.environ["ANOMALYZE_DAGSTER_SOCKET"]
+    if os.path.exists(socket):
+        os.unlink(socket)  # a killed server left it behind
+    arguments = ["--socket", socket, "--module-name", "anomalyze_dagster.definitions"]
+    grpc_command([*arguments, "--location-name", "anomalyze", "--max-workers", "8", "--log-level", "warning"])
+
+
+def wait_for_code() -> None:
+    """Wait until the code server listens; after a while go on without, which the UI then shows."""
+    deadline_s = time.monotonic() + CODE_WAIT_S
+    while not os.path.exists(os.environ["ANOMALYZE_DAGSTER_SOCKET"]) and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+
+
+def run_webserver(settings: Settings) -> None:
+    """Serve the UI until SIGTERM, to those who hold the operator's key."""
+    from anomalyze_dagster.webserver import serve
+
+    wait_for_code()
+    serve(settings, find_addresses(settings), WORKSPACE)
+
+
+def run_daemon(settings: Settings) -> None:
+    """Turn sensors and schedules until SIGTERM."""
+    from dagster._daemon.cli import run_command
+
+    wait_for_code()
+    run_command(["--workspace", WORKSPACE, "--log-level", "warning"])
+
+
+PROGRAMS: Mapping[str, tuple[str, Callable[[Settings], None]]] = {
+    "code": ("dagster-code", run_code),
+    "webserver": ("dagster", run_webserver),
+    "daemon": ("dagster-daemon", run_daemon),
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Run one program."""
+    if len(arguments) != 1 or arguments[0] not in PROGRAMS:
+        sys.exit(f"usage: python -m anomalyze_dagster {'|'.join(PROGRAMS)}")
+    name, run = PROGRAMS[arguments[0]]
+    settings = Settings()
+    configure(name, settings.log_level)
+    try:
+        addresses = find_addresses(settings)
+        if "ANOMALYZE_DAGSTER_SOCKET" not in os.environ:
+            os.environ.update(prepare_dagster(settings, addresses))
+    except AnomalyzeError as error:
+        sys.exit(f"{name}: {error}")
+    os.umask(0o077)
+    start_heartbeat(name, addresses.postgres_dsn, settings)
+    run(settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

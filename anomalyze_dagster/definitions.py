@@ -1,0 +1,15 @@
+"""Everything that Dagster runs: a folder per concern, merged here."""
+
+import dagster as dg
+
+from anomalyze.settings import Settings
+from anomalyze_dagster import monitoring, publishing, training
+from anomalyze_dagster.resources import build_resources
+
+definitions = dg.Definitions.merge(
+    training.definitions,
+    publishing.definitions,
+    monitoring.definitions,
+    # Steps share the run's process: a process of its own for each would import everything once more.
+    dg.Definitions(resources=build_resources(Settings()), executor=dg.in_process_executor),
+)

@@ -1,0 +1,60 @@
+"""The candidate: a bundle trained on what is stored."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from anomalyze.settings import Settings
+from anomalyze_dagster.owners import OWNERS
+from anomalyze_dagster.resources import ObjectsResource, PostgresResource
+from anomalyze_dagster.retry import RETRY, retried
+
+__all__ = ["candidate_bundle"]
+
+
+class Training(dg.Config):
+    """How to train; the defaults are what the schedule uses."""
+
+    seed: int = 0
+    rows_min: int = 10_000
+    days_min: float = 7.0
+
+
+@dg.asset(
+    group_name="training",
+    kinds={"python", "onnx"},
+    owners=OWNERS,
+    output_required=False,
+    retry_policy=RETRY,
+    description="A bundle with a model trained on the stored transactions, replayed through the detector in the order "
+    "of the log: learned on the oldest 60 %, calibrated on the next 20 %, judged beside the champion on the newest "
+    "20 %. With too little history the run says so and ends without one.",
+)
+def candidate_bundle(
+    context: dg.AssetExecutionContext, config: Training, postgres: PostgresResource, objects: ObjectsResource
+) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    from anomalyze.learning.candidate import base_bundle, train_candidate
+    from anomalyze.learning.history import TooLittle, choose_history
+    from anomalyze.learning.promotion import CHAMPION
+    from anomalyze.learning.shelf import store_candidate
+    from anomalyze_dagster.training.show import show_candidate
+
+    with retried():
+        with postgres.connect() as connection:
+            history = choose_history(connection, rows_min=config.rows_min, days_min=config.days_min)
+        if isinstance(history, TooLittle):
+            context.log.info(f"Skipped: {history.reason}.")
+            return
+        store = objects.bundles()
+        champion_id = store.pointer(CHAMPION)
+        champion = None if champion_id is None else store.load(champion_id)
+        bundle, evaluation = train_candidate(
+            postgres.dsn,
+            history,
+            base_bundle(Settings().config_dir, champion),
+            champion,
+            seed=config.seed,
+            say=context.log.info,
+        )
+        store_candidate(objects.open(), bundle, evaluation)
+    yield dg.MaterializeResult(metadata=show_candidate(bundle, evaluation))
