@@ -92,14 +92,21 @@ class Decision:
         return out
 
 
-def compile_decision(policy: Policy, rules: Sequence[Rule], *, starter: bool) -> Decision:
-    """Bind a policy to rules; ``starter`` caps the model as if every account were learning."""
+def compile_decision(
+    policy: Policy, rules: Sequence[Rule], *, starter: bool, proven: bool = False
+) -> Decision:
+    """Bind a policy to rules.
+
+    ``starter`` caps the model as if every account were learning; ``proven`` lets the supervised one say more.
+    """
     names = tuple(dict.fromkeys([*(rule.group for rule in rules), policy.statistics.group]))
     learning_cap = Severity[policy.caps.model_learning]
     limits = [
         names.index(policy.statistics.group),
         Severity[policy.caps.statistics_alone],
-        learning_cap if starter else Severity[policy.caps.model_alone],
+        learning_cap
+        if starter
+        else Severity[policy.caps.model_proven if proven else policy.caps.model_alone],
         learning_cap,
         policy.raised.groups,
         Severity[policy.raised.at],

@@ -1,6 +1,6 @@
 """The one detector: stream worker, backtest, training frame, synchronous answer and tests all call it.
 
-``Detector.process`` is a function of (bundle, states, micro-batch): no clock, no I/O, no randomness. What it
+``Detector.process`` is a function of (bundle, states, profiles, micro-batch): no clock, no I/O, no randomness. What it
 says of a row does not depend on the rows beside it, so cutting the log elsewhere gives the same bits.
 """
 
@@ -18,7 +18,7 @@ from anomalyze.detection.column import Columns
 from anomalyze.detection.counterfactual import change_columns, columns_to_change, describe_changes
 from anomalyze.detection.decision import compile_decision
 from anomalyze.detection.explanation import Explainer, Finding, ordered
-from anomalyze.detection.model import ModelJudge, ModelJudgement
+from anomalyze.detection.model import ModelJudgement, build_models
 from anomalyze.detection.policy import parse_policy
 from anomalyze.detection.row import Row, read_rows
 from anomalyze.detection.state import STATE_FORMAT, PartitionState
@@ -27,8 +27,10 @@ from anomalyze.detection.verdict import Anomaly, Verdicts
 from anomalyze.errors import ContractError, EventError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch, Severity
 from anomalyze.events.gazetteer import Gazetteer
+from anomalyze.events.hashing import text_key, user_key
 from anomalyze.events.money import RateTable
 from anomalyze.features import AccountParameters, compute_features, prepare_rows
+from anomalyze.features.snapshot import Profiles, merchant_keys
 from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
 from anomalyze.rules import ColumnTypes, RuleMode, RuleSet, compile_rules
@@ -81,14 +83,16 @@ class Detector:
             raise ContractError(f"bundle {bundle.id}: expected a part {error.args[0]}") from error
         self.rules = compile_rules(rule_set, ColumnTypes.of_features(self.spec.kinds))
         starter = bundle.kind == "starter"
-        self._decision = compile_decision(self.policy, self.rules.rules, starter=starter)
+        supervised = bundle.supervised
+        proven = supervised is not None and supervised.proven
+        self._decision = compile_decision(self.policy, self.rules.rules, starter=starter, proven=proven)
         self.two_quantile = TwoQuantile.from_statistics(bundle.statistics)
         self._amounts = AmountJudge(self.policy.statistics, self.two_quantile)
-        self._model = ModelJudge(bundle, self.spec.names, self.policy.model)
+        self._model = build_models(bundle, self.spec.names, self.policy)
         self._explainer = Explainer(
             self.spec,
             self.rules,
-            bundle.inputs,
+            tuple({i.name: i for i in (*bundle.inputs, *(supervised.inputs if supervised else ()))}.values()),
             self.two_quantile,
             usual_ranges(bundle.statistics),
             starter=starter,
@@ -108,7 +112,12 @@ class Detector:
         )
         self._account_parameters: dict[str, AccountParameters] = {}
 
-    def process(self, batch: MicroBatch, states: Mapping[int, PartitionState]) -> Verdicts:
+    def process(
+        self,
+        batch: MicroBatch,
+        states: Mapping[int, PartitionState],
+        profiles: Profiles | None = None,
+    ) -> Verdicts:
         """Judge a micro-batch and move the states of its partitions on.
 
         Parameters
@@ -117,8 +126,10 @@ class Detector:
             Rows sorted by (partition, offset), each partition's beginning where its state ends.
         states
             By partition; changed.
+        profiles
+            What labels said of merchants, day by day; without them those features are NULL.
         """
-        features, disposition, history = self._compute_features(batch, states)
+        features, disposition, history = self._compute_features(batch, states, profiles)
         columns = Columns(batch, self._places, features)
         fired, shadow = self._evaluate(batch, columns, states)
         judged = self._amounts.judge(columns, batch.n)
@@ -152,12 +163,28 @@ class Detector:
         Returns why the record was refused (the state is then as before), else None. Records of kind
         ``bundle`` are the worker's: they name another detector.
         """
+        if control.kind == "label":
+            return self._apply_label(control.body, state)
         if control.kind != "list":
-            return f"control: expected list or bundle, got {control.kind!r}"
+            return f"control: expected label, list or bundle, got {control.kind!r}"
         try:
             state.lists.apply(control.body)
         except EventError as error:
             return str(error)
+        return None
+
+    def _apply_label(self, body: Mapping[str, Any], state: PartitionState) -> str | None:
+        """Keep a known fraud out of its user's baseline, or take that back; unknown transactions are no news.
+
+        ``{"control": "label", "account_id", "user_id", "tx_id", "fraud"}``, in the partition of the user or in
+        all of them.
+        """
+        texts = [body.get(name) for name in ("account_id", "user_id", "tx_id")]
+        fraud = body.get("fraud")
+        if not isinstance(fraud, bool) or not all(isinstance(text, str) for text in texts):
+            return f"control label: expected account_id, user_id, tx_id and fraud (true or false), got {dict(body)!r:.200}"
+        account_id, user_id, tx_id = map(str, texts)
+        state.features.mark_fraud(user_key(account_id, user_id), text_key(tx_id), fraud)
         return None
 
     def base_currency(self, account_id: str) -> str:
@@ -176,7 +203,7 @@ class Detector:
         return found
 
     def _compute_features(
-        self, batch: MicroBatch, states: Mapping[int, PartitionState]
+        self, batch: MicroBatch, states: Mapping[int, PartitionState], profiles: Profiles | None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int8], npt.NDArray[np.uint8]]:
         amount, unknown = self._amounts_base(batch)
         parameters = [self._parameters(account) for account in batch.accounts]
@@ -188,6 +215,11 @@ class Detector:
             compute_features(
                 self.spec, rows, first, end, states[partition].features, features, disposition, history
             )
+        names = self.spec.profile_names
+        if profiles is not None and names:
+            keys = merchant_keys(rows.account_key.view(np.uint64)[batch.account], batch.merchant)
+            keys[disposition != JUDGE] = 0
+            profiles.join(names, batch.ts_ms, keys, features[:, -len(names) :])
         return features, disposition, history
 
     def _amounts_base(self, batch: MicroBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -296,7 +328,9 @@ class Detector:
             judged.severities[:, rows].T.tolist(),
             model.tail[rows].tolist(),
             np.minimum(model.severity[rows], caps).tolist(),
-            self._model.explain(verdicts.features[rows]),
+            self._model.explain(
+                verdicts.features[rows], None if model.by_forest is None else model.by_forest[rows]
+            ),
             strict=True,
         )
         return [

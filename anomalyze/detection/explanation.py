@@ -39,6 +39,7 @@ NEEDED_FIELDS = {
 # Of these, what a transaction names itself.
 EVENT_FIELDS = tuple(name for name in NEEDED_FIELDS if name != "place")
 _SEVERITIES = tuple(Severity)
+MERCHANT_NEWS_DAYS_MAX = 30  # frauds at a merchant longer ago are not named as a cause
 
 
 @dataclass(slots=True)
@@ -300,8 +301,11 @@ def device_clause(row: Row) -> str | None:
 
 
 def merchant_clause(row: Row) -> str | None:
-    """``the first payment to m_0417``."""
+    """``frauds at m_0417 of late, the last 8 days ago``, or ``the first payment to m_0417``."""
     merchant = row.values.get("merchant_id")
+    days = row.number("merchant_unexplained_age_days")
+    if merchant and days is not None and days < MERCHANT_NEWS_DAYS_MAX:
+        return f"frauds at {merchant} of late, the last known {counted(round(days), 'day')} ago"
     return f"the first payment to {merchant}" if merchant and row.number("is_new_merchant") else None
 
 

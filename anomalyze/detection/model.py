@@ -1,22 +1,27 @@
-"""The bundle's model at work: raw score, calibrated rarity, label, and each group's share in the score."""
+"""The bundle's models at work: raw score, calibrated rarity, label, and each group's share in the score.
+
+A bundle may hold two: the isolation forest, which finds what is strange, and a supervised one, which finds what
+was fraud before. Both may flag; ``ml_score`` is the supervised one's where there is one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from anomalyze.detection.bundle import Bundle
-from anomalyze.detection.policy import Model
+from anomalyze.detection.policy import Policy, TailLevel
 from anomalyze.detection.verdict import Prediction
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity
 from anomalyze.models.calibration import Calibration
 from anomalyze.models.shapley import compute_shapley
 
-__all__ = ["ModelJudge", "ModelJudgement"]
+__all__ = ["ModelJudge", "ModelJudgement", "Models", "build_models"]
 
 LEARNING = int(Prediction.LEARNING)
 
@@ -36,7 +41,10 @@ class ModelJudgement:
     severity
         What the policy makes of the tail, before caps, int8.
     learning
-        Rows of accounts whose score is calibrated on somebody else's history, bool.
+        Rows of accounts whose score is calibrated on somebody else's history, bool; no row where there are two
+        models: ``severity`` is then capped already.
+    by_forest
+        Rows of which the forest says more than the supervised model, bool; None where there is one model.
     """
 
     tail: npt.NDArray[np.float64]
@@ -44,6 +52,34 @@ class ModelJudgement:
     prediction: npt.NDArray[np.int8]
     severity: npt.NDArray[np.int8]
     learning: npt.NDArray[np.bool_]
+    by_forest: npt.NDArray[np.bool_] | None = None
+
+
+class Models(Protocol):
+    """What the detector asks of one model or two."""
+
+    inputs: tuple[str, ...]
+
+    def judge(
+        self, features: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+    ) -> ModelJudgement: ...
+
+    def judge_inputs(
+        self, inputs: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+    ) -> ModelJudgement: ...
+
+    def explain(
+        self, features: npt.NDArray[np.float64], by_forest: npt.NDArray[np.bool_] | None = None
+    ) -> list[dict[str, float]]: ...
+
+
+def build_models(bundle: Bundle, names: Sequence[str], policy: Policy) -> Models:
+    """The model or models of a bundle; ``names`` are the features in the order of the matrix' columns."""
+    supervised = bundle.supervised_view()
+    if supervised is None:
+        return ModelJudge(bundle, names, policy.model.levels, policy.model.learning_rows_min)
+    assert bundle.supervised is not None
+    return _Pair(bundle, supervised, names, policy, proven=bundle.supervised.proven)
 
 
 class ModelJudge:
@@ -55,7 +91,7 @@ class ModelJudge:
         The bundle.
     names
         Feature names in the order of the matrix' columns.
-    policy
+    levels, learning_rows_min
         Thresholds by rarity, and how much history an account needs.
 
     Attributes
@@ -64,7 +100,9 @@ class ModelJudge:
         Names of the features that the model reads.
     """
 
-    def __init__(self, bundle: Bundle, names: Sequence[str], policy: Model) -> None:
+    def __init__(
+        self, bundle: Bundle, names: Sequence[str], levels: Sequence[TailLevel], learning_rows_min: int
+    ) -> None:
         unknown = [i.name for i in bundle.inputs if i.name not in names]
         if unknown:
             raise ContractError(f"bundle {bundle.id}: its model reads {', '.join(unknown)}, no such features")
@@ -78,12 +116,10 @@ class ModelJudge:
         self._own = {
             account: calibration
             for account, calibration in bundle.account_calibrations.items()
-            if calibration.rows >= policy.learning_rows_min
+            if calibration.rows >= learning_rows_min
         }
         self._starter = bundle.kind == "starter"
-        self._levels = sorted(
-            ((level.tail, int(Severity[level.severity])) for level in policy.levels), reverse=True
-        )
+        self._levels = sorted(((level.tail, int(Severity[level.severity])) for level in levels), reverse=True)
 
     def judge(
         self, features: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
@@ -125,7 +161,9 @@ class ModelJudge:
             severity[tail <= np.maximum(limit, p_min)] = level
         return severity
 
-    def explain(self, features: npt.NDArray[np.float64]) -> list[dict[str, float]]:
+    def explain(
+        self, features: npt.NDArray[np.float64], by_forest: npt.NDArray[np.bool_] | None = None
+    ) -> list[dict[str, float]]:
         """Share of each group in what makes each row stranger than the reference; the largest first."""
         if self._scorer is None:
             return [{} for _ in features]
@@ -155,3 +193,72 @@ class ModelJudge:
         if len(accounts) == 1 or not self._own:
             return [(self._of(accounts[0]), slice(None))]
         return [(self._of(name), np.flatnonzero(account == i)) for i, name in enumerate(accounts)]
+
+
+class _Pair:
+    """Forest and supervised model side by side; the supervised one gives ``ml_score``."""
+
+    def __init__(
+        self, bundle: Bundle, supervised: Bundle, names: Sequence[str], policy: Policy, *, proven: bool
+    ) -> None:
+        self._forest = ModelJudge(bundle, names, policy.model.levels, policy.model.learning_rows_min)
+        self._supervised = ModelJudge(
+            supervised, names, policy.supervised.levels, policy.model.learning_rows_min
+        )
+        caps = policy.caps
+        learning = int(Severity[caps.model_learning])
+        self._forest_caps = (learning, int(Severity[caps.model_alone]))
+        self._supervised_caps = (
+            learning,
+            int(Severity[caps.model_proven if proven else caps.model_alone]),
+        )
+        self.inputs = tuple(dict.fromkeys([*self._forest.inputs, *self._supervised.inputs]))
+        self._of_forest = np.array([self.inputs.index(name) for name in self._forest.inputs], dtype=np.intp)
+        self._of_supervised = np.array(
+            [self.inputs.index(name) for name in self._supervised.inputs], dtype=np.intp
+        )
+
+    def judge(
+        self, features: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+    ) -> ModelJudgement:
+        """Score rows of features ``[n, F]`` of these accounts (``account`` indexes them)."""
+        return self._join(
+            self._forest.judge(features, accounts, account),
+            self._supervised.judge(features, accounts, account),
+        )
+
+    def judge_inputs(
+        self, inputs: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+    ) -> ModelJudgement:
+        """Score rows of both models' inputs ``[n, k]``, in the order of ``self.inputs``."""
+        return self._join(
+            self._forest.judge_inputs(inputs[:, self._of_forest], accounts, account),
+            self._supervised.judge_inputs(inputs[:, self._of_supervised], accounts, account),
+        )
+
+    def _join(self, forest: ModelJudgement, supervised: ModelJudgement) -> ModelJudgement:
+        strange = np.minimum(forest.severity, np.where(forest.learning, *self._forest_caps))
+        fraud = np.minimum(supervised.severity, np.where(supervised.learning, *self._supervised_caps))
+        by_forest = strange > fraud
+        return ModelJudgement(
+            tail=np.where(by_forest, forest.tail, supervised.tail),
+            score=supervised.score,
+            prediction=supervised.prediction,
+            severity=np.maximum(strange, fraud).astype(np.int8),
+            learning=np.zeros(len(by_forest), dtype=np.bool_),
+            by_forest=by_forest,
+        )
+
+    def explain(
+        self, features: npt.NDArray[np.float64], by_forest: npt.NDArray[np.bool_] | None = None
+    ) -> list[dict[str, float]]:
+        """Share of each group in the score of the model that says more of a row."""
+        assert by_forest is not None
+        told: list[dict[str, float]] = [{} for _ in features]
+        for model, rows in (
+            (self._forest, np.flatnonzero(by_forest)),
+            (self._supervised, np.flatnonzero(~by_forest)),
+        ):
+            for row, shares in zip(rows.tolist(), model.explain(features[rows]), strict=True):
+                told[row] = shares
+        return told

@@ -58,10 +58,24 @@ class Model(StrictModel):
     )
 
 
+class SupervisedModel(StrictModel):
+    """What the score of the model that learned from labels is worth."""
+
+    levels: tuple[TailLevel, ...] = (
+        TailLevel(tail=0.005, severity="LOW"),
+        TailLevel(tail=0.002, severity="MEDIUM"),
+        TailLevel(tail=0.001, severity="HIGH"),
+    )
+
+
 class Caps(StrictModel):
     """The most that one kind of finding reaches alone."""
 
     model_alone: SeverityName = "MEDIUM"
+    model_proven: SeverityName = Field(
+        default="HIGH",
+        description="a supervised model that has beaten rules and statistics on 50 known frauds",
+    )
     statistics_alone: SeverityName = "MEDIUM"
     model_learning: SeverityName = "NONE"
 
@@ -126,6 +140,7 @@ class Policy(StrictModel):
     version: Literal[1]
     statistics: Statistics = Statistics()
     model: Model = Model()
+    supervised: SupervisedModel = SupervisedModel()
     caps: Caps = Caps()
     raised: Raise = Field(default=Raise(), alias="raise")
     lists: Lists = Lists()

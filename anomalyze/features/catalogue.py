@@ -8,7 +8,7 @@ older than 24 hours, confirmed fraud left out. NULL is NaN.
 
 from __future__ import annotations
 
-__all__ = ["INTRADAY", "MEASURES", "NOT_OF_USER", "WINDOW_MEASURES"]
+__all__ = ["INTRADAY", "MEASURES", "MERCHANT_PROFILE", "NOT_OF_USER", "WINDOW_MEASURES"]
 
 # Over (t - W, t], the judged transaction included.
 WINDOW_MEASURES: tuple[str, ...] = (
@@ -36,6 +36,7 @@ MEASURES: tuple[str, ...] = (
     "user_amount_z90",
     "user_amount_rank",
     "user_amount_lr",
+    "user_amount_usual",  # the shrunk median that the log ratio compares with; needs no history
     "user_amount_excess_3d",
     "user_amount_excess_14d",
     "user_amount_lr_max_14d",
@@ -61,3 +62,15 @@ INTRADAY = frozenset({"travel_kmh", "user_seconds_since_last", "hour_rarity", "l
 
 # Kept when the user is really "guest"; everything else is of a user.
 NOT_OF_USER = frozenset({"local_hour", "weekday", "is_night", "amount_base"})
+
+# Of a merchant, from labels known by the end of a day (``anomalyze.features.profile``). *Unexplained* is a fraud
+# whose amount was ordinary for its user, so that the merchant is the likelier cause.
+MERCHANT_PROFILE: tuple[str, ...] = (
+    "merchant_unexplained_chain_days",
+    "merchant_unexplained_age_days",
+    "merchant_genuine_since_unexplained",
+    "merchant_genuine_since_fraud",
+    "merchant_unexplained_recent_7d",
+    "merchant_unexplained_share_14d",
+    "merchant_fraud_share_30d",
+)

@@ -69,7 +69,8 @@ def compute_features(
         The partition's state; changed.
     out
         float64 ``[n, F]``, written for these rows: ``spec.names`` are its columns, NaN is NULL. Rows that are
-        not judged (a repeat, a status update, a conflict) are all NaN.
+        not judged (a repeat, a status update, a conflict) are all NaN, and so are columns of profiles, which
+        ``Profiles.join`` fills in.
     disposition
         int8 ``[n]``, written: ``Disposition``.
     flags
@@ -380,6 +381,7 @@ def _judge_rows(fingerprint: int) -> Any:
                 values[plan.intraday] = math.nan
             for column in range(plan.source.size):
                 out[row, column] = values[plan.source[column]]
+            out[row, plan.source.size :] = math.nan
             disposition[row] = _JUDGE
             flags[row] = flag
         return touched

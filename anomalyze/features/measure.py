@@ -58,6 +58,7 @@ MEAN_20 = MEASURES.index("user_amount_mean_20")
 Z90 = MEASURES.index("user_amount_z90")
 RANK = MEASURES.index("user_amount_rank")
 LR = MEASURES.index("user_amount_lr")
+USUAL = MEASURES.index("user_amount_usual")
 EXCESS_3 = MEASURES.index("user_amount_excess_3d")
 EXCESS_14 = MEASURES.index("user_amount_excess_14d")
 LR_MAX = MEASURES.index("user_amount_lr_max_14d")
@@ -331,9 +332,12 @@ def measure_amount(
         _sort_amounts(base, found, keys, ordered)
         median = (ordered[(found + 1) // 2] + ordered[found // 2 + 1]) / 2.0
     values[LR] = math.nan
-    if judged and found + shrink > 0.0:
+    values[USUAL] = math.nan
+    if found + shrink > 0.0:
         usual = (found * (median / unit) + shrink * population) / (found + shrink)
-        values[LR] = math.log((amount / unit + 1.0) / (usual + 1.0))
+        values[USUAL] = usual
+        if judged:
+            values[LR] = math.log((amount / unit + 1.0) / (usual + 1.0))
     values[MEDIAN : RANK + 1] = math.nan
     if found < enough:
         values[SPEND] = math.nan

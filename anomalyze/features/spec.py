@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from anomalyze.errors import ConfigError
 from anomalyze.events.money import CURRENCY_INDEX
-from anomalyze.features.catalogue import MEASURES, WINDOW_MEASURES
+from anomalyze.features.catalogue import MEASURES, MERCHANT_PROFILE, WINDOW_MEASURES
 from anomalyze.features.local_time import offset_table
 
 __all__ = ["FeatureDocument", "FeatureKind", "FeatureSpec", "parse_duration_ms"]
@@ -120,6 +120,10 @@ class _Entry(_Strict):
     group: Group
 
 
+class _Profiles(_Strict):
+    merchant: dict[str, _Entry] = {}
+
+
 class FeatureDocument(_Strict):
     """The YAML's content; its JSON Schema is what editors use."""
 
@@ -134,6 +138,7 @@ class FeatureDocument(_Strict):
     windows: list[Duration] = Field(min_length=1, max_length=WINDOWS_MAX)
     windowed: dict[str, _Entry]
     features: dict[str, _Entry]
+    profiles: _Profiles = _Profiles()
     published: dict[str, Annotated[int, Field(ge=0, le=6)]] = {}
 
 
@@ -172,7 +177,8 @@ class FeatureSpec:
     window_ms
         int64 ``[W]``, ascending.
     source
-        int32 ``[F]``: where the kernel keeps each column's value.
+        int32 ``[stream]``: where the kernel keeps the value of each column that it computes; the columns after
+        them come from profiles.
     """
 
     names: tuple[str, ...]
@@ -224,6 +230,8 @@ class FeatureSpec:
         for name, entry in document.features.items():
             kinds[name] = _kind(entry, "")
             source.append(first + MEASURES.index(name))
+        for name, entry in document.profiles.merchant.items():
+            kinds[name] = _kind(entry, "")
         return cls(
             names=tuple(kinds),
             published=dict(document.published),
@@ -234,6 +242,11 @@ class FeatureSpec:
             window_ms=np.array([parse_duration_ms(w) for w in document.windows], dtype=np.int64),
             source=np.array(source, dtype=np.int32),
         )
+
+    @property
+    def profile_names(self) -> tuple[str, ...]:
+        """The last columns: those that come from profiles."""
+        return self.names[len(self.source) :]
 
     def index(self, name: str) -> int:
         """Column of a feature."""
@@ -260,7 +273,14 @@ def _check(document: FeatureDocument) -> list[tuple[tuple[str | int, ...], str]]
         for name in names:
             if name not in known:
                 found.append(((section, name), f"{section}: {_unknown(name, known)}"))
-    declared = [f"{m}_{w}" for m in document.windowed for w in document.windows] + list(document.features)
+    profiles = document.profiles.merchant
+    for name in profiles:
+        if name not in MERCHANT_PROFILE:
+            found.append(
+                (("profiles", "merchant", name), f"profiles.merchant: {_unknown(name, MERCHANT_PROFILE)}")
+            )
+    declared = [f"{m}_{w}" for m in document.windowed for w in document.windows]
+    declared += [*document.features, *profiles]
     for name in document.published:
         if name not in declared:
             found.append((("published", name), f"published: {_unknown(name, declared)}"))

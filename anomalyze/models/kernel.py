@@ -10,13 +10,15 @@ so that its score never depends on the rows it came with.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from anomalyze.errors import ContractError, ModelError
 from anomalyze.models.export import ensemble_from_onnx
-from anomalyze.models.tree import TreeEnsemble
+from anomalyze.models.tree import FEATURES_MAX, TreeEnsemble
 
 __all__ = ["TreeKernel"]
 
@@ -38,12 +40,13 @@ class TreeKernel:
     Raises
     ------
     ModelError
-        When missing values go ways that no single substitute value can follow; ONNX Runtime serves such a
-        model.
+        When it would need more than 256 columns (an input whose missing values go both ways needs two); ONNX
+        Runtime serves such a model.
     """
 
     def __init__(self, ensemble: TreeEnsemble) -> None:
         self.feature_count = ensemble.feature_count
+        ensemble, self._source = _split_inputs(ensemble)
         self._depth = ensemble.compute_depth()
         self._missing = _missing_keys(ensemble)
         self._nodes, self._weights, self._roots = _pack(ensemble)
@@ -86,6 +89,8 @@ class TreeKernel:
             raise ContractError(
                 f"model input: expected [n, {self.feature_count}] values, got shape {rows.shape}"
             )
+        if self._source is not None:
+            rows = np.ascontiguousarray(rows[:, self._source])
         out = np.empty(len(rows), dtype=np.float32)
         _score(
             rows.view(np.int32), self._missing, self._nodes, self._weights, self._roots, self._depth,
@@ -100,22 +105,45 @@ def _ordered_keys(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
     return bits ^ ((bits >> 31) & _KEY_MAX)
 
 
+def _split_inputs(ensemble: TreeEnsemble) -> tuple[TreeEnsemble, npt.NDArray[np.intp] | None]:
+    """The ensemble over columns whose missing values each have one substitute, and the input of each column.
+
+    Boosted trees choose for each split where NaN goes. An input for which no value goes all these ways stands in
+    two columns: in one NaN is below every threshold, in the other above.
+    """
+    feature = ensemble.feature.copy()
+    source = list(range(ensemble.feature_count))
+    for column in range(ensemble.feature_count):
+        goes_true, goes_false = _ways(ensemble, column)
+        if not goes_true.any() or not goes_false.any():
+            continue
+        if ensemble.threshold[goes_false].max() >= ensemble.threshold[goes_true].min():
+            feature[goes_true] = len(source)
+            source.append(column)
+    if len(source) == ensemble.feature_count:
+        return ensemble, None
+    if len(source) > FEATURES_MAX:
+        raise ModelError(f"model: expected at most {FEATURES_MAX} columns, it needs {len(source)}")
+    return replace(ensemble, feature=feature, feature_count=len(source)), np.array(source, dtype=np.intp)
+
+
+def _ways(ensemble: TreeEnsemble, column: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Splits of a column that send NaN the true way, and those that send it the other."""
+    of_column = ensemble.feature == column
+    return of_column & ensemble.missing_true, of_column & ~ensemble.missing_true
+
+
 def _missing_keys(ensemble: TreeEnsemble) -> npt.NDArray[np.int32]:
-    """For each feature the key that stands for NaN: it goes left where NaN does, right where NaN does."""
+    """For each column the key that stands for NaN: it goes left where NaN does, right where NaN does."""
     substitutes = np.full(ensemble.feature_count, _KEY_MAX, dtype=np.int32)
-    for feature in range(ensemble.feature_count):
-        of_feature = ensemble.feature == feature
-        goes_true = of_feature & ensemble.missing_true
-        goes_false = of_feature & ~ensemble.missing_true
+    for column in range(ensemble.feature_count):
+        goes_true, goes_false = _ways(ensemble, column)
         if not goes_true.any():
             continue
         if not goes_false.any():
-            substitutes[feature] = _KEY_MIN
+            substitutes[column] = _KEY_MIN
             continue
-        largest_false = ensemble.threshold[goes_false].max()
-        if largest_false >= ensemble.threshold[goes_true].min():
-            raise ModelError(f"model: NaN in input {feature} takes ways that no value would take")
-        substitutes[feature] = _ordered_keys(ensemble.threshold[goes_true].min()[None])[0]
+        substitutes[column] = _ordered_keys(ensemble.threshold[goes_true].min()[None])[0]
     return substitutes
 
 

@@ -28,7 +28,14 @@ from anomalyze.models.kernel import TreeKernel
 from anomalyze.models.runtime import OnnxScorer
 from anomalyze.models.tree import TreeEnsemble
 
-__all__ = ["PARITY_MAX", "TrainedModel", "check_parity", "train_bundle_model"]
+__all__ = [
+    "PARITY_MAX",
+    "TrainedModel",
+    "check_parity",
+    "select_inputs",
+    "threshold_probes",
+    "train_bundle_model",
+]
 
 PARITY_MAX = 1e-5
 _PROBES_MAX = 4_096
@@ -92,21 +99,7 @@ def train_bundle_model(
         On unknown inputs, too little data, or when the exported scores leave the trained model's by more
         than 1e-5, or one label.
     """
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2 or features.shape[1] != len(names):
-        raise ContractError(f"training: expected [n, {len(names)}] features, got shape {features.shape}")
-    columns = {name: index for index, name in enumerate(names)}
-    for wanted in (i.name for i in inputs):
-        if wanted not in columns:
-            near = difflib.get_close_matches(wanted, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ContractError(f"training: input {wanted!r} is not among the features{hint}")
-    used = tuple(i for i in inputs if not np.isnan(features[:, columns[i.name]]).all())
-    if not used:
-        raise ContractError(
-            "training: no input has a single value; the frame is empty or from another source"
-        )
-    rows = features[:, [columns[i.name] for i in used]].astype(np.float32)
+    used, rows = select_inputs(features, names, inputs)
     forest = train_forest(rows, [i.one_sided for i in used], seed=seed, trees=trees, samples_max=samples_max)
     ensemble = fold_forest(forest)
     onnx = ensemble_to_onnx(ensemble)
@@ -131,6 +124,33 @@ def train_bundle_model(
     )
 
 
+def select_inputs(
+    features: npt.NDArray[np.float64], names: Sequence[str], inputs: Sequence[ModelInput]
+) -> tuple[tuple[ModelInput, ...], npt.NDArray[np.float32]]:
+    """The inputs that have a value at all, and their columns, float32 ``[n, k]``.
+
+    Raises
+    ------
+    ContractError
+        An input is not among the features, or none has a value.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or features.shape[1] != len(names):
+        raise ContractError(f"training: expected [n, {len(names)}] features, got shape {features.shape}")
+    columns = {name: index for index, name in enumerate(names)}
+    for wanted in (i.name for i in inputs):
+        if wanted not in columns:
+            near = difflib.get_close_matches(wanted, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ContractError(f"training: input {wanted!r} is not among the features{hint}")
+    used = tuple(i for i in inputs if not np.isnan(features[:, columns[i.name]]).all())
+    if not used:
+        raise ContractError(
+            "training: no input has a single value; the frame is empty or from another source"
+        )
+    return used, features[:, [columns[i.name] for i in used]].astype(np.float32)
+
+
 def check_parity(
     forest: Forest,
     ensemble: TreeEnsemble,
@@ -148,7 +168,7 @@ def check_parity(
     ContractError
         When it exceeds 1e-5, a label differs, or the two engines do.
     """
-    held = np.concatenate([rows, _threshold_probes(ensemble, rows)])
+    held = np.concatenate([rows, threshold_probes(ensemble, rows)])
     trained = forest.score(held)
     exported = OnnxScorer(onnx).score(held)
     difference = float(np.abs(np.exp2(trained) - np.exp2(exported.astype(np.float64))).max())
@@ -168,7 +188,7 @@ def check_parity(
     return difference
 
 
-def _threshold_probes(ensemble: TreeEnsemble, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def threshold_probes(ensemble: TreeEnsemble, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Rows of training with one value replaced by a threshold or one of its float32 neighbours."""
     branches = np.flatnonzero(ensemble.feature >= 0)
     if not len(branches):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from anomalyze.errors import ContractError
 
-__all__ = ["NODES_MAX", "TREES_MAX", "TreeEnsemble", "round_down"]
+__all__ = ["FEATURES_MAX", "NODES_MAX", "TREES_MAX", "TreeEnsemble", "round_down"]
 
 # A child index has 24 bits in the kernel's nodes, a feature 8.
 NODES_MAX = 1 << 24

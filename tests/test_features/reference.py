@@ -96,8 +96,8 @@ class Reference:
         judged = record["status"] in (0, 1, 2) and record["amount"] is not None and record["amount"] >= 0
         amount = record["amount"] / UNIT if judged else NAN
         median = statistics.median(amounts) if n else 0.0
+        f["user_amount_usual"] = usual = (n * median + 3 * POPULATION) / (n + 3)
         if judged:
-            usual = (n * median + 3 * POPULATION) / (n + 3)
             f["user_amount_lr"] = math.log((amount + 1) / (usual + 1))
         if n < 10:
             return f

@@ -17,7 +17,9 @@ from anomalyze.features.local_time import local_offset_ms
 
 def test_columns_follow_the_file(spec: FeatureSpec) -> None:
     assert spec.names[:3] == ("user_tx_count_5m", "user_tx_count_10m", "user_tx_count_1h")
-    assert len(spec.names) == len(set(spec.names)) == len(spec.kinds) == len(spec.source)
+    assert len(spec.names) == len(set(spec.names)) == len(spec.kinds)
+    assert spec.names == (*spec.names[: len(spec.source)], *spec.profile_names)
+    assert all(name.startswith("merchant_") for name in spec.profile_names)
     assert set(spec.published) <= set(spec.names)
     assert spec.kinds["user_tx_count_10m"].label == "Transactions in 10m"
     assert spec.kinds["is_new_device"].kind == "flag"

@@ -27,8 +27,8 @@ AWKWARD = [0.0, -0.0, 1.0, -1.0, 1.0000001, 1e-45, -1e-45, 3.4e38, -3.4e38, np.i
 
 @st.composite
 def ensembles(draw: st.DrawFn) -> TreeEnsemble:
-    """Trees of any shape over three features; NaN goes, by feature, always right, always left, or as 0 does."""
-    missing = draw(st.tuples(*[st.sampled_from(["right", "left", "as zero"])] * 3))
+    """Trees of any shape over three features; NaN goes always right, always left, as 0 does, or any way."""
+    missing = draw(st.tuples(*[st.sampled_from(["right", "left", "as zero", "any"])] * 3))
     columns: list[tuple[int, float, int, int, bool, float]] = []
 
     def grow(depth: int) -> int:
@@ -38,7 +38,8 @@ def ensembles(draw: st.DrawFn) -> TreeEnsemble:
             return index
         columns.append((0, 0.0, 0, 0, False, 0.0))
         feature, threshold = draw(st.integers(0, 2)), draw(st.sampled_from(AWKWARD))
-        tracks = {"right": False, "left": True, "as zero": threshold >= 0}[missing[feature]]
+        any_way = draw(st.booleans())
+        tracks = {"right": False, "left": True, "as zero": threshold >= 0, "any": any_way}[missing[feature]]
         columns[index] = (feature, threshold, grow(depth - 1), grow(depth - 1), tracks, 0.0)
         return index
 
@@ -104,15 +105,34 @@ def test_float64_rows_are_converted_to_nearest(ensemble: TreeEnsemble) -> None:
     np.testing.assert_array_equal(kernel.score(frame), kernel.score(frame.astype(np.float32)))  # type: ignore[arg-type]
 
 
-def test_missing_values_that_no_value_could_follow_go_to_onnx_runtime(ensemble: TreeEnsemble) -> None:
+def test_missing_values_go_every_way_that_a_tree_says(ensemble: TreeEnsemble) -> None:
     odd = dataclasses.replace(ensemble, missing_true=~ensemble.missing_true & (ensemble.feature >= 0))
     odd = dataclasses.replace(
         odd, missing_true=odd.missing_true | ((ensemble.feature >= 0) & (ensemble.threshold < 1))
     )
     model = ensemble_to_onnx(odd)
-    with pytest.raises(ModelError, match="NaN in input"):
-        TreeKernel.from_onnx(model)
-    assert isinstance(load_scorer(model), OnnxScorer)
+    fresh = make_frame(500, seed=13, missing=0.3).astype(np.float32)
+    scorer = load_scorer(model)
+    assert isinstance(scorer, TreeKernel)
+    np.testing.assert_array_equal(scorer.score(fresh), OnnxScorer(model).score(fresh))
+    assert not np.array_equal(scorer.score(fresh), TreeKernel(ensemble).score(fresh))
+
+
+def test_an_ensemble_of_too_many_columns_goes_to_onnx_runtime() -> None:
+    n = 200
+    both = TreeEnsemble(
+        feature_count=n,
+        roots=np.arange(0, 6 * n, 3, dtype=np.int32),
+        feature=np.array([[f, -1, -1] for f in [*range(n), *range(n)]], dtype=np.int32).ravel(),
+        threshold=np.zeros(6 * n, dtype=np.float32),
+        true_child=np.array([[3 * t + 1, 0, 0] for t in range(2 * n)], dtype=np.int32).ravel(),
+        false_child=np.array([[3 * t + 2, 0, 0] for t in range(2 * n)], dtype=np.int32).ravel(),
+        missing_true=np.array([[t < n, False, False] for t in range(2 * n)]).ravel(),
+        weight=np.array([[0, 1, 2] for _ in range(2 * n)], dtype=np.float32).ravel(),
+    )
+    with pytest.raises(ModelError, match="at most 256 columns"):
+        TreeKernel(both)
+    assert isinstance(load_scorer(ensemble_to_onnx(both)), OnnxScorer)
 
 
 def test_other_models_are_served_by_onnx_runtime() -> None:

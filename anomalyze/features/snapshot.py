@@ -1,0 +1,236 @@
+"""Profiles as the detector reads them: immutable files, one a day, joined to a micro-batch by merchant.
+
+A snapshot of day D holds what was known by the end of D (UTC). An event of day D is judged by the newest
+snapshot of an earlier day, in the stream and in training alike; without one its profile features are NULL.
+The file is parquet, named by the hash of its bytes, and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.errors import ContractError
+
+__all__ = [
+    "SNAPSHOTS_KEPT_MAX",
+    "SNAPSHOT_BYTES_MAX",
+    "ProfileStore",
+    "Profiles",
+    "Snapshot",
+    "merchant_keys",
+]
+
+FORMAT = 1
+SNAPSHOT_BYTES_MAX = 256 << 20
+KEYS_MAX = 5_000_000
+COLUMNS_MAX = 64
+# An event older than the longest window (30 days) is judged on an incomplete history anyway.
+SNAPSHOTS_KEPT_MAX = 35
+DAY_MS = 86_400_000
+_METADATA = "anomalyze"
+_ID = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def merchant_keys(
+    account_key: npt.NDArray[np.uint64], merchant: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """Key of each merchant within its account, from ``text_key`` of both; 0 where there is no merchant.
+
+    >>> merchant_keys(np.array([5, 5], dtype=np.uint64), np.array([9, 0], dtype=np.uint64)).tolist()
+    [12, 0]
+    """
+    return np.where(merchant == 0, np.uint64(0), merchant ^ account_key)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What was known of every merchant by the end of a day.
+
+    Attributes
+    ----------
+    day
+        Days since 1970 (UTC).
+    names
+        Features, the columns of ``values``.
+    keys
+        uint64 ``[m]``, ascending, each once: ``merchant_keys``.
+    values
+        float64 ``[m, len(names)]``, NaN = NULL.
+    """
+
+    day: int
+    names: tuple[str, ...]
+    keys: npt.NDArray[np.uint64]
+    values: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.keys), len(self.names)) or len(self.keys) > KEYS_MAX:
+            raise ContractError(
+                f"profiles: expected [{len(self.keys)}, {len(self.names)}] values of at most {KEYS_MAX} keys, "
+                f"got {self.values.shape}"
+            )
+        if not 0 < len(set(self.names)) == len(self.names) <= COLUMNS_MAX:
+            raise ContractError(f"profiles: expected 1 to {COLUMNS_MAX} names, each once, got {self.names}")
+        if (self.keys[1:] <= self.keys[:-1]).any():
+            raise ContractError("profiles: expected ascending keys, each once")
+
+    @cached_property
+    def data(self) -> bytes:
+        """The snapshot's file."""
+        # Only who writes or reads a file pays for it: 80 ms.
+        import polars as pl
+
+        columns: dict[str, Any] = {"key": self.keys}
+        columns |= {name: self.values[:, i] for i, name in enumerate(self.names)}
+        about = json.dumps({"format": FORMAT, "day": self.day, "names": list(self.names)}, sort_keys=True)
+        file = io.BytesIO()
+        pl.DataFrame(columns).write_parquet(file, metadata={_METADATA: about})
+        return file.getvalue()
+
+    @cached_property
+    def id(self) -> str:
+        """``sha256:…`` of the file: the version's name in the object store and in the log."""
+        return "sha256:" + hashlib.sha256(self.data).hexdigest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, expected_id: str | None = None) -> Snapshot:
+        """Read a snapshot's file.
+
+        Raises
+        ------
+        ContractError
+            It is damaged, too large, of a newer format, or not what its id says.
+        """
+        import polars as pl
+
+        if len(data) > SNAPSHOT_BYTES_MAX:
+            raise ContractError(f"profiles: expected at most {SNAPSHOT_BYTES_MAX} bytes, got {len(data)}")
+        if expected_id is not None and "sha256:" + hashlib.sha256(data).hexdigest() != expected_id:
+            raise ContractError(f"profiles: the content is not {expected_id}: damaged; publish them again")
+        try:
+            about = json.loads(pl.read_parquet_metadata(io.BytesIO(data))[_METADATA])
+            if about["format"] != FORMAT:
+                raise ContractError(
+                    f"profiles: expected format {FORMAT}, got {str(about['format'])[:40]}; upgrade"
+                )
+            names = tuple(str(name) for name in about["names"])
+            frame = pl.read_parquet(io.BytesIO(data), n_rows=KEYS_MAX + 1)
+            if frame.columns != ["key", *names] or frame["key"].dtype != pl.UInt64:
+                raise ContractError(f"profiles: expected the columns key and {names}, got {frame.columns}")
+            snapshot = cls(
+                day=int(about["day"]),
+                names=names,
+                keys=frame["key"].to_numpy().astype(np.uint64),
+                values=np.column_stack([frame[name].cast(pl.Float64).to_numpy() for name in names]),
+            )
+        except (pl.exceptions.PolarsError, KeyError, TypeError, ValueError, OSError) as error:
+            raise ContractError(
+                f"profiles: expected a snapshot's parquet file, got {error!r:.200}"
+            ) from error
+        snapshot.__dict__["data"] = data  # its name is of these bytes, whoever would write others
+        return snapshot
+
+
+class Profiles:
+    """The snapshots that a detector may need, by day; never changed.
+
+    Parameters
+    ----------
+    snapshots
+        Of a day given twice the later one counts; of all, the newest ``SNAPSHOTS_KEPT_MAX`` days.
+    """
+
+    def __init__(self, snapshots: Iterable[Snapshot] = ()) -> None:
+        by_day = {snapshot.day: snapshot for snapshot in snapshots}
+        self._snapshots = tuple(by_day[day] for day in sorted(by_day)[-SNAPSHOTS_KEPT_MAX:])
+        self._days = np.array([snapshot.day for snapshot in self._snapshots], dtype=np.int64)
+
+    def with_snapshot(self, snapshot: Snapshot) -> Profiles:
+        """These and one more."""
+        return Profiles([*self._snapshots, snapshot])
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the snapshots, oldest first."""
+        return tuple(snapshot.id for snapshot in self._snapshots)
+
+    def join(
+        self,
+        names: Sequence[str],
+        ts_ms: npt.NDArray[np.int64],
+        keys: npt.NDArray[np.uint64],
+        out: npt.NDArray[np.float64],
+    ) -> None:
+        """Write the profile features of rows.
+
+        Parameters
+        ----------
+        names
+            Features wanted, the columns of ``out``; one that a snapshot lacks is NULL.
+        ts_ms, keys
+            ``[n]``: event times, and merchants as ``merchant_keys`` gives them (0 = none).
+        out
+            float64 ``[n, len(names)]``, written.
+        """
+        out[:] = np.nan
+        newest = np.searchsorted(self._days, ts_ms // DAY_MS) - 1  # of the days before the event's own
+        for number in np.unique(newest):
+            if number < 0 or not len(self._snapshots[number].keys):
+                continue
+            snapshot = self._snapshots[number]
+            rows = np.flatnonzero((newest == number) & (keys != 0))
+            place = np.minimum(np.searchsorted(snapshot.keys, keys[rows]), len(snapshot.keys) - 1)
+            known = snapshot.keys[place] == keys[rows]
+            rows, place = rows[known], place[known]
+            for column, name in enumerate(names):
+                if name in snapshot.names:
+                    out[rows, column] = snapshot.values[place, snapshot.names.index(name)]
+
+
+class Objects(Protocol):
+    """What this module asks of an object store (``anomalyze.storage.objects`` has it)."""
+
+    def put(self, path: str, data: bytes, *, if_absent: bool = False) -> bool: ...
+
+    def get(self, path: str, *, bytes_max: int | None = None) -> bytes | None: ...
+
+
+class ProfileStore:
+    """Snapshots in an object store, each under its hash."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def publish(self, snapshot: Snapshot) -> str:
+        """Write a snapshot; publishing it again changes nothing. Returns its id."""
+        self._objects.put(_path(snapshot.id), snapshot.data, if_absent=True)
+        return snapshot.id
+
+    def load(self, snapshot_id: str) -> Snapshot:
+        """Read and verify a snapshot.
+
+        Raises
+        ------
+        ContractError
+            There is none of that id, or its file is not what the id says.
+        """
+        data = self._objects.get(_path(snapshot_id), bytes_max=SNAPSHOT_BYTES_MAX)
+        if data is None:
+            raise ContractError(f"profiles {snapshot_id}: not published in this object store")
+        return Snapshot.from_bytes(data, snapshot_id)
+
+
+def _path(snapshot_id: str) -> str:
+    if not _ID.fullmatch(snapshot_id):
+        raise ContractError(f"profiles: expected an id sha256:<64 hex digits>, got {snapshot_id[:80]!r}")
+    return f"profiles/{snapshot_id.removeprefix('sha256:')}.parquet"
