@@ -43,13 +43,14 @@ def unpack(parts: Iterable[bytes], folder: Path, *, bytes_max: int | None = None
     if size == 0:
         raise ConfigError("expected a CSV or parquet file, got an empty one")
     limit = size * PLAIN_RATIO_MAX + PLAIN_BYTES_FREE
+    is_whole = bytes_max is None
     bytes_max = limit if bytes_max is None else bytes_max
     with packed.open("rb") as file:
         magic = file.read(4)
     unpacked = packed
     if magic[:2] == b"\x1f\x8b":
         unpacked = folder / "unpacked"
-        _write(_gunzip(packed), unpacked, limit, bytes_max)
+        _write(_gunzip(packed, whole=is_whole), unpacked, limit, bytes_max)
         packed.unlink()
     elif magic == b"PK\x03\x04":
         unpacked = folder / "unpacked"
@@ -80,22 +81,26 @@ def _write(blocks: Iterable[bytes], path: Path, limit: int, bytes_max: int) -> N
                 return
 
 
-def _gunzip(path: Path) -> Iterator[bytes]:
-    """The bytes of a gzip file of one or more members, in blocks; a cut end gives what there is."""
+def _gunzip(path: Path, *, whole: bool) -> Iterator[bytes]:
+    """The bytes of a gzip file of one or more members, in blocks; its end may be cut unless it is ``whole``."""
     unpacker = zlib.decompressobj(31)
     with path.open("rb") as file:
-        rest = b""
+        rest, ended = b"", False
         try:
             while True:
                 data = rest or file.read(BLOCK_BYTES)
                 if not data:
                     yield unpacker.flush()
+                    if whole and not unpacker.eof and not ended:
+                        raise ConfigError("expected a gzip file, got one whose end is missing")
                     return
                 yield unpacker.decompress(data, BLOCK_BYTES)
+                ended = False
                 rest = unpacker.unconsumed_tail
                 if unpacker.eof:
                     rest = unpacker.unused_data
                     unpacker = zlib.decompressobj(31)
+                    ended = True
                     if not rest.strip(b"\0"):
                         rest = b""
         except zlib.error as error:
@@ -157,12 +162,10 @@ def _encoding(path: Path, head: bytes) -> str:
 
 
 def _is_utf8_start(window: bytes) -> bool:
-    """Whether a text is UTF-8 as far as it goes: its last letter may be cut."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(window)
-    except UnicodeDecodeError:
-        return False
-    return True
+    """Whether a text is UTF-8: what is beyond ASCII in it mostly is. Its last letter may be cut."""
+    text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(window)
+    wrong = text.count("\ufffd")
+    return wrong * 2 <= sum(not letter.isascii() for letter in text)
 
 
 def free_bytes(folder: Path) -> int:
