@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     cors_origins: list[str] = []
     public_account: str | None = Field(None, description="account whose read routes need no key")
     rate_limit_per_s: int = Field(20_000, ge=1, description="transactions a second that one key may send")
+    upload_bytes_max: int = Field(4 * 2**30, ge=1, description="bytes that an uploaded file may have")
     log_level: str = "INFO"
 
     @field_validator("data_dir", "config_dir")

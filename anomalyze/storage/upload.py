@@ -21,9 +21,12 @@ __all__ = [
     "Upload",
     "add_upload",
     "claim_upload",
+    "delete_errors",
+    "delete_upload",
     "fail_upload",
     "find_startable",
     "find_upload",
+    "finish_upload",
     "insert_errors",
     "list_uploads",
     "load_reasons",
@@ -174,6 +177,15 @@ def start_upload(account_id: str, upload_id: str, mapping: Mapping[str, Any]) ->
         f"RETURNING {COLUMNS}",
         {"account": account_id, "id": upload_id, "mapping": Jsonb(dict(mapping))},
         _one,
+    )
+
+
+def delete_upload(upload_id: str) -> Query[bool]:
+    """Take an upload back that nobody has started; whether it was there."""
+    return Query(
+        "DELETE FROM uploads WHERE upload_id = %(id)s AND state = 'waiting' RETURNING upload_id",
+        {"id": upload_id},
+        bool,
     )
 
 

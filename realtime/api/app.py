@@ -30,6 +30,7 @@ from realtime.api import (
     problems,
     read_routes,
     score_routes,
+    upload_routes,
 )
 from realtime.api.champion import Champion
 from realtime.api.disk import Disk
@@ -85,6 +86,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             metrics=ApiMetrics(registry),
             disk=Disk(settings.data_dir),
             champion=champion,
+            objects=open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url),
         )
         app.state.shared = shared
         yield
@@ -125,6 +127,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
     app.include_router(ingest_routes.router)
     app.include_router(score_routes.router)
     app.include_router(read_routes.router)
+    app.include_router(upload_routes.router)
     app.include_router(live_routes.router)
     app.include_router(health.router)
     app.include_router(docs_routes.router)

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from realtime.api.schemas import COMPONENTS
+from realtime.api.upload_schemas import UPLOAD_COMPONENTS
 
 __all__ = ["install_openapi"]
 
@@ -35,7 +36,7 @@ def build(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     components = made.setdefault("components", {})
-    components["schemas"] = {**components.get("schemas", {}), **COMPONENTS}
+    components["schemas"] = {**components.get("schemas", {}), **COMPONENTS, **UPLOAD_COMPONENTS}
     components["securitySchemes"] = {
         "key": {
             "type": "http",

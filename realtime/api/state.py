@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.bus.contract import Bus
 from anomalyze.settings import Settings
+from anomalyze.storage.objects import ObjectStore
 from anomalyze.storage.pool import AsyncPool
 from realtime.api.champion import Champion
 from realtime.api.disk import Disk
@@ -41,6 +42,7 @@ class State:
     metrics: ApiMetrics
     disk: Disk
     champion: Champion
+    objects: ObjectStore
 
 
 def state_of(request: Request) -> State:
