@@ -35,6 +35,8 @@ CONSUMER = {
 }
 POLL_INTERVAL_MS_MAX = 300_000
 SEEK_TIMEOUT_S = 10.0
+# How long ``close`` waits for the answer to its last commit; it only shows lag.
+CLOSING_COMMIT_S = 2.0
 REFUSED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 
 
@@ -60,6 +62,7 @@ class KafkaConsumer:
         self._taken_away: set[int] = set()
         self._callback_error: BaseException | None = None
         self._fatal: str | None = None
+        self._commits = 0  # on their way
         self._consumer = LibraryConsumer(
             {
                 **configuration,
@@ -135,14 +138,15 @@ class KafkaConsumer:
     def commit(self, next_offsets: Mapping[int, int]) -> None:
         """Note the next offset to read for each partition (shows lag; the truth is in the outputs).
 
-        It does not wait. Called within ``revoked`` it still precedes the next owner: the library gives partitions
-        up only when the commits on their way are answered.
+        It does not wait. Called within ``revoked`` it still precedes the next owner: in a rebalance the library
+        gives partitions up only when the commits on their way are answered, and ``close`` waits for them itself.
         """
         offsets = [TopicPartition(self._name, p, o) for p, o in next_offsets.items() if p in self._owned]
         if not offsets:
             return
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
+            self._commits += 1
         except KafkaException as error:
             log.warning("commit_failed", topic=self._name, error=error.args[0].str())
 
@@ -161,6 +165,13 @@ class KafkaConsumer:
 
     def close(self) -> None:
         """Leave the group (after ``revoked``)."""
+        if self._owned:
+            # The library would leave at once, and what ``revoked`` commits may come too late.
+            self._consumer.pause(self._at(self._owned))
+            self._take_away(self._at(self._owned), self._rebalance.revoked)
+            deadline = time.monotonic() + CLOSING_COMMIT_S
+            while self._commits and time.monotonic() < deadline:
+                self._consumer.poll(0.05)
         self._consumer.close()
         if self._callback_error is not None:
             raise self._callback_error
@@ -184,7 +195,7 @@ class KafkaConsumer:
             consumer.pause(self._at(paused))
 
     def _on_revoke(self, consumer: LibraryConsumer, revoked: list[TopicPartition]) -> None:
-        self._take_away(revoked, self._rebalance.revoked)
+        self._take_away([tp for tp in revoked if tp.partition in self._owned], self._rebalance.revoked)
         consumer.incremental_unassign(revoked)
 
     def _on_lost(self, consumer: LibraryConsumer, lost: list[TopicPartition]) -> None:
@@ -212,6 +223,7 @@ class KafkaConsumer:
             self._fatal = error.str()
 
     def _on_commit(self, error: KafkaError | None, _offsets: list[TopicPartition]) -> None:
+        self._commits -= 1
         if error is not None:
             log.warning("commit_failed", topic=self._name, error=error.str())
 
