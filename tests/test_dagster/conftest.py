@@ -1,0 +1,75 @@
+"""A platform for Dagster's assets: settings, addresses, a stored history, a starter bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from anomalyze.bus import open_bus
+from anomalyze.detection.bundle import Bundle
+from anomalyze.embedded.postgres import EmbeddedPostgres
+from anomalyze.learning.promotion import CHAMPION, open_bundles
+from anomalyze.settings import Settings
+from anomalyze.simulation.starter import build_starter_bundle
+from anomalyze.storage.migrate import migrate
+from tests.test_dagster.history import CONFIG, store_history
+
+HISTORY_USERS, HISTORY_DAYS = 280, 21
+
+
+@pytest.fixture(scope="session")
+def starter() -> Bundle:
+    """The first champion."""
+    return build_starter_bundle(CONFIG)
+
+
+@pytest.fixture(scope="session")
+def history_template(postgres_server: EmbeddedPostgres, starter: Bundle) -> str:
+    """Name of a database with a month of 200 people in it, to copy from."""
+    name = "dagster_history"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    dsn = postgres_server.dsn.rsplit("/", 1)[0] + f"/{name}"
+    migrate(dsn)
+    now_ms = int(time.time() * 1000)
+    assert store_history(dsn, starter, users=HISTORY_USERS, days=HISTORY_DAYS, end_ms=now_ms) > 10_000
+    return name
+
+
+@pytest.fixture
+def history_dsn(
+    postgres_server: EmbeddedPostgres, history_template: str, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """DSN of a database of its own with that history."""
+    name = f"h{abs(hash(request.node.name)) % 10**10}"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {history_template}")
+    yield postgres_server.dsn.rsplit("/", 1)[0] + f"/{name}"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(history_dsn: str, starter: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a platform with that history, a log and a champion."""
+    for name, value in {
+        "ANOMALYZE_DATA_DIR": str(tmp_path / "data"),
+        "ANOMALYZE_CONFIG_DIR": str(CONFIG),
+        "ANOMALYZE_POSTGRES_DSN": history_dsn,
+        "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:1/0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = Settings()
+    bus = open_bus(made, postgres_dsn=history_dsn)
+    try:
+        bus.ensure_topics(2)
+    finally:
+        bus.close()
+    store = open_bundles(made)
+    store.publish(starter)
+    store.set_pointer(CHAMPION, starter.id, expected=None)
+    return made

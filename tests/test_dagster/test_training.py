@@ -1,0 +1,132 @@
+"""From stored transactions to a challenger, by real Dagster runs."""
+
+from __future__ import annotations
+
+import msgspec
+import psycopg
+import pytest
+
+from anomalyze.detection.bundle import Bundle
+from anomalyze.errors import ContractError
+from anomalyze.learning import gates
+from anomalyze.learning.evaluation import Evaluation, Judged
+from anomalyze.learning.promotion import CHALLENGER, CHAMPION, open_bundles
+from anomalyze.learning.shelf import load_candidate, store_candidate
+from anomalyze.settings import Settings
+from anomalyze.storage.alarms import load_alarms
+from anomalyze.storage.objects import open_objects
+from anomalyze.storage.pool import connect
+from anomalyze_dagster.training.checks import WHAT
+from tests.test_dagster.runs import checks_of, metadata_of, run_job
+
+
+def test_a_candidate_is_trained_checked_and_published_as_challenger(
+    settings: Settings, starter: Bundle
+) -> None:
+    result = run_job("train")
+    assert result.success
+    assert checks_of(result) == dict.fromkeys(WHAT, True)
+    found = metadata_of(result, "candidate_bundle")
+    assert "data:image/png;base64," in found["calibration"]
+    assert starter.id.removeprefix("sha256:")[:12] in found["beside_the_champion"]
+    store = open_bundles(settings)
+    assert (
+        store.pointer(CHALLENGER) == found["bundle"] == metadata_of(result, "published_challenger")["bundle"]
+    )
+    assert store.pointer(CHAMPION) == starter.id
+    bundle, evaluation = load_candidate(open_objects(settings.object_store))
+    assert bundle.kind == "trained"
+    assert bundle.created_from["parent"] == starter.id
+    assert evaluation.champion is not None
+    assert evaluation.candidate.rows == evaluation.champion.rows > 2000
+    assert bundle.metrics["rows"] > 2.5 * evaluation.candidate.rows
+    assert evaluation.leak_rows > 1000
+    assert metadata_of(run_job("train"), "candidate_bundle")["bundle"] == bundle.id  # of the same history
+
+
+def test_too_little_history_is_said_and_fails_nothing(settings: Settings, history_dsn: str) -> None:
+    with psycopg.connect(history_dsn) as connection:
+        connection.execute("DELETE FROM hourly WHERE hour < now() - interval '3 days'")
+    result = run_job("train")
+    assert result.success
+    assert not result.get_asset_materialization_events()
+    assert open_bundles(settings).pointer(CHALLENGER) is None
+
+
+def test_a_failed_check_keeps_the_candidate_unpublished_and_raises_an_alarm(
+    settings: Settings, history_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "LATENCY_FACTOR", 0.0)
+    monkeypatch.setattr(gates, "LATENCY_SLACK_US", 0.0)
+    result = run_job("train")
+    assert checks_of(result) == {**dict.fromkeys(WHAT, True), "latency": False}
+    assert not result.asset_materializations_for_node("published_challenger")
+    assert open_bundles(settings).pointer(CHALLENGER) is None
+    with connect(history_dsn) as connection:
+        (alarm,) = load_alarms(connection)
+    assert alarm.kind == "bundle"
+    assert "latency" in alarm.summary
+
+
+JUDGED = Judged(
+    bundle="sha256:1",
+    rows=10_000,
+    scored=10_000,
+    cases={"LOW": 40, "MEDIUM": 20, "HIGH": 4, "CRITICAL": 1},
+    beyond=[500, 100, 10],
+    histogram=[500] * 20,
+    fraud=0,
+    fraud_found=0,
+    row_us=6.0,
+)
+EVALUATION = Evaluation(
+    accounts=["default"],
+    windows={"train": "", "calibrate": "", "evaluate": ""},
+    days=10.0,
+    leak_rows=500,
+    leaking=0,
+    candidate=JUDGED,
+    champion=JUDGED,
+)
+
+
+def changed(evaluation: Evaluation = EVALUATION, **of_candidate: object) -> Evaluation:
+    candidate = msgspec.structs.replace(evaluation.candidate, **of_candidate)
+    return msgspec.structs.replace(evaluation, candidate=candidate)
+
+
+@pytest.mark.parametrize(
+    ("gate", "evaluation"),
+    [
+        ("calibration", changed(beyond=[1_200, 100, 10])),
+        ("calibration", changed(beyond=[500, 5, 10])),
+        ("calibration", changed(beyond=[500, 100, 40])),
+        ("no_future_leak", msgspec.structs.replace(EVALUATION, leaking=1)),
+        ("no_future_leak", msgspec.structs.replace(EVALUATION, leak_rows=0)),
+        ("alert_volume", changed(cases={"MEDIUM": 80})),
+        ("latency", changed(row_us=40.0)),
+    ],
+)
+def test_gates_refuse_what_they_name(starter: Bundle, gate: str, evaluation: Evaluation) -> None:
+    assert gates.GATES[gate](starter, EVALUATION).passed
+    assert not gates.GATES[gate](starter, evaluation).passed
+
+
+def test_parity_is_asked_of_the_file(starter: Bundle) -> None:
+    from dataclasses import replace
+
+    assert gates.check_parity(starter, EVALUATION).passed
+    worse = replace(starter, metrics={**starter.metrics, "parity_difference_max": 1e-3})
+    assert not gates.check_parity(worse, EVALUATION).passed
+
+
+def test_a_damaged_candidate_is_not_read(settings: Settings, starter: Bundle) -> None:
+    objects = open_objects(settings.object_store)
+    with pytest.raises(ContractError, match="there is none"):
+        load_candidate(objects)
+    store_candidate(objects, starter, EVALUATION)
+    assert load_candidate(objects)[0].id == starter.id
+    (path,) = (p for p in objects.list("candidates") if p.endswith(".tar"))
+    objects.put(path, starter.data[:-100])
+    with pytest.raises(ContractError, match="damaged"):
+        load_candidate(objects)
