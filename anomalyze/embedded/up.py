@@ -16,6 +16,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -321,25 +322,27 @@ def environment_of(settings: Settings, addresses: Addresses) -> dict[str, str]:
 
 def bootstrap(settings: Settings, addresses: Addresses, say: Callable[[str], None]) -> tuple[str, bool]:
     """Make the first bundle in a process of its own; see ``bootstrap.py``."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "anomalyze.embedded.bootstrap"],
-        env={**os.environ, **environment_of(settings, addresses)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
     last: dict[str, Any] = {}
-    with child:
-        for line in child.stdout:
-            if not line.startswith("{"):
-                continue
-            last = json.loads(line)
-            if "step" in last:
-                say(last["step"])
-        assert child.stderr is not None
-        complaint = child.stderr.read()
+    # A file takes any number of complaints; a pipe that nobody reads yet would stop the child.
+    with tempfile.TemporaryFile("w+") as complaints:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "anomalyze.embedded.bootstrap"],
+            env={**os.environ, **environment_of(settings, addresses)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        )
+        assert child.stdout is not None
+        with child:
+            for line in child.stdout:
+                if not line.startswith("{"):
+                    continue
+                last = json.loads(line)
+                if "step" in last:
+                    say(last["step"])
+        complaints.seek(0)
+        complaint = complaints.read()
     if "bundle" not in last:
         raise ConfigError(last.get("error") or f"the first bundle could not be made:\n{complaint[-2000:]}")
     return str(last["bundle"]), bool(last["is_starter"])
