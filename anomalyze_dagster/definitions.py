@@ -3,10 +3,11 @@
 import dagster as dg
 
 from anomalyze.settings import Settings
-from anomalyze_dagster import monitoring, publishing, training
+from anomalyze_dagster import ingestion, monitoring, publishing, training
 from anomalyze_dagster.resources import build_resources
 
 definitions = dg.Definitions.merge(
+    ingestion.definitions,
     training.definitions,
     publishing.definitions,
     monitoring.definitions,
