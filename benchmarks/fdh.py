@@ -1,7 +1,7 @@
 """Detection that learns from labels a week late, on the Fraud Detection Handbook's simulated card payments.
 
 The whole path of the product: the file becomes a log, the detector judges it, labels arrive after their delay (as
-control records into the users' histories, and as one profile of every merchant a day), a bundle is trained at the
+control records into the users' histories, and in the profiles of all merchants at each refresh), a bundle is trained at the
 beginning of the test days on what was known then, and judges them. One configuration, nothing of it chosen on
 these days. The Handbook's protocol: cards that are known as compromised are left out of the test, day by day.
 
@@ -26,28 +26,33 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalyze.backtest.mapping import ColumnMapping, SourceChunk, load_frame, load_mapping, read_file
+from anomalyze.backtest.mapping import ColumnMapping, SourceChunk, load_frame, load_mapping, read_file, scan
 from anomalyze.backtest.run import Replay, split
 from anomalyze.detection.detector import Detector, Verdicts
 from anomalyze.detection.learning import (
+    CALIBRATION_DAYS_MIN,
+    DAY_MS,
+    WINDOW_DAYS,
     FrameCollector,
     LabelledBatch,
     build_candidate,
+    compute_snapshots,
     label_table,
-    snapshots_of_days,
+    refresh_instants,
 )
 from anomalyze.detection.model import build_models
 from anomalyze.detection.training import build_bundle
 from anomalyze.events.batch import Control
 from anomalyze.events.hashing import text_keys, user_keys
 from anomalyze.features.profile import ORDINARY_LOG_RATIO
-from anomalyze.features.snapshot import DAY_MS, Profiles
+from anomalyze.features.snapshot import Profiles
 from anomalyze.models.boosting import PARAMETERS, ROUNDS
 
 HISTORY_MS = 120 * DAY_MS  # before the first day of training or of the eight weeks: histories and old labels
 CARDS_A_DAY = 100
-# A merchant counts as known to be compromised so long after the last fraud that no card explained.
-COMPROMISED_DAYS = 35
+# What no method can know: a fraud of the merchant (the file's scenario 2; without that column: one that the card's
+# amounts do not explain) where none became known in so many days.
+COMPROMISED_DAYS, MERCHANT_SCENARIO, SCENARIO_COLUMN = 30, 2, "TX_FRAUD_SCENARIO"
 
 
 @dataclass
@@ -69,16 +74,17 @@ class Log:
     delay: int
     waiting: list[tuple[int, str, str]] = field(default_factory=list)  # known_ms, user, tx
 
-    def days(self, chunks: Iterator[SourceChunk]) -> Iterator[SourceChunk]:
-        """The chunks cut at midnight."""
+    def cut(self, chunks: Iterator[SourceChunk]) -> Iterator[SourceChunk]:
+        """The chunks cut where profiles are refreshed."""
+        step = self.replay.detector.spec.profile_refresh_ms
         for chunk in chunks:
             rest = chunk
             while rest.users:
-                today, rest = split(rest, (rest.append_ms[0] // DAY_MS + 1) * DAY_MS)
-                yield today
+                now, rest = split(rest, (rest.append_ms[0] // step + 1) * step)
+                yield now
 
     def judge(self, chunk: SourceChunk, profiles: Profiles | None) -> tuple[LabelledBatch, Verdicts]:
-        """The next rows of one day; before them the labels that became known."""
+        """The next rows until a refresh; before them the labels that became known."""
         now, detector = chunk.append_ms[0], self.replay.detector
         while self.waiting and self.waiting[0][0] <= now:
             _, user, tx = self.waiting.pop(0)
@@ -130,8 +136,8 @@ def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[st
     replay = Replay(Detector(bundle))
     log = Log(replay, days.delay)
     collector = FrameCollector(replay.detector)
-    start = min(days.train_start, days.test_start - days.delay - 56 * DAY_MS) - HISTORY_MS
-    chunks = log.days(read_file(path, mapping, ACCOUNT, start_ms=start, end_ms=days.test_end))
+    start = min(days.train_start, days.test_start - days.delay - WINDOW_DAYS * DAY_MS) - HISTORY_MS
+    chunks = log.cut(read_file(path, mapping, ACCOUNT, start_ms=start, end_ms=days.test_end))
     first: SourceChunk | None = None
     for chunk in chunks:
         if chunk.append_ms[0] >= days.test_start:
@@ -143,8 +149,10 @@ def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[st
     frame = collector.frame()
     replayed = time.perf_counter()
     table = label_table(frame, days.delay)
-    known_days = frame.ts_ms // DAY_MS
-    frame = frame.with_profiles(snapshots_of_days(table, range(known_days.min(), known_days.max())))
+    spec = replay.detector.spec
+    learned_from = days.test_start - max(days.delay, CALIBRATION_DAYS_MIN * DAY_MS) - WINDOW_DAYS * DAY_MS
+    instants = refresh_instants(spec, learned_from, days.test_start)
+    frame = frame.with_profiles(compute_snapshots(table, instants))
     profiled = time.perf_counter()
     bundle = build_candidate(bundle, frame, as_of_ms=days.test_start, delay_ms=days.delay)
     trained = time.perf_counter()
@@ -152,15 +160,25 @@ def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[st
     tested = Tested(replay.detector)
     profiles = Profiles()
     for chunk in (first, *chunks):
-        yesterday = chunk.append_ms[0] // DAY_MS - 1
-        profiles = profiles.with_snapshot(
-            next(snapshots_of_days(label_table(collector.frame(), days.delay), [yesterday]))
-        )
+        known = label_table(collector.frame(), days.delay)
+        for snapshot in compute_snapshots(
+            known, refresh_instants(spec, chunk.append_ms[0], chunk.append_ms[0] + 1)
+        ):
+            profiles = profiles.with_snapshot(snapshot)
         part, verdicts = log.judge(chunk, profiles)
         collector.add(part, verdicts)
         tested.add(part, verdicts)
     ended = time.perf_counter()
     rows = tested.frame().join(handbook_scores(path, mapping, days), on=["user", "tx"], how="left")
+    known = (pl.col("at_merchant") != 1) | (pl.col("merchant_frauds") > 0)
+    rows = rows.with_columns(
+        pl.when(pl.col("scenario") < 0)
+        .then(pl.col("ordinary"))
+        .otherwise(pl.col("scenario") == MERCHANT_SCENARIO)
+        .cast(pl.Float64)
+        .alias("at_merchant")
+    )
+    rows = rows.with_columns((known & (pl.col("fraud") == 1)).cast(pl.Float64).alias("knowable"))
     assert not rows["handbook"].is_null().any()
     rows = leave_out_known_cards(rows, path, mapping, days)
     label = rows["fraud"].to_numpy() == 1
@@ -235,7 +253,13 @@ def leave_out_known_cards(rows: pl.DataFrame, path: Path, mapping: ColumnMapping
 
 def source(path: Path, mapping: ColumnMapping) -> pl.DataFrame:
     """The file itself: time, user, transaction, merchant, amount, label."""
-    frame = load_frame(path, mapping).sort("timestamp", maintain_order=True)
+    frame = load_frame(path, mapping)
+    lazy, schema = scan(path)
+    if SCENARIO_COLUMN in schema:
+        frame = frame.with_columns(lazy.select(pl.col(SCENARIO_COLUMN).cast(pl.Int32)).collect().to_series())
+    else:
+        frame = frame.with_columns(pl.lit(-1).alias(SCENARIO_COLUMN))
+    frame = frame.sort("timestamp", maintain_order=True)
     users = frame["user_id"].to_list()
     return pl.DataFrame(
         {
@@ -245,6 +269,7 @@ def source(path: Path, mapping: ColumnMapping) -> pl.DataFrame:
             "merchant": frame["merchant_id"],
             "amount": frame["amount"],
             "fraud": frame["label"].cast(pl.Int32),
+            "scenario": frame[SCENARIO_COLUMN],
         }
     )
 
@@ -264,7 +289,7 @@ def handbook_scores(path: Path, mapping: ColumnMapping, days: Days) -> pl.DataFr
 
     frame = frame.with_columns(pl.lit(1.0).alias("one"))
     inputs = ["amount", "weekend", "night"]
-    for size in (1, 7, 30):
+    for size in (1, 7, COMPROMISED_DAYS):
         count, total = rolled("one", f"{size}d", "user"), rolled("amount", f"{size}d", "user")
         late = f"{days.delay + size * DAY_MS}ms"
         seen = rolled("one", late, "merchant") - rolled("one", delay, "merchant")
@@ -273,6 +298,7 @@ def handbook_scores(path: Path, mapping: ColumnMapping, days: Days) -> pl.DataFr
             count.alias(f"card_count_{size}"),
             (total / count).alias(f"card_mean_{size}"),
             seen.alias(f"merchant_count_{size}"),
+            frauds.alias(f"merchant_frauds_{size}"),
             pl.when(seen > 0).then(frauds / seen).otherwise(0.0).alias(f"merchant_risk_{size}"),
         )
         inputs += [f"{n}_{size}" for n in ("card_count", "card_mean", "merchant_count", "merchant_risk")]
@@ -283,7 +309,13 @@ def handbook_scores(path: Path, mapping: ColumnMapping, days: Days) -> pl.DataFr
     )
     booster = lightgbm.train(PARAMETERS, data, num_boost_round=ROUNDS)
     score = np.asarray(booster.predict(test.select(inputs).to_numpy(), num_threads=1))
-    return test.select("user", "tx", pl.Series("handbook", score))
+    return test.select(
+        "user",
+        "tx",
+        "scenario",
+        pl.col(f"merchant_frauds_{COMPROMISED_DAYS}").alias("merchant_frauds"),
+        pl.Series("handbook", score),
+    )
 
 
 class Tested:
@@ -297,10 +329,8 @@ class Tested:
         self.columns: dict[str, list[np.ndarray]] = {}
 
     def frame(self) -> pl.DataFrame:
-        """All test rows; the last column is the bound."""
-        rows = pl.DataFrame({name: np.concatenate(parts) for name, parts in self.columns.items()})
-        known = (pl.col("explained") == 1) | (pl.col("fraud_known_days") <= COMPROMISED_DAYS)
-        return rows.with_columns((known & (pl.col("fraud") == 1)).cast(pl.Float64).alias("knowable"))
+        """All test rows."""
+        return pl.DataFrame({name: np.concatenate(parts) for name, parts in self.columns.items()})
 
     def add(self, part: LabelledBatch, verdicts: Verdicts) -> None:
         """Take a micro-batch."""
@@ -316,8 +346,7 @@ class Tested:
             "tx": batch.tx_key,
             "day": batch.ts_ms // DAY_MS,
             "fraud": (part.fraud == 1).astype(float),
-            "explained": (lr >= ORDINARY_LOG_RATIO).astype(float),
-            "fraud_known_days": verdicts.features[:, spec.index("merchant_unexplained_age_days")],
+            "ordinary": (~(lr >= ORDINARY_LOG_RATIO)).astype(float),
             "learned": verdicts.ml_score,
             "isolation_forest": forest.score,
             "statistics": fitted.score(lr, amount),

@@ -1,4 +1,4 @@
-"""Learning from labels that arrive late: the frame, the profiles of each day, and the bundle made of them.
+"""Learning from labels that arrive late: the frame, the profiles at each refresh, and the bundle made of them.
 
 Labels say of a transaction that it was fraud or genuine, and when that became known. A transaction without one
 counts as genuine once the account's delay has passed, and as nothing before. The frame is a replay through
@@ -21,7 +21,8 @@ from anomalyze.errors import ConfigError, ContractError
 from anomalyze.events.batch import MicroBatch
 from anomalyze.events.hashing import text_keys
 from anomalyze.features.profile import LABEL_COLUMNS, compute_profiles
-from anomalyze.features.snapshot import DAY_MS, Profiles, Snapshot, merchant_keys
+from anomalyze.features.snapshot import Profiles, Snapshot, merchant_keys
+from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
 from anomalyze.models.boosting import SUPERVISED_INPUTS, train_supervised
 from anomalyze.models.forest import ModelInput
@@ -30,11 +31,13 @@ __all__ = [
     "LabelledBatch",
     "LearningFrame",
     "build_candidate",
+    "compute_snapshots",
     "label_table",
-    "snapshots_of_days",
+    "refresh_instants",
     "training_frame",
 ]
 
+DAY_MS = 86_400_000
 WINDOW_DAYS = 56
 # A model is too sure of itself on its own training rows: rarity is read from at least so many later days.
 CALIBRATION_DAYS_MIN = 7
@@ -173,7 +176,7 @@ def training_frame(
     delay_ms: int,
     snapshots: Iterable[Snapshot] | None = None,
 ) -> LearningFrame:
-    """Run a history through the bundle's detector and join what the profiles of the day before said.
+    """Run a history through the bundle's detector and join what the profiles then in force said.
 
     Parameters
     ----------
@@ -184,7 +187,7 @@ def training_frame(
     delay_ms
         Time after which a transaction without a label counts as genuine.
     snapshots
-        The profiles that were in force; None: they are computed as of each day.
+        The profiles that were in force; None: they are computed as of each refresh.
     """
     detector = Detector(bundle)
     collector = FrameCollector(detector)
@@ -192,8 +195,9 @@ def training_frame(
         collector.add(part, detector.process(part.batch, states))
     frame = collector.frame()
     if snapshots is None:
-        days = frame.ts_ms // DAY_MS
-        snapshots = snapshots_of_days(label_table(frame, delay_ms), range(days.min(), days.max()))
+        first_ms, end_ms = int(frame.ts_ms.min()), int(frame.ts_ms.max()) + 1
+        instants = refresh_instants(detector.spec, first_ms, end_ms)
+        snapshots = compute_snapshots(label_table(frame, delay_ms), instants)
     return frame.with_profiles(snapshots)
 
 
@@ -223,9 +227,15 @@ def label_table(frame: LearningFrame, delay_ms: int) -> pl.DataFrame:
 NEVER_MS = np.iinfo(np.int64).max
 
 
-def snapshots_of_days(labels: pl.DataFrame, days: Iterable[int]) -> Iterator[Snapshot]:
-    """Profiles as of each day."""
-    return (compute_profiles(labels, int(day)) for day in days)
+def refresh_instants(spec: FeatureSpec, first_ms: int, end_ms: int) -> range:
+    """Instants of the profiles that events in ``[first_ms, end_ms)`` are judged by."""
+    step = spec.profile_refresh_ms
+    return range(first_ms // step * step, end_ms, step)
+
+
+def compute_snapshots(labels: pl.DataFrame, instants: Iterable[int]) -> Iterator[Snapshot]:
+    """Profiles as of each instant."""
+    return (compute_profiles(labels, instant) for instant in instants)
 
 
 def build_candidate(

@@ -63,7 +63,7 @@ INTRADAY = frozenset({"travel_kmh", "user_seconds_since_last", "hour_rarity", "l
 # Kept when the user is really "guest"; everything else is of a user.
 NOT_OF_USER = frozenset({"local_hour", "weekday", "is_night", "amount_base"})
 
-# Of a merchant, from labels known by the end of a day (``anomalyze.features.profile``). *Unexplained* is a fraud
+# Of a merchant, from labels known by an instant (``anomalyze.features.profile``). *Unexplained* is a fraud
 # whose amount was ordinary for its user, so that the merchant is the likelier cause.
 MERCHANT_PROFILE: tuple[str, ...] = (
     "merchant_unexplained_chain_days",

@@ -1,4 +1,4 @@
-"""Profiles of merchants, from labels that became known late: computed for all merchants at once, as of a day.
+"""Profiles of merchants, from labels that became known late: computed for all merchants at once, as of an instant.
 
 A fraud whose amount was ordinary for its user (log ratio under ``ORDINARY_LOG_RATIO``) is *unexplained*: the
 card does not account for it, so the merchant probably does. Compromised terminals show as chains of these.
@@ -11,7 +11,7 @@ import polars as pl
 
 from anomalyze.errors import ContractError
 from anomalyze.features.catalogue import MERCHANT_PROFILE
-from anomalyze.features.snapshot import DAY_MS, Snapshot
+from anomalyze.features.snapshot import Snapshot
 
 __all__ = ["LABEL_COLUMNS", "ORDINARY_LOG_RATIO", "compute_profiles"]
 
@@ -30,24 +30,25 @@ ORDINARY_LOG_RATIO = 0.7
 CHAIN_GAP_DAYS_MAX = 14.0
 AGE_DAYS_MAX = 99.0  # older is no news
 HALF_LIFE_DAYS = 7.0
+DAY_MS = 86_400_000
 # Of the smoothed shares: as many rows of this rate are added.
 PRIOR_ROWS, PRIOR_POSITIVE = 2.0, 0.05
 
 
-def compute_profiles(labels: pl.DataFrame, day: int) -> Snapshot:
-    """The seven label features of every merchant with a label, by what was known at the end of a day.
+def compute_profiles(labels: pl.DataFrame, as_of_ms: int) -> Snapshot:
+    """The seven label features of every merchant with a label, by what was known before an instant.
 
     Parameters
     ----------
     labels
         ``LABEL_COLUMNS``, in any order. Rows that become known later, or were replaced by then, do not count.
-    day
-        Days since 1970 (UTC).
+    as_of_ms
+        The instant, ms since 1970 UTC.
 
     Returns
     -------
     Snapshot
-        Of the columns ``MERCHANT_PROFILE``, with a = age at the end of the day, in days:
+        Of the columns ``MERCHANT_PROFILE``, with a = age at the instant, in days:
         days since the newest chain of unexplained frauds began (gaps of at most 14 days) and since the last of
         them (at most 99; both NULL without one); genuine ones since the last unexplained fraud and since the
         last fraud (NULL without one); Σ 2^(−a/7) over unexplained frauds; the smoothed share
@@ -62,22 +63,21 @@ def compute_profiles(labels: pl.DataFrame, day: int) -> Snapshot:
     wrong = [name for name, dtype in LABEL_COLUMNS.items() if labels.schema.get(name) != dtype]
     if wrong:
         raise ContractError(f"profiles: expected the columns {LABEL_COLUMNS}, got {labels.schema}")
-    end_ms = (day + 1) * DAY_MS
     high = (pl.col("log_ratio").fill_nan(None) >= ORDINARY_LOG_RATIO).fill_null(False)
     known = (
         labels.lazy()
         .filter(
-            (pl.col("known_ms") < end_ms)
-            & (pl.col("ts_ms") < end_ms)
-            & (pl.col("until_ms") >= end_ms)
+            (pl.col("known_ms") < as_of_ms)
+            & (pl.col("ts_ms") < as_of_ms)
+            & (pl.col("until_ms") >= as_of_ms)
             & (pl.col("key") != 0)
         )
         .select(
             "key",
             "fraud",
             (pl.col("fraud") & ~high).alias("u"),
-            ((end_ms - pl.col("ts_ms")) / DAY_MS).alias("age"),
-            ((end_ms - pl.col("known_ms")) / DAY_MS).alias("known_age"),
+            ((as_of_ms - pl.col("ts_ms")) / DAY_MS).alias("age"),
+            ((as_of_ms - pl.col("known_ms")) / DAY_MS).alias("known_age"),
         )
         .collect()
     )
@@ -104,7 +104,7 @@ def compute_profiles(labels: pl.DataFrame, day: int) -> Snapshot:
         .sort("key")
     )
     return Snapshot(
-        day=day,
+        as_of_ms=as_of_ms,
         names=MERCHANT_PROFILE,
         keys=profile["key"].to_numpy().astype(np.uint64),
         values=profile.select(pl.col(name).cast(pl.Float64) for name in MERCHANT_PROFILE)

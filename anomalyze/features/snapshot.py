@@ -1,8 +1,8 @@
-"""Profiles as the detector reads them: immutable files, one a day, joined to a micro-batch by merchant.
+"""Profiles as the detector reads them: immutable files, joined to a micro-batch by merchant.
 
-A snapshot of day D holds what was known by the end of D (UTC). An event of day D is judged by the newest
-snapshot of an earlier day, in the stream and in training alike; without one its profile features are NULL.
-The file is parquet, named by the hash of its bytes, and never changed.
+A snapshot holds what was known before an instant. An event is judged by the newest snapshot whose instant is not
+after the event's own time, in the stream and in training alike; without one its profile features are NULL. The
+file is parquet, named by the hash of its bytes, and never changed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ FORMAT = 1
 SNAPSHOT_BYTES_MAX = 256 << 20
 KEYS_MAX = 5_000_000
 COLUMNS_MAX = 64
-# An event older than the longest window (30 days) is judged on an incomplete history anyway.
+# Nearly nine days of them at one every six hours: an event that comes later than that has NULL.
 SNAPSHOTS_KEPT_MAX = 35
-DAY_MS = 86_400_000
 _METADATA = "anomalyze"
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -54,12 +53,12 @@ def merchant_keys(
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What was known of every merchant by the end of a day.
+    """What was known of every merchant before an instant.
 
     Attributes
     ----------
-    day
-        Days since 1970 (UTC).
+    as_of_ms
+        The instant, ms since 1970 UTC.
     names
         Features, the columns of ``values``.
     keys
@@ -68,7 +67,7 @@ class Snapshot:
         float64 ``[m, len(names)]``, NaN = NULL.
     """
 
-    day: int
+    as_of_ms: int
     names: tuple[str, ...]
     keys: npt.NDArray[np.uint64]
     values: npt.NDArray[np.float64]
@@ -92,7 +91,9 @@ class Snapshot:
 
         columns: dict[str, Any] = {"key": self.keys}
         columns |= {name: self.values[:, i] for i, name in enumerate(self.names)}
-        about = json.dumps({"format": FORMAT, "day": self.day, "names": list(self.names)}, sort_keys=True)
+        about = json.dumps(
+            {"format": FORMAT, "as_of_ms": self.as_of_ms, "names": list(self.names)}, sort_keys=True
+        )
         file = io.BytesIO()
         pl.DataFrame(columns).write_parquet(file, metadata={_METADATA: about})
         return file.getvalue()
@@ -128,7 +129,7 @@ class Snapshot:
             if frame.columns != ["key", *names] or frame["key"].dtype != pl.UInt64:
                 raise ContractError(f"profiles: expected the columns key and {names}, got {frame.columns}")
             snapshot = cls(
-                day=int(about["day"]),
+                as_of_ms=int(about["as_of_ms"]),
                 names=names,
                 keys=frame["key"].to_numpy().astype(np.uint64),
                 values=np.column_stack([frame[name].cast(pl.Float64).to_numpy() for name in names]),
@@ -142,22 +143,22 @@ class Snapshot:
 
 
 class Profiles:
-    """The snapshots that a detector may need, by day; never changed.
+    """The snapshots that a detector may need, by their instants; never changed.
 
     Parameters
     ----------
     snapshots
-        Of a day given twice the later one counts; of all, the newest ``SNAPSHOTS_KEPT_MAX`` days.
+        Of an instant given twice the later one counts.
     """
 
     def __init__(self, snapshots: Iterable[Snapshot] = ()) -> None:
-        by_day = {snapshot.day: snapshot for snapshot in snapshots}
-        self._snapshots = tuple(by_day[day] for day in sorted(by_day)[-SNAPSHOTS_KEPT_MAX:])
-        self._days = np.array([snapshot.day for snapshot in self._snapshots], dtype=np.int64)
+        found = {snapshot.as_of_ms: snapshot for snapshot in snapshots}
+        self._snapshots = tuple(found[instant] for instant in sorted(found))
+        self._instants = np.array(sorted(found), dtype=np.int64)
 
     def with_snapshot(self, snapshot: Snapshot) -> Profiles:
-        """These and one more."""
-        return Profiles([*self._snapshots, snapshot])
+        """These and one more; of all, the newest ``SNAPSHOTS_KEPT_MAX``."""
+        return Profiles(Profiles([*self._snapshots, snapshot])._snapshots[-SNAPSHOTS_KEPT_MAX:])
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -183,7 +184,7 @@ class Profiles:
             float64 ``[n, len(names)]``, written.
         """
         out[:] = np.nan
-        newest = np.searchsorted(self._days, ts_ms // DAY_MS) - 1  # of the days before the event's own
+        newest = np.searchsorted(self._instants, ts_ms, side="right") - 1
         for number in np.unique(newest):
             if number < 0 or not len(self._snapshots[number].keys):
                 continue

@@ -42,6 +42,8 @@ Unit = Literal[
 
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 WINDOWS_MAX = 12
+# Each refresh reads all labels of months; fresher ones bring less than what chance moves (docs/detection.md).
+PROFILE_REFRESH_MS_MIN = 3_600_000
 BASELINE_PURCHASES_MAX = 250
 
 
@@ -121,6 +123,7 @@ class _Entry(_Strict):
 
 
 class _Profiles(_Strict):
+    refresh: Duration = "6h"
     merchant: dict[str, _Entry] = {}
 
 
@@ -248,6 +251,11 @@ class FeatureSpec:
         """The last columns: those that come from profiles."""
         return self.names[len(self.source) :]
 
+    @property
+    def profile_refresh_ms(self) -> int:
+        """Time between two snapshots of profiles, whose instants are its multiples."""
+        return parse_duration_ms(self.document.profiles.refresh)
+
     def index(self, name: str) -> int:
         """Column of a feature."""
         return self.names.index(name)
@@ -274,6 +282,8 @@ def _check(document: FeatureDocument) -> list[tuple[tuple[str | int, ...], str]]
             if name not in known:
                 found.append(((section, name), f"{section}: {_unknown(name, known)}"))
     profiles = document.profiles.merchant
+    if not PROFILE_REFRESH_MS_MIN <= parse_duration_ms(document.profiles.refresh) <= spans[-1]:
+        found.append((("profiles", "refresh"), "profiles.refresh: expected 1h to the longest window"))
     for name in profiles:
         if name not in MERCHANT_PROFILE:
             found.append(

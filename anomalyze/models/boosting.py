@@ -49,35 +49,54 @@ PARAMETERS = {
     "verbosity": -1,
 }
 ROUNDS = 100
-# What the amount says against the user's own history, how unusual his last weeks were, and what labels said of
-# the merchant. Velocity, hour and place brought nothing on FDH.
-SUPERVISED_INPUTS = (
-    *(
-        ModelInput(name, "amount", one_sided=False)
-        for name in (
-            "amount_base",
-            "user_amount_n",
-            "user_amount_usual",
-            "user_amount_lr",
-            "user_amount_z90",
-            "user_amount_rank",
-            "user_amount_excess_3d",
-            "user_amount_excess_14d",
-            "user_amount_lr_max_14d",
-        )
-    ),
-    *(
-        ModelInput(name, "merchant", one_sided=False)
-        for name in (
-            "merchant_unexplained_chain_days",
-            "merchant_unexplained_age_days",
-            "merchant_genuine_since_unexplained",
-            "merchant_genuine_since_fraud",
-            "merchant_unexplained_recent_7d",
-            "merchant_unexplained_share_14d",
-            "merchant_fraud_share_30d",
-        )
-    ),
+# What the amount says against the user's own history, how unusual his last weeks were, what labels said of the
+# merchant; then what thieves do elsewhere: bring nothing on FDH, and cost nothing.
+SUPERVISED_INPUTS = tuple(
+    ModelInput(name, group, one_sided=False)
+    for group, names in (
+        (
+            "amount",
+            (
+                "amount_base",
+                "user_amount_n",
+                "user_amount_usual",
+                "user_amount_lr",
+                "user_amount_z90",
+                "user_amount_rank",
+                "user_amount_excess_3d",
+                "user_amount_excess_14d",
+                "user_amount_lr_max_14d",
+            ),
+        ),
+        (
+            "merchant",
+            (
+                "merchant_unexplained_chain_days",
+                "merchant_unexplained_age_days",
+                "merchant_genuine_since_unexplained",
+                "merchant_genuine_since_fraud",
+                "merchant_unexplained_recent_7d",
+                "merchant_unexplained_share_14d",
+                "merchant_fraud_share_30d",
+                "is_new_merchant",
+            ),
+        ),
+        (
+            "speed",
+            (
+                "user_tx_count_1h",
+                "user_tx_count_24h",
+                "user_amount_sum_24h",
+                "user_spend_24h_ratio",
+                "user_seconds_since_last",
+                "user_declined_count_24h",
+            ),
+        ),
+        ("time", ("local_hour", "hour_rarity")),
+        ("place", ("travel_kmh", "is_new_country")),
+        ("device", ("is_new_device",)),
+    )
+    for name in names
 )
 
 
