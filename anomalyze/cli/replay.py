@@ -12,6 +12,7 @@ from anomalyze.cli.output import complain, print_json, print_line
 
 if TYPE_CHECKING:
     from anomalyze.bus.contract import Bus, Records
+    from realtime.detector.judge import Judge
 
 __all__ = ["replay"]
 
@@ -89,7 +90,7 @@ def run(since: datetime | None, until: datetime | None, quiet: bool) -> dict[str
 
 
 def judged(
-    bus: Bus, judge: Any, partition: int, low: int, high: int
+    bus: Bus, judge: Judge, partition: int, low: int, high: int
 ) -> Iterator[tuple[Records, list[bytes]]]:
     """The partition's records in slices, each with the scored records that it causes."""
     from anomalyze.bus.topics import TRANSACTIONS
@@ -98,7 +99,7 @@ def judged(
 
     owned = {
         partition: OwnedPartition(
-            partition, PartitionState.empty(), bundle=first_bundle(bus, partition, low, high)
+            partition, PartitionState.empty(), bundle=first_bundle(bus, judge, partition, low, high)
         )
     }
     reader = bus.reader(TRANSACTIONS, {partition: low})
@@ -114,22 +115,19 @@ def judged(
         reader.close()
 
 
-def first_bundle(bus: Bus, partition: int, low: int, high: int) -> str | None:
-    """What stands before the first bundle record is judged by it."""
-    import msgspec
-
+def first_bundle(bus: Bus, judge: Judge, partition: int, low: int, high: int) -> str | None:
+    """What stands before the first bundle record that can be used is judged by it."""
     from anomalyze.bus.topics import TRANSACTIONS
+    from realtime.detector.judge import read_bundles
 
     reader = bus.reader(TRANSACTIONS, {partition: low})
     try:
         at = low
         while at < high:
             records = reader.read(SLICE_RECORDS, READ_TIMEOUT_S)
-            for value in records.values:
-                if value.startswith(b'{"control":'):
-                    body = msgspec.json.decode(value)
-                    if body["control"] == "bundle":
-                        return str(body["bundle"])
+            for bundle in read_bundles(records):
+                if judge.refusal(bundle) is None:
+                    return bundle
             at = records.offsets[-1] + 1 if len(records) else at
     finally:
         reader.close()

@@ -24,7 +24,7 @@ from anomalyze.events.decode import CONTROL_PREFIX, decode_records
 from anomalyze.features.state import Disposition
 from anomalyze.log import get
 
-__all__ = ["DetectorCache", "Judge", "Outputs", "OwnedPartition", "read_controls", "take"]
+__all__ = ["DetectorCache", "Judge", "Outputs", "OwnedPartition", "read_bundles", "read_controls", "take"]
 
 DETECTORS_KEPT = 4
 
@@ -262,6 +262,12 @@ def read_controls(records: Records) -> dict[int, Control]:
         if isinstance(body["control"], str):
             controls[i] = Control(records.partitions[i], records.offsets[i], body["control"], body)
     return controls
+
+
+def read_bundles(records: Records) -> list[str]:
+    """Ids of the bundles that these records announce, in their order."""
+    announced = (c.body.get("bundle") for c in read_controls(records).values() if c.kind == "bundle")
+    return [bundle for bundle in announced if isinstance(bundle, str)]
 
 
 def row_keys(records: Records, batch: MicroBatch) -> list[bytes | None]:

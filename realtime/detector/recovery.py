@@ -25,7 +25,7 @@ from anomalyze.errors import ContractError, EventError, TransientError
 from anomalyze.log import get
 from realtime.detector.checkpoint import Checkpoint, CheckpointStore
 from realtime.detector.history import History, HistorySlice
-from realtime.detector.judge import Judge, Outputs, OwnedPartition, read_controls, take
+from realtime.detector.judge import Judge, Outputs, OwnedPartition, read_bundles, take
 
 __all__ = ["Recovery"]
 
@@ -213,16 +213,14 @@ class Recovery:
             while True:
                 while low < high:
                     records = reader.read(SLICE_RECORDS, READ_TIMEOUT_S)
-                    for control in read_controls(records).values():
-                        bundle = control.body.get("bundle")
-                        if control.kind == "bundle" and isinstance(bundle, str):
-                            refusal = self.judge.refusal(bundle)
-                            if refusal is None:
-                                partition.bundle = bundle
-                                return
-                            get().error(
-                                "bundle_refused", partition=partition.number, bundle=bundle, reason=refusal
-                            )
+                    for bundle in read_bundles(records):
+                        refusal = self.judge.refusal(bundle)
+                        if refusal is None:
+                            partition.bundle = bundle
+                            return
+                        get().error(
+                            "bundle_refused", partition=partition.number, bundle=bundle, reason=refusal
+                        )
                     if len(records):
                         low = records.offsets[-1] + 1
                     yield

@@ -18,7 +18,7 @@ from anomalyze.detection.bundle import BundleStore
 from anomalyze.detection.detector import PartitionState
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
-from realtime.detector.judge import DetectorCache, Judge, OwnedPartition, read_controls, take
+from realtime.detector.judge import DetectorCache, Judge, OwnedPartition, read_bundles, take
 
 __all__ = ["Comparison", "compare", "replay", "replayed"]
 
@@ -169,7 +169,4 @@ def read_all(bus: Bus, partition: int, low: int, high: int, topic: str = TRANSAC
 
 def first_bundle(records: Records) -> str | None:
     """What stands before the first bundle record is judged by it."""
-    for control in read_controls(records).values():
-        if control.kind == "bundle":
-            return str(control.body["bundle"])
-    return None
+    return next(iter(read_bundles(records)), None)
