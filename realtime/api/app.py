@@ -26,6 +26,7 @@ from realtime.api import (
     docs_routes,
     health,
     ingest_routes,
+    label_routes,
     live_routes,
     problems,
     read_routes,
@@ -128,6 +129,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
     app.include_router(score_routes.router)
     app.include_router(read_routes.router)
     app.include_router(upload_routes.router)
+    app.include_router(label_routes.router)
     app.include_router(live_routes.router)
     app.include_router(health.router)
     app.include_router(docs_routes.router)

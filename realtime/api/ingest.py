@@ -34,6 +34,7 @@ class _Append:
     values: Sequence[bytes]
     done: asyncio.Future[None]
     loop: asyncio.AbstractEventLoop
+    topic: str
 
 
 class Ingest:
@@ -41,7 +42,7 @@ class Ingest:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._partitions = 0
+        self._partitions: dict[str, int] = {}
         self._pending: list[_Append] = []
         self._pending_records = 0
         self._wake = threading.Condition()
@@ -50,8 +51,8 @@ class Ingest:
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
 
-    async def append(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-        """Append records to `transactions`, by key; returns when they are durable.
+    async def append(self, keys: Sequence[bytes], values: Sequence[bytes], topic: str = TRANSACTIONS) -> None:
+        """Append records to a topic, by key; returns when they are durable.
 
         Raises
         ------
@@ -69,7 +70,7 @@ class Ingest:
                 raise TransientError(f"the log is away: {self._away}", self._away.retry_after_s)
             if self._pending_records + len(values) > PENDING_RECORDS_MAX and self._pending:
                 raise TransientError("the log takes less than what arrives", 1.0)
-            self._pending.append(_Append(keys, values, done, loop))
+            self._pending.append(_Append(keys, values, done, loop, topic))
             self._pending_records += len(values)
             self._wake.notify()
         await done
@@ -93,7 +94,6 @@ class Ingest:
             error: TransientError | None = None
             try:
                 if producer is None:
-                    self._partitions = self._bus.partitions(TRANSACTIONS)
                     producer = self._bus.producer(linger_ms=0.0)
                 self._send(producer, group)
             except TransientError as problem:
@@ -135,10 +135,12 @@ class Ingest:
             return
 
     def _send(self, producer: Producer, group: list[_Append]) -> None:
-        keys = [key for append in group for key in append.keys]
-        values = [value for append in group for value in append.values]
-        partitions = murmur2_partitions(keys, self._partitions)
-        producer.send_many(TRANSACTIONS, partitions, keys, values)
+        for topic in dict.fromkeys(append.topic for append in group):
+            if topic not in self._partitions:
+                self._partitions[topic] = self._bus.partitions(topic)
+            keys = [key for append in group if append.topic == topic for key in append.keys]
+            values = [value for append in group if append.topic == topic for value in append.values]
+            producer.send_many(topic, murmur2_partitions(keys, self._partitions[topic]), keys, values)
         producer.flush(FLUSH_TIMEOUT_S)
 
 

@@ -1,4 +1,4 @@
-"""``python -m realtime.sink``: one thread stores `scored`, another `dead-letters`."""
+"""``python -m realtime.sink``: one thread stores `scored`, others `dead-letters` and `labels`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import psycopg
 
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.embedded import EmbeddedBus
-from anomalyze.bus.topics import DEAD_LETTERS, SCORED
+from anomalyze.bus.topics import DEAD_LETTERS, LABELS, SCORED
 from anomalyze.events.batch import DeadLetter
 from anomalyze.log import get
 from anomalyze.storage.dead_letters import decode_dead_letter, store_dead_letters
+from anomalyze.storage.label import Label, read_labels
+from anomalyze.storage.label import store_labels as store_label_rows
 from anomalyze.storage.partition import PartitionKeeper, ensure_partitions_ahead
 from anomalyze.storage.pool import connect
 from anomalyze.storage.position import load_positions
@@ -77,6 +79,13 @@ def main() -> None:
             next_offsets=next_offsets,
         )
 
+    def store_labels(
+        connection: psycopg.Connection[Any], labels: list[Label], next_offsets: Mapping[int, int]
+    ) -> int:
+        return store_label_rows(
+            connection, labels, consumer=CONSUMER, log_id=log_id, topic=LABELS, next_offsets=next_offsets
+        )
+
     def guarded(sink: Sink[Any]) -> None:
         try:
             sink.run()
@@ -109,6 +118,17 @@ def main() -> None:
             metrics,
             program.stop,
         ),
+        Sink[list[Label]](
+            bus,
+            dsn,
+            LABELS,
+            f"{CONSUMER}-labels",
+            read_labels,
+            store_labels,
+            positions(LABELS),
+            metrics,
+            program.stop,
+        ),
     ]
     threads = [
         threading.Thread(target=guarded, args=(sink,), name=f"sink-{i}") for i, sink in enumerate(sinks)
@@ -118,7 +138,7 @@ def main() -> None:
     Heartbeat(program, lambda: {**metrics.state(), "metrics_port": port}).start()
     for thread in threads:
         thread.start()
-    for thread in threads[:2]:
+    for thread in threads[: len(sinks)]:
         thread.join()
     bus.close()
     get().info("stopped")
