@@ -7,12 +7,15 @@ from typing import Any
 
 from starlette.requests import Request
 
+from anomalyze.access.admin import DEFAULT_ACCOUNT
 from anomalyze.storage import board_feed, board_page
+from anomalyze.storage.alarms import load_alarms_of
 from anomalyze.storage.board_feed import ProgramState
 from anomalyze.storage.board_page import DeadLetterGroup
 from dashboard import formatters as form
+from dashboard.alarms import alarm_section, dagster_address
 from dashboard.components import ago, cell, empty_row, head_cell, missing, moment, table
-from dashboard.element import FT, H2, Div, P, Section, Span, Tr, ft
+from dashboard.element import FT, H2, A, Div, P, Section, Span, Tr, ft
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
 from dashboard.security import Viewer, viewer_of
@@ -32,10 +35,14 @@ async def system_page(request: Request) -> Answer:
         programs = await board_feed.load_programs(connection)
         letters = await board_page.load_dead_letters(connection, viewer.account_id)
         version, size = await board_page.load_storage_size(connection)
+        alarms = await load_alarms_of(
+            connection, viewer.account_id, platform=viewer.account_id == DEFAULT_ACCOUNT
+        )
     state = channel.state
     body = Div(
         _summary(state.stream, viewer),
         _programs(programs, viewer),
+        alarm_section(alarms, viewer, dagster_address(programs)),
         _stores(version, size, state.stream, viewer),
         _dead_letters(letters, viewer),
         id="system",
@@ -121,7 +128,7 @@ def _program(program: ProgramState, viewer: Viewer) -> FT:
     bundle = ", ".join(name.removeprefix("sha256:")[:12] for name in str(named).split(", "))
     kind = f", {state['bundle_kind']}" if bundle and state.get("bundle_kind") else ""
     return Tr(
-        cell(program.program, Span(f" {program.instance}", cls="faint"), cls="wm"),
+        cell(_name(program), Span(f" {program.instance}", cls="faint"), cls="wm"),
         cell(sign),
         cell(_number(state, "rate", "/s"), cls="num"),
         cell(_lag(state), cls="num"),
@@ -133,6 +140,14 @@ def _program(program: ProgramState, viewer: Viewer) -> FT:
         ),
         role="row",
     )
+
+
+def _name(program: ProgramState) -> FT | str:
+    """Its name; where it serves pages of its own, a link to them."""
+    address = program.state.get("address")
+    if not isinstance(address, str) or not address.startswith("http"):
+        return program.program
+    return A(program.program, href=address, cls="link")
 
 
 def _number(state: Mapping[str, Any], name: str, unit: str) -> FT | str:

@@ -34,7 +34,7 @@ FOLLOW_S = 0.3
 
 
 def up() -> None:
-    """Run everything on this machine: PostgreSQL, Valkey, API, detector, sink, dashboard. Ctrl-C stops all."""
+    """Run everything on this machine: servers, API, detector, sink, dashboard, Dagster. Ctrl-C stops all."""
     from anomalyze.embedded.up import run_platform, watch
     from anomalyze.settings import Settings
 
@@ -179,7 +179,7 @@ class Display:
         for state in self._platform.supervisor.states:
             found = self._states.get(state.program.name)
             if not state.running:
-                says = "restarting"
+                says = "restarting" if state.restarts else "waiting"
             elif found is None or found["silent_s"] > SILENT_S:
                 says = "starting"
             else:
@@ -195,7 +195,7 @@ class Display:
             )
         restarts = {state.program.name: state.restarts for state in self._platform.supervisor.states}
         restarts |= {server.name: server.restarts for server in self._platform.servers}
-        colours = {"running": "green", "starting": "yellow", "restarting": "red"}
+        colours = {"running": "green", "starting": "yellow", "waiting": "yellow", "restarting": "red"}
         for name, address, says in self._lines():
             again = restarts.get(name, 0)
             table.add_row(
@@ -225,6 +225,8 @@ def welcome(platform: Platform) -> Iterator[str]:
         yield f"The admin key is in {platform.admin_key.path}"
     else:
         yield "The admin key is the one of ANOMALYZE_ADMIN_KEY."
+    if settings.dagster:
+        yield f"Training and pipelines: Dagster, a moment later, at http://localhost:{settings.dagster_port}"
     if platform.bundle_is_starter:
         yield "Starter bundle, trained on simulated history: expect false alarms."
     yield f"No traffic yet? In another terminal: anomalyze simulate.  Logs: anomalyze logs -f, or {settings.data_dir / 'logs'}"

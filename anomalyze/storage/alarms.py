@@ -13,10 +13,11 @@ from psycopg.types.json import Jsonb
 
 from anomalyze.log import get
 
-__all__ = ["Alarm", "StoredAlarm", "load_alarms", "raise_alarm"]
+__all__ = ["Alarm", "StoredAlarm", "load_alarms", "load_alarms_of", "raise_alarm"]
 
 SUMMARY_LENGTH_MAX = 500
 KEPT = "180 days"
+_SELECT = "SELECT at, kind, key, account_id, summary, detail, run_id FROM alarms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,20 @@ def raise_alarm(connection: psycopg.Connection[Any], alarm: Alarm) -> bool:
     return True
 
 
+async def load_alarms_of(
+    connection: psycopg.AsyncConnection[Any], account_id: str, *, platform: bool, limit: int = 20
+) -> Sequence[StoredAlarm]:
+    """An account's newest alarms of the last 7 days; with ``platform`` also those that concern no account."""
+    async with connection.cursor(row_factory=class_row(StoredAlarm)) as cursor:
+        await cursor.execute(
+            f"{_SELECT} WHERE at > now() - interval '7 days' AND (account_id = %s OR (account_id IS NULL AND %s)) "
+            "ORDER BY at DESC, alarm_id DESC LIMIT %s",
+            [account_id, platform, limit],
+        )
+        return await cursor.fetchall()
+
+
 def load_alarms(connection: psycopg.Connection[Any], *, limit: int = 50) -> Sequence[StoredAlarm]:
     """The newest alarms first."""
     with connection.cursor(row_factory=class_row(StoredAlarm)) as cursor:
-        return cursor.execute(
-            "SELECT at, kind, key, account_id, summary, detail, run_id FROM alarms "
-            "ORDER BY at DESC, alarm_id DESC LIMIT %s",
-            [limit],
-        ).fetchall()
+        return cursor.execute(f"{_SELECT} ORDER BY at DESC, alarm_id DESC LIMIT %s", [limit]).fetchall()

@@ -10,7 +10,7 @@ __all__ = ["alarm_of_failed_runs"]
 @dg.run_failure_sensor(
     name="alarm_of_failed_runs",
     default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=10,
     monitor_all_code_locations=False,
     description="Writes an alarm for each failed run: on the dashboard's System page, and in the log.",
 )

@@ -1,0 +1,212 @@
+"""Dagster's own programs over PostgreSQL: who gets in, a job from GraphQL, sensors that tick, alarms that arrive."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from anomalyze.access.admin import ensure_admin_key
+from anomalyze.access.keys import create_key
+from anomalyze.bus import open_bus
+from anomalyze.embedded.postgres import EmbeddedPostgres
+from anomalyze.embedded.process import GuardedProcess, free_port
+from anomalyze.settings import Settings
+from anomalyze.storage.alarms import load_alarms
+from anomalyze.storage.migrate import migrate
+from anomalyze.storage.pool import connect
+from tests.test_dagster.history import CONFIG
+
+DATABASE = "dagster_programs"
+WAIT_S = 60.0
+LAUNCH = """
+mutation ($job: String!, $config: RunConfigData) {
+  launchRun(executionParams: {
+    selector: {repositoryLocationName: "anomalyze", repositoryName: "__repository__", jobName: $job},
+    runConfigData: $config
+  }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}"""
+STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime creationTime } } }"
+INSTIGATORS = """
+{ repositoriesOrError { ... on RepositoryConnection { nodes {
+  schedules { name scheduleState { status } }
+  sensors { name sensorState { status ticks(limit: 5) { status } } }
+} } } }"""
+
+
+class Programs:
+    """Code server, webserver and daemon, as `anomalyze up` starts them."""
+
+    def __init__(self, folder: Path, dsn: str) -> None:
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        self.dsn = dsn
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("ANOMALYZE_", "DAGSTER_"))},
+            "ANOMALYZE_DATA_DIR": str(folder / "data"),
+            "ANOMALYZE_CONFIG_DIR": str(CONFIG),
+            "ANOMALYZE_POSTGRES_DSN": dsn,
+            "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:1/0",
+            "ANOMALYZE_DAGSTER_PORT": str(self.port),
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
+        self.folder = folder
+        chosen = {
+            k.removeprefix("ANOMALYZE_").lower(): v
+            for k, v in self.environment.items()
+            if k.startswith("ANOMALYZE_")
+        }
+        self.settings = Settings(_env_file=None, **chosen)  # type: ignore[call-arg, arg-type]
+        with connect(dsn) as connection:
+            self.key = ensure_admin_key(connection, self.settings).secret
+            _, self.reader = create_key(connection, "default", "reader", ["read"], "test")
+            _, self.stranger = create_key(connection, "other", "other", ["admin"], "test")
+        bus = open_bus(self.settings, postgres_dsn=dsn)
+        bus.ensure_topics(2)
+        bus.close()
+        self.processes = [self._start(role) for role in ("code", "webserver", "daemon")]
+
+    def _start(self, role: str) -> GuardedProcess:
+        argv = [sys.executable, "-m", "anomalyze_dagster", role]
+        return GuardedProcess(role, argv, self.folder / f"{role}.log", env=self.environment)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {p.name}\n{p.log_tail(40)}" for p in self.processes)
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = httpx.post(
+            f"{self.url}/graphql",
+            json={"query": query, "variables": variables},
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=30,
+        )
+        answer.raise_for_status()
+        body = answer.json()
+        assert "errors" not in body, body
+        return dict(body["data"])
+
+    def wait(self, found: Callable[[], Any], what: str) -> Any:
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                value = found()
+                if value:
+                    return value
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < deadline, f"{what}\n{self.logs()}"
+            time.sleep(0.2)
+
+    def run(self, job: str, config: dict[str, Any] | None = None) -> tuple[str, str, float]:
+        """Launch a job and wait; its id, its end, and seconds until its first step could begin."""
+        launched = self.ask(LAUNCH, job=job, config=json.dumps(config or {}))["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run_id = launched["run"]["runId"]
+
+        def ended() -> dict[str, Any] | None:
+            run: dict[str, Any] = self.ask(STATUS, id=run_id)["runOrError"]
+            return run if run["status"] in ("SUCCESS", "FAILURE") else None
+
+        run = self.wait(ended, f"{job} ends")
+        return run_id, run["status"], run["startTime"] - run["creationTime"]
+
+
+@pytest.fixture(scope="module")
+def programs(
+    postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Programs]:
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {DATABASE}")
+    dsn = postgres_server.dsn.rsplit("/", 1)[0] + f"/{DATABASE}"
+    migrate(dsn)
+    made = Programs(tmp_path_factory.mktemp("dagster"), dsn)
+    try:
+        made.wait(lambda: made.ask(INSTIGATORS)["repositoriesOrError"].get("nodes"), "the definitions load")
+        yield made
+    finally:
+        for process in made.processes:
+            process.release()
+        for process in made.processes:
+            process.stop()
+        with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+            for name in (DATABASE, f"{DATABASE}_dagster"):
+                connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def test_only_the_operator_gets_in(programs: Programs) -> None:
+    def status(path: str = "/server_info", **headers: str) -> int:
+        return httpx.get(programs.url + path, headers=headers, timeout=10).status_code
+
+    assert status(Authorization=f"Bearer {programs.key}") == 200
+    assert httpx.get(programs.url, auth=("anybody", programs.key), timeout=10).status_code == 200
+    nobody = httpx.get(programs.url, timeout=10)
+    assert nobody.status_code == 401
+    assert nobody.headers["WWW-Authenticate"].startswith("Basic")
+    for key in (programs.reader, programs.stranger, "wrong"):
+        assert status(Authorization=f"Bearer {key}") == 401
+    operator = {"Authorization": f"Bearer {programs.key}"}
+    assert status(Host="evil.example:3000", **operator) == 403
+    assert status(Origin="http://evil.example", **operator) == 403
+    cross_site = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", **operator}
+    assert status("/graphql?query={version}", **cross_site) == 403
+    assert status("/runs", **{**cross_site, "Sec-Fetch-Mode": "navigate"}) == 200
+
+
+def test_a_job_runs_from_graphql_and_soon(programs: Programs) -> None:
+    _, status, waited_s = programs.run("forget_old_runs")
+    assert status == "SUCCESS", programs.logs()
+    assert waited_s < 15
+
+
+def test_schedules_and_sensors_are_on_and_tick(programs: Programs) -> None:
+    def ticked() -> bool:
+        (repository,) = programs.ask(INSTIGATORS)["repositoriesOrError"]["nodes"]
+        assert {s["scheduleState"]["status"] for s in repository["schedules"]} == {"RUNNING"}
+        states = {s["name"]: s["sensorState"] for s in repository["sensors"]}
+        assert (
+            states["alarm_of_failed_runs"]["status"] == states["promote_automatically"]["status"] == "RUNNING"
+        )
+        return all(states[name]["ticks"] for name in ("alarm_of_failed_runs", "promote_automatically"))
+
+    programs.wait(ticked, "sensors tick")
+
+
+def test_a_failed_run_raises_an_alarm_in_its_own_words(programs: Programs) -> None:
+    run_id, status, _ = programs.run("promote")
+    assert status == "FAILURE"
+
+    def raised() -> list[str]:
+        with connect(programs.dsn) as connection:
+            return [a.summary for a in load_alarms(connection) if a.run_id == run_id]
+
+    (summary,) = programs.wait(raised, "the alarm is raised")
+    assert "promote" in summary
+    assert "there is no challenger yet" in summary
+
+
+def test_each_program_says_that_it_lives(programs: Programs) -> None:
+    with connect(programs.dsn) as connection:
+        rows = connection.execute(
+            "SELECT program FROM program_states WHERE seen_at > now() - interval '10 s'"
+        )
+        assert {"dagster", "dagster-code", "dagster-daemon"} <= {row[0] for row in rows}
+
+
+def test_no_secret_is_in_a_log_or_on_a_command_line(programs: Programs) -> None:
+    import psutil
+
+    password = programs.dsn.split(":")[2].split("@")[0]
+    for process in programs.processes:
+        text = process.log_path.read_text(errors="replace")
+        assert password not in text
+        assert programs.key not in text
+        assert process.pid is not None
+        assert password not in " ".join(psutil.Process(process.pid).cmdline())
