@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -17,14 +17,15 @@ __all__ = ["configure", "get"]
 SECRETS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@]+@|\baz_[A-Za-z0-9_-]{16,}")
 
 
-def configure(program: str, level: str = "INFO", path: Path | None = None) -> None:
+def configure(program: str, level: str = "INFO", to: Path | TextIO | None = None) -> None:
     """Set up logging for one program; ``program`` becomes a field of every line.
 
-    ``path`` takes the lines instead of standard output, for a program that shows people something there.
+    ``to`` takes the lines instead of standard output, for a program that shows people something there.
     """
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    output = sys.stdout if path is None else path.open("a", encoding="utf-8", buffering=1)
+    output = to or sys.stdout
+    if isinstance(output, Path):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output = output.open("a", encoding="utf-8", buffering=1)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

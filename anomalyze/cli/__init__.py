@@ -6,6 +6,8 @@ once. Long work shows progress on standard error; ``--json`` prints one JSON doc
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from anomalyze.cli import bundle, keys
@@ -14,6 +16,7 @@ from anomalyze.cli.check import check
 from anomalyze.cli.replay import replay
 from anomalyze.cli.simulate import simulate
 from anomalyze.cli.up import logs, status, up
+from anomalyze.log import configure
 
 __all__ = ["app"]
 
@@ -28,6 +31,8 @@ app = typer.Typer(
 @app.callback()
 def _anomalyze() -> None:
     """Finds anomalies in transactions as they arrive, with a reason a person can read."""
+    # Standard output belongs to the answer, which may be one JSON document.
+    configure("cli", "WARNING", sys.stderr)
 
 
 app.command("check")(check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,9 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from tests.folders import passable_folder
@@ -97,6 +100,30 @@ def test_a_killed_program_comes_back_and_work_goes_on(stack: Stack, program: str
     )
     assert answer.status_code == 202, answer.text
     wait_for_stored(stack, tx_id)
+
+
+def test_replay_finds_what_is_stored_equal_and_sees_one_changed_letter(stack: Stack) -> None:
+    def replay() -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "anomalyze", "replay", "--json"],
+            env=stack.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    code, found = replay()
+    assert (code, found["differ"], found["unstored"]) == (0, 0, 0)
+    assert found["compared"] >= 5
+    with psycopg.connect(stack.dsn, autocommit=True) as connection:
+        changed = """UPDATE transactions SET verdict = replace(verdict::text, 'ALLOW', 'BLOCK')::json
+                     WHERE tx_id = 'after-sink'"""
+        assert connection.execute(changed).rowcount == 1
+    code, found = replay()
+    assert (code, found["differ"]) == (1, 1)
+    assert "after-sink" in found["examples"][0]
 
 
 def test_ctrl_c_stops_everything_and_started_again_nothing_is_lost(stack: Stack) -> None:
