@@ -10,7 +10,7 @@ import psycopg
 
 from anomalyze.backtest.mapping import CHUNK_ROWS, SourceChunk
 
-__all__ = ["read_stored"]
+__all__ = ["newest_stored_ms", "read_stored"]
 
 # By (partition, offset), which is each user's order in the log; of several labels the newest counts.
 QUERY = """
@@ -23,6 +23,15 @@ FROM transactions t
 WHERE t.account_id = %(account)s AND t.ts >= %(start)s AND t.ts < %(end)s
 ORDER BY t.src_partition, t.src_offset
 """
+
+
+def newest_stored_ms(dsn: str, account_id: str) -> int | None:
+    """Event time of an account's newest stored transaction, ms since 1970; None without one."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(
+            "SELECT max(ts) FROM transactions WHERE account_id = %s", [account_id]
+        ).fetchone()
+    return None if row is None or row[0] is None else int(row[0].timestamp() * 1000)
 
 
 def read_stored(dsn: str, account_id: str, start_ms: int, end_ms: int) -> Iterator[SourceChunk]:

@@ -90,17 +90,16 @@ def _source(
 ) -> Iterator[SourceChunk]:
     from anomalyze.backtest.mapping import ColumnMapping, load_mapping, read_file
     from anomalyze.backtest.stored import read_stored
-    from anomalyze.errors import ConfigError
+    from anomalyze.embedded.runtime import find_addresses
 
     start_ms, end_ms = _day_ms(since), _day_ms(to)
     if data is not None:
         base = load_mapping(mapping) if mapping else None
         columns = ColumnMapping.of_options(pairs, base) if pairs or base is None else base
         return read_file(data, columns, account, start_ms=start_ms, end_ms=end_ms)
-    if settings.postgres_dsn is None:
-        raise ConfigError("name a file with --data, or set ANOMALYZE_POSTGRES_DSN for stored transactions")
-    dsn = settings.postgres_dsn.get_secret_value()
-    return read_stored(dsn, account, start_ms or 0, end_ms or 4_102_444_800_000)
+    return read_stored(
+        find_addresses(settings).postgres_dsn, account, start_ms or 0, end_ms or 4_102_444_800_000
+    )
 
 
 def _bundle(settings: Settings, name: str) -> Bundle:

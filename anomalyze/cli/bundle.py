@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+DAY_MS = 86_400_000
+HISTORY_DAYS = 31  # before what is compared, so that the longest window is full
 SHORT = 12  # characters of a hash that people see and may type
 app = typer.Typer(help="What judges, what changed, promote and roll back.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -63,19 +66,54 @@ def show(name: Name = "champion", as_json: Json = False) -> None:
 
 
 @app.command()
-def diff(a: Name, b: Name, as_json: Json = False) -> None:
-    """What is different between two bundles, file by file."""
+def diff(
+    a: Name,
+    b: Name,
+    days: Annotated[float, typer.Option(min=0, help="Newest stored days to judge by both; 0: none.")] = 7,
+    account: Annotated[str, typer.Option(help="Account whose stored transactions are judged.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """What is different between two bundles: in their files, and in what they say of the newest stored days."""
     with complain("bundle diff"):
         store = open_store()
         first, second = find(store, a), find(store, b)
         lines = list(differences(first, second))
+        said = said_of_stored(first, second, account, days, as_json) if days else []
     if as_json:
-        print_json({"a": first.id, "b": second.id, "differences": lines})
+        print_json({"a": first.id, "b": second.id, "differences": lines, "on_stored": said})
         return
-    for line in lines:
+    for line in lines or ["The same files."]:
         print_line(line)
-    if not lines:
-        print_line("The same.")
+    for line in said:
+        print_line(line)
+
+
+def said_of_stored(first: Bundle, second: Bundle, account: str, days: float, quiet: bool) -> list[str]:
+    """What would have been different on the newest stored days, in words."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from anomalyze.backtest.difference import compare_bundles
+    from anomalyze.backtest.stored import newest_stored_ms, read_stored
+    from anomalyze.embedded.runtime import find_addresses
+    from anomalyze.settings import Settings
+
+    dsn = find_addresses(Settings()).postgres_dsn
+    newest_ms = newest_stored_ms(dsn, account)
+    if newest_ms is None:
+        return [f"No transaction of the account {account} is stored: only the files were compared."]
+    end_ms = newest_ms + 1
+    start_ms = end_ms - int(days * DAY_MS)
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        task = progress.add_task("transactions", total=None)
+        found = compare_bundles(
+            read_stored(dsn, account, start_ms - HISTORY_DAYS * DAY_MS, end_ms),
+            first,
+            second,
+            start_ms,
+            lambda rows: progress.advance(task, rows),
+        )
+    return [f"The {days:g} days up to {instant(newest_ms)}:", *found.sentences()]
 
 
 @app.command("promote")
@@ -167,6 +205,11 @@ def pretty(rules: Mapping[str, str]) -> dict[str, str]:
     import json
 
     return {name: json.dumps(json.loads(text), indent=1, sort_keys=True) for name, text in rules.items()}
+
+
+def instant(ms: int) -> str:
+    """A time in ms since 1970, as people read it."""
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def short(bundle_id: str) -> str:
