@@ -22,6 +22,7 @@ from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.errors import TransientError
 from anomalyze.settings import Settings
 from anomalyze.storage import board_feed
+from anomalyze.storage.objects import open_objects
 from anomalyze.storage.pool import AsyncPool
 from dashboard import routes
 from dashboard.anomaly import anomaly_page
@@ -35,6 +36,8 @@ from dashboard.security import OPEN_PATHS, SecurityMiddleware, admit
 from dashboard.sign_in import sign_in, sign_in_form, sign_out
 from dashboard.system import system_page
 from dashboard.transactions import transactions_csv, transactions_page
+from dashboard.upload import start_upload, upload_page
+from dashboard.uploads import refused_csv, take, uploads_page
 from dashboard.user import user_page
 from dashboard.users import users_page
 
@@ -94,6 +97,10 @@ def create_app(
     state.account_name = _account_names(pool)
     state.stamp = lambda: time.time_ns() // 1000
     state.api_port = settings.api_port
+    state.dagster_port = settings.dagster_port
+    state.objects = open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url)
+    state.upload_bytes_max = settings.upload_bytes_max
+    state.future_tolerance_s = settings.future_tolerance_s
     _add_routes(app)
     return app
 
@@ -114,6 +121,11 @@ def _add_routes(app: FastHTML) -> None:
         (routes.TRANSACTIONS_CSV, transactions_csv, "get"),
         (routes.USERS, users_page, "get"),
         (routes.USER, user_page, "get"),
+        (routes.UPLOADS, uploads_page, "get"),
+        (routes.UPLOADS, take, "post"),
+        (routes.UPLOAD_REFUSED, refused_csv, "get"),
+        (routes.UPLOAD_START, start_upload, "post"),
+        (routes.UPLOAD, upload_page, "get"),
         (routes.SYSTEM, system_page, "get"),
     ):
         app.route(path, methods=[method])(handler)

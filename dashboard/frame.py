@@ -73,12 +73,14 @@ KEYS = (
     ("g t", "go to Transactions"),
     ("g u", "go to Users"),
     ("g s", "go to System"),
+    ("g l", "go to Uploads"),
     ("?", "this list"),
 )
 
 _ENTRIES = (
     (("now", "Now", routes.NOW, "now"),),
     (("transactions", "Transactions", routes.TRANSACTIONS, "tx"), ("users", "Users", routes.USERS, "users")),
+    (("uploads", "Uploads", routes.UPLOADS, "up"),),
     (("system", "System", routes.SYSTEM, "system"),),
 )
 
@@ -99,6 +101,7 @@ def frame(
     active: str,
     content: Sequence[Any],
     styles: Sequence[str] = (),
+    scripts: Sequence[str] = (),
     plots: bool = False,
     refresh_s: int | None = None,
 ) -> FT:
@@ -108,6 +111,8 @@ def frame(
     ----------
     active
         Which entry of the sidebar is current.
+    scripts
+        A page's own, of the static folder.
     plots
         Load the plotting script.
     refresh_s
@@ -124,14 +129,15 @@ def frame(
         hx_headers=json.dumps({"X-CSRF-Token": viewer.csrf}),
         data_zone=str(viewer.zone),
     )
-    scripts = [
+    loaded = [
         "vendor/htmx.min.js",
         "vendor/sse.min.js",
         *(["vendor/uPlot.iife.min.js", "plot.js"] if plots else []),
         "app.js",
+        *scripts,
     ]
     sheets = [*styles, *(["vendor/uPlot.min.css"] if plots else [])]
-    return _document(title, viewer.theme, sheets, scripts, body, refresh_s)
+    return _document(title, viewer.theme, sheets, loaded, body, refresh_s)
 
 
 def bare_document(title: str, content: Sequence[Any], theme: str = "", styles: Sequence[str] = ()) -> FT:

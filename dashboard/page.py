@@ -31,6 +31,7 @@ _SUBJECTS = {
     "/anomalies": "This anomaly",
     routes.TRANSACTIONS: "Transactions",
     routes.USERS: "Users",
+    routes.UPLOADS: "Uploads",
     routes.SYSTEM: "Programs",
 }
 

@@ -20,12 +20,17 @@ __all__ = [
     "SYSTEM",
     "TRANSACTIONS",
     "TRANSACTIONS_CSV",
+    "UPLOAD",
+    "UPLOADS",
+    "UPLOAD_REFUSED",
+    "UPLOAD_START",
     "USER",
     "USERS",
     "anomaly",
     "case_decision",
     "static",
     "transactions",
+    "upload",
     "user",
     "with_query",
 ]
@@ -39,6 +44,10 @@ TRANSACTIONS = "/transactions"
 TRANSACTIONS_CSV = "/transactions.csv"
 USERS = "/users"
 USER = "/users/{user_id:path}"
+UPLOADS = "/uploads"
+UPLOAD = "/uploads/{upload_id}"
+UPLOAD_START = "/uploads/{upload_id}/start"
+UPLOAD_REFUSED = "/uploads/{upload_id}/refused.csv"
 SYSTEM = "/system"
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
@@ -80,6 +89,11 @@ def user(user_id: str) -> str:
 def transactions(**filters: str | int | None) -> str:
     """The list of transactions with a filter."""
     return with_query(TRANSACTIONS, **filters)
+
+
+def upload(upload_id: str) -> str:
+    """The page of one upload."""
+    return f"/uploads/{quote(upload_id, safe='')}"
 
 
 @cache

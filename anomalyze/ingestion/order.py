@@ -20,6 +20,8 @@ __all__ = ["RUN_ROWS", "OrderedRows"]
 
 RUN_ROWS = 400_000
 _GROUP_ROWS = 8_192
+# Slices are cut by every so many-th time of a run: all of a large file's would be held twice.
+_SAMPLE_EVERY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +108,11 @@ class OrderedRows:
         if all(a.ts[-1] < b.ts[0] for a, b in pairwise(runs)):
             return [(int(run.ts[0]), int(run.ts[-1]) + 1) for run in runs]
         count = -(-self.rows // self._run_rows)
-        every = np.concatenate([run.ts for run in runs])
+        every = np.concatenate([run.ts[::_SAMPLE_EVERY] for run in runs])
         places = np.unique(np.linspace(0, len(every) - 1, count + 1).astype(np.int64))
         bounds = np.unique(np.partition(every, places)[places])
         # A moment with very many rows gets a span of its own.
-        low, high = int(bounds[0]), int(bounds[-1]) + 1
+        low, high = min(int(run.ts[0]) for run in runs), max(int(run.ts[-1]) for run in runs) + 1
         crowded = [
             int(ts)
             for ts in bounds

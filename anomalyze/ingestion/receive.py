@@ -9,25 +9,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from anomalyze.errors import AnomalyzeError, ContractError
+from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, TransientError
 from anomalyze.ingestion.container import unpack
 from anomalyze.ingestion.guess import HEAD_BYTES, Guess, guess_file
 from anomalyze.ingestion.mapping import FileMapping
 from anomalyze.ingestion.parse import Source, parse_file
+from anomalyze.storage import upload as store
 from anomalyze.storage.objects import ObjectStore
+from anomalyze.storage.pool import AsyncPool
+from anomalyze.storage.query import fetch_async
 from anomalyze.storage.upload import Upload
 
 __all__ = [
+    "NAME_CHARACTERS_MAX",
     "PART_BYTES",
     "PREVIEW_ROWS",
     "Received",
+    "Taken",
     "TooLarge",
     "delete_parts",
     "guess_upload",
@@ -35,10 +40,12 @@ __all__ = [
     "read_parts",
     "receive",
     "source_of",
+    "take_file",
 ]
 
 PART_BYTES = 8 * 1024 * 1024
 PREVIEW_ROWS = 20
+NAME_CHARACTERS_MAX = 200
 
 
 class TooLarge(AnomalyzeError):
@@ -98,6 +105,79 @@ async def receive(
         await asyncio.shield(asyncio.to_thread(delete_parts, objects, upload_id, parts + 1))
         raise
     return Received(digest.hexdigest(), size, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a file that came: its upload, whether it had come before, and what it seems to be."""
+
+    upload: Upload
+    repeated: bool
+    guess: Guess | None
+
+
+async def take_file(
+    stream: AsyncIterator[bytes],
+    objects: ObjectStore,
+    pool: AsyncPool,
+    *,
+    account_id: str,
+    created_by: str,
+    name: Callable[[], str],
+    bytes_max: int,
+) -> Taken:
+    """Take a file in: into the store, into the table, and a look at what it is. The same bytes count once.
+
+    Parameters
+    ----------
+    created_by
+        The key that sends it.
+    name
+        Asked when the stream has ended: a form names its file in passing.
+
+    Raises
+    ------
+    TooLarge, ConfigError
+        More than ``bytes_max``, or no table: nothing of it is kept.
+    TransientError
+        A store does not answer now: nothing is known to be kept, send it again.
+    """
+    upload_id = store.new_upload_id()
+    received = await receive(stream, objects, upload_id, bytes_max)
+    try:
+        if received.bytes == 0:
+            raise ConfigError("expected a CSV or parquet file, got nothing")
+        shown = "".join(c for c in name() if c.isprintable())[:NAME_CHARACTERS_MAX]
+        async with pool.connection() as connection:
+            upload = await fetch_async(
+                connection,
+                store.add_upload(
+                    upload_id=upload_id,
+                    account_id=account_id,
+                    name=shown or "upload",
+                    sha256=received.sha256,
+                    size=received.bytes,
+                    parts=received.parts,
+                    created_by=created_by,
+                ),
+            )
+    except BaseException:
+        await asyncio.shield(asyncio.to_thread(delete_parts, objects, upload_id, received.parts))
+        raise
+    if upload is None:
+        await asyncio.to_thread(delete_parts, objects, upload_id, received.parts)
+        async with pool.connection() as connection:
+            first = await fetch_async(connection, store.find_upload(account_id, received.sha256))
+        if first is None:
+            raise TransientError("the first upload of this file was taken back meanwhile")
+        return Taken(first, True, None)
+    try:
+        return Taken(upload, False, await asyncio.to_thread(guess_upload, objects, upload))
+    except ConfigError:
+        async with pool.connection() as connection:
+            await fetch_async(connection, store.delete_upload(upload_id))
+        await asyncio.to_thread(delete_parts, objects, upload_id, upload.parts)
+        raise
 
 
 def delete_parts(objects: ObjectStore, upload_id: str, parts: int) -> None:

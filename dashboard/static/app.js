@@ -180,7 +180,7 @@
   });
 
   // ---- keys
-  const GO = { n: "/now", t: "/transactions", u: "/users", s: "/system" };
+  const GO = { n: "/now", t: "/transactions", u: "/users", s: "/system", l: "/uploads" };
   let going = 0;
   const press = (selector) => {
     const element = document.querySelector(selector);

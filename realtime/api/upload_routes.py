@@ -18,11 +18,11 @@ from anomalyze.access.keys import Principal
 from anomalyze.errors import ConfigError, TransientError
 from anomalyze.ingestion.mapping import FileMapping, parse_mapping
 from anomalyze.ingestion.receive import (
+    NAME_CHARACTERS_MAX,
     TooLarge,
-    delete_parts,
     guess_upload,
     preview_upload,
-    receive,
+    take_file,
 )
 from anomalyze.storage import upload as store
 from anomalyze.storage.query import fetch_async
@@ -40,7 +40,6 @@ __all__ = ["router", "upload_shape"]
 router = APIRouter(tags=["uploads"])
 
 authorized = require("ingest")
-NAME_CHARACTERS_MAX = 200
 FOLLOW_S = 0.5
 FOLLOWERS_MAX = 200
 ALLOWED_EVERY_S = 5.0
@@ -81,9 +80,16 @@ async def post_upload(
     kind = check_upload_type(request)
     chosen = parse_mapping(mapping) if mapping is not None else None
     body = UploadBody(request, kind)
-    upload_id = store.new_upload_id()
     try:
-        received = await receive(body.stream(), state.objects, upload_id, state.settings.upload_bytes_max)
+        found = await take_file(
+            body.stream(),
+            state.objects,
+            state.pool,
+            account_id=principal.account_id,
+            created_by=principal.key_id,
+            name=lambda: name or body.name,
+            bytes_max=state.settings.upload_bytes_max,
+        )
     except TooLarge as error:
         raise Problem(
             413,
@@ -93,62 +99,25 @@ async def post_upload(
             got="more",
             headers={"Connection": "close"},
         ) from error
-    try:
-        if received.bytes == 0:
-            raise Problem(
-                422, "the body is empty: send the file", field="body", expected="a file", got="nothing"
-            )
+    except ConfigError as error:
+        raise Problem(
+            422, f"body: {error}", field="body", expected="a file of rows", got="something else"
+        ) from error
+    upload, guess = found.upload, found.guess
+    doubts = guess.doubts if guess else []
+    if upload.state == "waiting" and start == "auto":
         if body.mapping:
             chosen = parse_mapping(body.mapping)
-        shown = "".join(c for c in (name or body.name or "upload") if c.isprintable())[:NAME_CHARACTERS_MAX]
-        async with state.pool.connection() as connection:
-            upload = await fetch_async(
-                connection,
-                store.add_upload(
-                    upload_id=upload_id,
-                    account_id=principal.account_id,
-                    name=shown or "upload",
-                    sha256=received.sha256,
-                    size=received.bytes,
-                    parts=received.parts,
-                    created_by=principal.key_id,
-                ),
-            )
-    except BaseException:
-        await asyncio.shield(asyncio.to_thread(delete_parts, state.objects, upload_id, received.parts))
-        raise
-    if upload is None:
-        await asyncio.to_thread(delete_parts, state.objects, upload_id, received.parts)
-        async with state.pool.connection() as connection:
-            first = await fetch_async(connection, store.find_upload(principal.account_id, received.sha256))
-        if first is None:
-            raise TransientError("the first upload of this file was taken back meanwhile")
-        return taken(first, repeated=True, doubts=[])
-    upload, doubts = await look(state, upload, chosen, may_start=start == "auto")
-    return taken(upload, repeated=False, doubts=doubts)
-
-
-async def look(
-    state: State, upload: Upload, chosen: FileMapping | None, *, may_start: bool
-) -> tuple[Upload, list[str]]:
-    """Guess what an upload is, and start it when that leaves no doubt; one that is no table is taken back."""
-    try:
-        guess = await asyncio.to_thread(guess_upload, state.objects, upload)
-    except ConfigError as error:
-        async with state.pool.connection() as connection:
-            await fetch_async(connection, store.delete_upload(upload.upload_id))
-        await asyncio.to_thread(delete_parts, state.objects, upload.upload_id, upload.parts)
-        raise Problem(
-            422, f"body: {error}", field="body", expected="a file of rows", got="another"
-        ) from error
-    mapping = chosen or (None if guess.doubts else guess.complete())
-    if mapping is None or not may_start:
-        return upload, guess.doubts
-    async with state.pool.connection() as connection:
-        started = await fetch_async(
-            connection, store.start_upload(upload.account_id, upload.upload_id, mapping.model_dump())
-        )
-    return started or upload, []
+        sure = guess.complete() if guess is not None and not doubts else None
+        if wanted := chosen or sure:
+            async with state.pool.connection() as connection:
+                started = await fetch_async(
+                    connection, store.start_upload(upload.account_id, upload.upload_id, wanted.model_dump())
+                )
+            upload, doubts = started or upload, []
+    made = answer({**upload_shape(upload), "repeated": found.repeated, "doubts": doubts}, 202)
+    made.headers["Location"] = f"/v1/uploads/{upload.upload_id}"
+    return made
 
 
 @router.get("/v1/uploads", responses={200: json_answer("Uploads", "The newest hundred.")})
@@ -361,13 +330,6 @@ def upload_shape(upload: Upload) -> dict[str, Any]:
         "started_at": time_text(upload.started_at) if upload.started_at else None,
         "finished_at": time_text(upload.finished_at) if upload.finished_at else None,
     }
-
-
-def taken(upload: Upload, *, repeated: bool, doubts: list[str]) -> Response:
-    """The answer to a file."""
-    made = answer({**upload_shape(upload), "repeated": repeated, "doubts": doubts}, 202)
-    made.headers["Location"] = f"/v1/uploads/{upload.upload_id}"
-    return made
 
 
 def answer(content: Any, status: int = 200) -> Response:

@@ -21,6 +21,8 @@ PAGES = (
     "/transactions.csv",
     "/users",
     "/users/x",
+    "/uploads",
+    "/uploads/x",
     "/system",
     "/nowhere",
 )

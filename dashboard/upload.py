@@ -1,0 +1,411 @@
+"""One upload: how far it is, what was refused, and before that what its columns are taken for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse
+
+from anomalyze.errors import AnomalyzeError, ConfigError, TransientError
+from anomalyze.ingestion.mapping import FIELDS, NEEDED, FileMapping, parse_mapping
+from anomalyze.ingestion.receive import preview_upload
+from anomalyze.storage import upload as store
+from anomalyze.storage.query import fetch_async
+from anomalyze.storage.upload import ERRORS_MAX, Upload
+from dashboard import formatters as form
+from dashboard import routes
+from dashboard.components import cell, head_cell, moment, table
+from dashboard.element import (  # fmt: skip
+    FT,
+    H2,
+    A,
+    Button,
+    Div,
+    Form,
+    Input,
+    Label,
+    Li,
+    Option,
+    P,
+    Section,
+    Select,
+    Small,
+    Span,
+    Tr,
+    Ul,
+    ft,
+)
+from dashboard.frame import frame, page_head, zone_note
+from dashboard.page import Answer, not_found, open_page, remember
+from dashboard.security import Viewer, viewer_of
+from dashboard.uploads import state_sign
+
+__all__ = ["mapping_of_form", "start_upload", "upload_page"]
+
+REFRESH_S = 1
+TEXT_LENGTH_MAX = 256
+# Other settings of a mapping than columns: name, label.
+_CHOICES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    "delimiter": ("Between columns", ((",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "bar"))),
+    "decimal": ("Decimals after", ((".", "point"), (",", "comma"))),
+    "refunds": ("Refunds are", (("negative", "negative"), ("positive", "positive"))),
+}
+_TEXTS = {"time_format": "Times are written", "time_zone": "Zone of times without one"}
+_LABELS = {
+    "tx_id": "Transaction id",
+    "user_id": "User",
+    "timestamp": "Time",
+    "amount": "Amount",
+    "currency": "Currency",
+}
+
+
+def mapping_of_form(fields: Mapping[str, str], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the form says, over what was there before.
+
+    >>> mapping_of_form({"f.amount": "AMT", "c.currency": "EUR"}, {"fields": {"amount": "x", "ip": "y"}})
+    {'fields': {'amount': 'AMT'}, 'constants': {'currency': 'EUR'}}
+    """
+    made: dict[str, Any] = {**before, "fields": {}, "constants": dict(before.get("constants") or {})}
+    for field in FIELDS:
+        if column := fields.get(f"f.{field}", "")[:TEXT_LENGTH_MAX]:
+            made["fields"][field] = column
+            made["constants"].pop(field, None)
+    if "currency" not in made["fields"] and (code := fields.get("c.currency", "").strip().upper()[:8]):
+        made["constants"]["currency"] = code
+    for name in (*_CHOICES, *_TEXTS):
+        if value := fields.get(name, "")[:TEXT_LENGTH_MAX]:
+            made[name] = value
+    return made
+
+
+async def upload_page(request: Request) -> Answer:
+    """GET /uploads/{upload_id}; while it is at work the page's middle is asked for again every second."""
+    viewer, upload_id = viewer_of(request), request.path_params["upload_id"]
+    channel = await request.app.state.hub.refresh(viewer.account_id)
+    async with open_page(request) as connection:
+        upload = await fetch_async(connection, store.load_upload(viewer.account_id, upload_id))
+        reasons = await fetch_async(connection, store.load_reasons(upload_id)) if upload else []
+    if upload is None:
+        return await not_found(request, f"No upload with this id in {viewer.account_id}.")
+    parts: list[Any] = [_figures(upload, viewer), _told(upload, viewer, request.app.state.dagster_port)]
+    if upload.state in ("waiting", "failed"):
+        parts.append(await _mapping_part(request, upload, viewer))
+    if upload.rows_refused:
+        parts.append(_refused(upload, reasons))
+    polled: dict[str, Any] = (
+        {
+            "hx_get": request.url.path,
+            "hx_select": "#upload",
+            "hx_swap": "outerHTML",
+            "hx_trigger": f"every {REFRESH_S}s",
+            "hx_sync": "this:drop",
+        }
+        if upload.is_open
+        else {}
+    )
+    content = [
+        page_head(upload.name, right=(zone_note(viewer),)),
+        Div(*parts, id="upload", **polled),
+    ]
+    return frame(
+        viewer,
+        channel.state,
+        title=upload.name,
+        active="uploads",
+        content=remember(request, content),
+        styles=("lists.css", "upload.css"),
+    )
+
+
+def _figures(upload: Upload, viewer: Viewer) -> FT:
+    def figure(title: str, value: str, small: str, exact: int | None = None) -> FT:
+        return Div(
+            H2(title),
+            P(
+                value,
+                Small(small) if small else None,
+                cls="fig",
+                title=None if exact is None else f"{exact:,}",
+            ),
+        )
+
+    seconds = (
+        max((upload.seen_at - upload.started_at).total_seconds(), 0.1)
+        if upload.seen_at and upload.started_at
+        else None
+    )
+    rate = f"{form.format_count(upload.rows_scored / seconds)}/s" if seconds and upload.rows_scored else ""
+    left = ""
+    if upload.state == "running" and seconds and upload.rows_scored:
+        rest_s = (upload.rows_accepted - upload.rows_scored) * seconds / upload.rows_scored
+        left = f"{form.format_duration(rest_s)} left"
+    share = upload.rows_refused / upload.rows_read if upload.rows_read else 0.0
+    return Div(
+        figure("Read", form.format_count(upload.rows_read), "", upload.rows_read),
+        figure("Accepted", form.format_count(upload.rows_accepted), "", upload.rows_accepted),
+        figure(
+            "Refused",
+            form.format_count(upload.rows_refused),
+            form.format_percent(share) if upload.rows_refused else "",
+            upload.rows_refused,
+        ),
+        figure("Judged", form.format_count(upload.rows_scored), left or rate, upload.rows_scored),
+        cls="strip",
+    )
+
+
+def _told(upload: Upload, viewer: Viewer, dagster_port: int) -> FT:
+    said = {
+        "waiting": "Nothing of it counts yet: look at its columns, then start.",
+        "started": "It begins within a few seconds.",
+        "running": f"{(upload.note or 'at work').capitalize()}.",
+        "done": "Every accepted row was judged.",
+        "failed": f"{(upload.error or 'no reason was noted').rstrip('.')}.",
+    }[upload.state]
+    total = upload.rows_accepted if upload.rows_total is not None else 0
+    bar = (
+        ft(
+            "progress",
+            max=str(total or 1),
+            value=str(upload.rows_scored) if total else None,
+            aria_label="Judged",
+            cls="wide-bar",
+        )
+        if upload.is_open
+        else None
+    )
+    at = upload.finished_at or upload.started_at or upload.created_at
+    run = (
+        (
+            " ",
+            A("Run", href=f"http://localhost:{dagster_port}/runs/{upload.run_id}", cls="link"),
+        )
+        if upload.run_id
+        else ()
+    )
+    links = (
+        (" ", A("Show its transactions", href=routes.transactions(), cls="link"))
+        if upload.state == "done"
+        else ()
+    )
+    return Section(
+        P(
+            state_sign(upload),
+            " ",
+            said,
+            " ",
+            Span(moment(at, viewer.now, viewer.zone), cls="muted"),
+            *run,
+            *links,
+            cls="lead",
+            role="alert" if upload.state == "failed" else None,
+        ),
+        bar,
+        cls="s",
+    )
+
+
+def _refused(upload: Upload, reasons: list[tuple[str, str, int]]) -> FT:
+    kept = min(upload.rows_refused, ERRORS_MAX)
+    heads = (head_cell("Column"), head_cell("Why"), head_cell("Rows", "num"))
+    rows = [
+        Tr(
+            cell(column or "the row", cls="mono c-id"),
+            cell(reason),
+            cell(form.format_count(count), cls="num", title=f"{count:,}"),
+            role="row",
+        )
+        for column, reason, count in reasons
+    ]
+    note = "" if kept == upload.rows_refused else f" The first {form.format_count(kept)} are kept."
+    return Section(
+        Div(
+            H2("Refused rows"),
+            A(
+                "Download to mend",
+                href=f"{routes.upload(upload.upload_id)}/refused.csv",
+                cls="btn",
+                download=True,
+                title=f"Line, column, reason and the row as it came.{note}",
+            ),
+            cls="fh",
+        ),
+        Div(table("Why rows were refused, most frequent first", heads, rows, cls="grid"), cls="sheet"),
+        P(note, cls="muted") if note else None,
+        cls="s",
+    )
+
+
+async def _mapping_part(request: Request, upload: Upload, viewer: Viewer) -> FT:
+    """The form of the mapping with what it makes of the first rows."""
+    state, tried = request.app.state, dict(request.query_params)
+    wrong = ""
+    try:
+        shown = await asyncio.to_thread(preview_upload, state.objects, upload, None, state.future_tolerance_s)
+        if tried:
+            shown["mapping"] = mapping_of_form(tried, shown["mapping"])
+            shown["rows"], shown["complete"] = [], False
+            chosen = parse_mapping(_json(shown["mapping"]))
+            shown = await asyncio.to_thread(
+                preview_upload, state.objects, upload, chosen, state.future_tolerance_s
+            )
+    except TransientError:
+        raise
+    except ConfigError as error:
+        wrong = str(error).removeprefix("mapping: ")
+        if not tried:
+            return Section(P(f"This file cannot be read: {wrong}.", cls="banner down", role="alert"), cls="s")
+    except AnomalyzeError as error:
+        return Section(P(f"{error}.", cls="banner down", role="alert"), cls="s")
+    doubts = Ul(*(Li(doubt) for doubt in shown["doubts"]), cls="doubts") if shown["doubts"] else None
+    return Section(
+        Div(H2("What the columns are taken for"), cls="fh"),
+        P(f"Not so: {wrong}.", cls="error", role="alert") if wrong else None,
+        doubts,
+        _mapping_form(upload, shown, viewer),
+        _preview(shown),
+        cls="s",
+    )
+
+
+def _json(mapping: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(mapping)
+
+
+def _mapping_form(upload: Upload, shown: dict[str, Any], viewer: Viewer) -> FT:
+    mapping, columns = shown["mapping"], shown["columns"]
+    fields, constants = mapping.get("fields") or {}, mapping.get("constants") or {}
+    sample = shown["sample"][0] if shown["sample"] else []
+    first = dict(zip(columns, sample, strict=False))
+    off = not viewer.may_upload
+
+    def choose(field: str) -> FT:
+        chosen = fields.get(field)
+        options = [Option("–", value="", selected=chosen is None)] + [
+            Option(
+                f"{column}  ({(first.get(column) or 'empty')[:24]})",
+                value=column,
+                selected=column == chosen,
+            )
+            for column in columns
+        ]
+        name = f"f.{field}"
+        label = _LABELS.get(field, field.replace("_", " ").capitalize())
+        return Div(
+            Label(label, Span(" needed", cls="faint") if field in NEEDED[1:4] else None, fr=name),
+            Select(*options, name=name, id=name, cls="input", disabled=off),
+            cls="field",
+        )
+
+    def text(name: str, label: str, value: str) -> FT:
+        return Div(
+            Label(label, fr=name),
+            Input(
+                type="text", name=name, id=name, value=value, cls="input", disabled=off, autocomplete="off"
+            ),
+            cls="field",
+        )
+
+    def choice(name: str) -> FT:
+        label, values = _CHOICES[name]
+        chosen = mapping.get(name) or FileMapping.model_fields[name].default
+        options = [Option(word, value=value, selected=value == chosen) for value, word in values]
+        return Div(
+            Label(label, fr=name),
+            Select(*options, name=name, id=name, cls="input", disabled=off),
+            cls="field",
+        )
+
+    return Form(
+        Input(type="hidden", name="csrf", value=viewer.csrf),
+        Div(*(choose(field) for field in NEEDED), cls="filters"),
+        Div(
+            text("c.currency", "Currency of all rows", str(constants.get("currency", ""))),
+            *(text(name, label, str(mapping.get(name) or FileMapping.model_fields[name].default)) for name, label in _TEXTS.items()),
+            *(choice(name) for name in _CHOICES),
+            cls="filters",
+        ),
+        ft(
+            "details",
+            ft("summary", "Further columns"),
+            Div(*(choose(field) for field in FIELDS if field not in NEEDED), cls="filters"),
+        ),
+        Div(
+            Button(
+                "Start",
+                cls="btn primary",
+                type="submit",
+                disabled=off,
+                formaction=f"{routes.upload(upload.upload_id)}/start",
+                formmethod="post",
+            ),
+            Button("Preview", cls="btn", type="submit", disabled=off),
+            Span(f"Starting needs a key with the scope ingest. Ask an admin of {viewer.account_id}.", cls="muted")
+            if off
+            else None,
+            cls="acts-f",
+        ),
+        action=routes.upload(upload.upload_id),
+        method="get",
+        cls="mapping",
+    )  # fmt: skip
+
+
+def _preview(shown: dict[str, Any]) -> FT | None:
+    """The first rows as transactions, the refused ones with their reason."""
+    rows = shown["rows"]
+    if not rows:
+        return None
+    more = [
+        f for f in FIELDS if f not in NEEDED and f != "status" and f in (shown["mapping"].get("fields") or {})
+    ]
+    names = [*NEEDED, *(["status"] if "status" in (shown["mapping"].get("fields") or {}) else []), *more[:4]]
+    heads = [head_cell("Line", "num"), *(head_cell(_LABELS.get(n, n), "num" if n == "amount" else "mid" if n in more else None) for n in names)]  # fmt: skip
+
+    def value(row: dict[str, Any], name: str) -> str:
+        part = row["transaction"]["meta" if name in ("user_id", "timestamp") else "data"].get(name)
+        return form.MISSING if part is None else str(part)
+
+    body = [
+        Tr(cell(str(row["line"]), cls="num"), *(cell(value(row, n), cls="num" if n == "amount" else "mid c-id" if n in more else "c-id") for n in names), role="row")
+        if row["transaction"]
+        else Tr(
+            cell(str(row["line"]), cls="num"),
+            cell(Span("Refused. ", cls="strong"), row["error"], colspan=str(len(names)), cls="bad"),
+            role="row",
+        )
+        for row in rows
+    ]  # fmt: skip
+    return Div(
+        Div(H2(f"The first {len(rows)} rows as they would count"), cls="fh"),
+        Div(table("The first rows as transactions", heads, body, cls="grid"), cls="sheet"),
+        cls="preview",
+    )
+
+
+async def start_upload(request: Request) -> Answer:
+    """POST /uploads/{upload_id}/start with the form of the mapping."""
+    viewer, upload_id = viewer_of(request), request.path_params["upload_id"]
+    if not viewer.may_upload:
+        return PlainTextResponse("Starting an upload needs a key with the scope ingest.", 403)
+    sent = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+    state = request.app.state
+    async with state.pool.connection() as connection:
+        upload = await fetch_async(connection, store.load_upload(viewer.account_id, upload_id))
+    if upload is None:
+        return await not_found(request, f"No upload with this id in {viewer.account_id}.")
+    sent.pop("csrf", None)
+    try:
+        shown = await asyncio.to_thread(preview_upload, state.objects, upload, None, state.future_tolerance_s)
+        mapping = parse_mapping(_json(mapping_of_form(sent, shown["mapping"])))
+    except ConfigError:
+        # Its page says what is wrong, with what was chosen still there.
+        return RedirectResponse(routes.with_query(routes.upload(upload_id), **sent), 303)
+    async with state.pool.connection() as connection:
+        await fetch_async(connection, store.start_upload(viewer.account_id, upload_id, mapping.model_dump()))
+    return RedirectResponse(routes.upload(upload_id), 303)

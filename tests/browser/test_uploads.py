@@ -1,0 +1,169 @@
+"""Uploading as a person does it: drop, look, correct, start, watch, fetch what was refused."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from anomalyze.access.keys import create_key
+from tests.browser.site import Site
+from tests.browser.test_pages import AXE, WIDTHS
+
+WAIT_MS = 15_000
+
+
+def file_of(folder: Path, name: str = "november.csv", rows: int = 30) -> Path:
+    """Times that could be read in two ways, no currency, and a row that is none."""
+    path = folder / name
+    mark = uuid.uuid4().hex[:8]
+    path.write_text(
+        "tx_id,customer,date,amount,terminal\n"
+        + "".join(
+            f"{mark}{i},cust_{i % 5},0{1 + i % 9}/0{1 + i % 9}/2025,{i}.50,term_{i % 3}\n"
+            for i in range(1, rows)
+        )
+        + "x,cust_1,no day,3.00,term_1\n"
+    )
+    return path
+
+
+def drop(page: Page, path: Path) -> str:
+    """Upload a file; returns the id of its page."""
+    page.goto("/uploads")
+    page.get_by_label("Drop a file here").set_input_files(path)
+    page.wait_for_url("**/uploads/up_*")
+    return page.url.rsplit("/", 1)[1]
+
+
+def change(site: Site, upload_id: str, **columns: Any) -> None:
+    with site.connect() as connection:
+        for name, value in columns.items():
+            connection.execute(
+                f"UPDATE uploads SET {name} = %s, seen_at = now() WHERE upload_id = %s", [value, upload_id]
+            )
+
+
+def test_from_the_drop_to_the_last_row(page: Page, site: Site, tmp_path: Path) -> None:
+    upload_id = drop(page, file_of(tmp_path))
+    expect(page.get_by_role("heading", level=1)).to_have_text("november.csv")
+    expect(page.locator(".doubts")).to_contain_text("Times can be read as %d/%m/%Y or as %m/%d/%Y")
+    expect(page.locator(".doubts")).to_contain_text("USD is assumed")
+    assert page.get_by_label("User").input_value() == "customer"
+    assert page.get_by_label("Amount needed").input_value() == "amount"
+
+    # Corrected, tried, and in the address.
+    page.get_by_label("Times are written").fill("%m/%d/%Y")
+    page.get_by_label("Currency of all rows").fill("eur")
+    page.get_by_text("Further columns").click()
+    page.get_by_label("Merchant id").select_option("terminal")
+    page.get_by_role("button", name="Preview").click()
+    page.wait_for_url("**f.merchant_id=terminal**")
+    preview = page.get_by_role("table", name="The first rows as transactions")
+    expect(preview.get_by_role("row")).to_have_count(21)
+    expect(preview).to_contain_text("EUR")
+    expect(preview).to_contain_text("term_1")
+
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url(f"**/uploads/{upload_id}")
+    expect(page.locator("#upload")).to_contain_text("Queued")
+    with site.connect() as connection:
+        state, mapping = connection.execute(
+            "SELECT state, mapping FROM uploads WHERE upload_id = %s", [upload_id]
+        ).fetchone()  # type: ignore[misc]
+    assert state == "started"
+    assert mapping["time_format"] == "%m/%d/%Y"
+    assert mapping["constants"] == {"currency": "EUR"}
+    assert mapping["fields"]["merchant_id"] == "terminal"
+
+    # As the work goes on, the page follows by itself.
+    change(
+        site,
+        upload_id,
+        state="running",
+        rows_read=30,
+        rows_accepted=29,
+        rows_total=30,
+        rows_scored=12,
+        note="publishing",
+    )
+    expect(page.locator("#upload")).to_contain_text("Publishing.", timeout=WAIT_MS)
+    with site.connect() as connection:
+        connection.execute(
+            "INSERT INTO upload_errors VALUES (%s, 31, 'date', 'timestamp: expected a time as %%m/%%d/%%Y, got no day', 'x,cust_1,no day')",
+            [upload_id],
+        )
+    change(site, upload_id, state="done", rows_scored=29, rows_refused=1)
+    expect(page.locator("#upload")).to_contain_text("Every accepted row was judged", timeout=WAIT_MS)
+    expect(page.locator("#upload")).to_contain_text("timestamp: expected a time")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download to mend").click()
+    assert download.value.path().read_text().splitlines()[1].startswith("31,date,")
+
+    page.goto("/uploads")
+    expect(page.locator("#uploads")).to_contain_text("november.csv")
+    expect(page.locator("#uploads")).to_contain_text("Done")
+
+
+def test_a_mapping_that_cannot_be_stays_in_the_form(page: Page, tmp_path: Path) -> None:
+    drop(page, file_of(tmp_path))
+    page.get_by_label("User").select_option("")
+    page.get_by_label("Currency of all rows").fill("GBP")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert").filter(has_text="user_id")).to_be_visible()
+    assert page.get_by_label("Currency of all rows").input_value() == "GBP"
+
+
+def test_what_is_no_table_is_said_beside_the_drop(opened: Any, tmp_path: Path) -> None:
+    page: Page = opened()
+    path = tmp_path / "picture.csv"
+    path.write_bytes(b"\x89PNG\0\0")
+    page.goto("/uploads")
+    page.get_by_label("Drop a file here").set_input_files(path)
+    expect(page.locator("#upload-said")).to_contain_text("binary data")
+    # The browser notes the 422 on its console.
+    opened.complaints[:] = [c for c in opened.complaints if "422" not in c]
+
+
+def test_the_same_file_leads_to_the_same_page(page: Page, tmp_path: Path) -> None:
+    path = file_of(tmp_path)
+    assert drop(page, path) == drop(page, path)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_its_pages_fit_and_can_be_read_by_all(theme: str, opened: Any, site: Site, tmp_path: Path) -> None:
+    page: Page = opened(color_scheme=theme)
+    drop(page, file_of(tmp_path))
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    serious = [v["id"] for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    assert not serious, found["violations"]
+    for width, height in WIDTHS:
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+
+
+def test_readers_and_strangers_change_nothing(site: Site, tmp_path: Path) -> None:
+    with site.connect() as connection:
+        _, reader = create_key(connection, site.mine.account_id, "reader", ("read",), "tests")
+    client = site.client(reader)
+    page = client.get("/uploads").text
+    assert "needs a key with the scope ingest" in page
+    token = page.split("X-CSRF-Token&quot;: &quot;")[-1].split("&quot;")[0] if "&quot;" in page else ""
+    token = token or page.split('"X-CSRF-Token": "')[1].split('"')[0]
+    content = file_of(tmp_path).read_bytes()
+    assert client.post("/uploads", content=content, headers={"X-CSRF-Token": token}).status_code == 403
+    admin = site.client(site.mine.admin_key)
+    assert admin.post("/uploads", content=content, headers={"X-CSRF-Token": "forged"}).status_code == 403
+    assert admin.post("/uploads", content=content * 100).status_code == 413
+    other = site.client(site.other.admin_key)
+    with site.connect() as connection:
+        ids = connection.execute(
+            "SELECT upload_id FROM uploads WHERE account_id = %s", [site.mine.account_id]
+        ).fetchall()
+    for (upload_id,) in ids[:1]:
+        assert other.get(f"/uploads/{upload_id}").status_code == 404
+        assert other.get(f"/uploads/{upload_id}/refused.csv").status_code == 404
