@@ -60,19 +60,26 @@ def run(since: datetime | None, until: datetime | None, quiet: bool) -> dict[str
     from anomalyze.bus.topics import TRANSACTIONS
     from anomalyze.detection.bundle import BundleStore
     from anomalyze.embedded.runtime import find_addresses
+    from anomalyze.features.snapshot import ProfileStore
     from anomalyze.settings import Settings
     from anomalyze.storage.objects import open_objects
     from anomalyze.storage.pool import connect
-    from realtime.detector.judge import DetectorCache, Judge
+    from realtime.detector.judge import DetectorCache, Judge, ProfileCache
 
     settings = Settings()
     addresses = find_addresses(settings)
-    store = BundleStore(open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url))
+    objects = open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url)
+    store = BundleStore(objects)
     result: dict[str, Any] = {"compared": 0, "differ": 0, "unstored": 0, "examples": [], "truncated": False}
     bus = open_bus(settings, postgres_dsn=addresses.postgres_dsn)
     try:
         marks = bus.watermarks(TRANSACTIONS)
-        judge = Judge(DetectorCache(store.load), len(marks), settings.future_tolerance_s)
+        judge = Judge(
+            DetectorCache(store.load),
+            ProfileCache(ProfileStore(objects).load),
+            len(marks),
+            settings.future_tolerance_s,
+        )
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with (
             connect(addresses.postgres_dsn, program="anomalyze-replay", statement_timeout_s=0) as connection,

@@ -148,6 +148,7 @@ class Detector:
             shadow=shadow.T,
             ml_score=model.score,
             prediction=model.prediction,
+            profiles=profiles.newest if profiles is not None and self.spec.profile_names else None,
             severity=severity,
             action=self._decision.actions[severity],
             dead=conflicts(batch, disposition),

@@ -73,7 +73,7 @@ def pick_anomalies(
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """The wire form of one bundle's verdicts, and where its features stand in it."""
+    """The wire form of verdicts by one bundle and one version of profiles, and where its features stand in it."""
 
     encoder: ScoredEncoder
     published: npt.NDArray[np.intp]
@@ -81,10 +81,10 @@ class _Form:
     distance: int
 
     @classmethod
-    def of(cls, bundle: str, spec: FeatureSpec) -> _Form:
+    def of(cls, bundle: str, profiles: str | None, spec: FeatureSpec) -> _Form:
         names = list(spec.published)
         return cls(
-            ScoredEncoder(names, [spec.published[name] for name in names], bundle),
+            ScoredEncoder(names, [spec.published[name] for name in names], bundle, profiles),
             np.array([spec.index(name) for name in names], dtype=np.intp),
             *(
                 spec.index(name) if name in spec.names else -1
@@ -140,9 +140,10 @@ _of_thread = threading.local()
 
 
 def _form(verdicts: Verdicts) -> _Form:
-    known: tuple[str, _Form] | None = getattr(_of_thread, "form", None)
-    if known is None or known[0] != verdicts.bundle:
-        known = (verdicts.bundle, _Form.of(verdicts.bundle, verdicts.spec))
+    versions = (verdicts.bundle, verdicts.profiles)
+    known: tuple[tuple[str, str | None], _Form] | None = getattr(_of_thread, "form", None)
+    if known is None or known[0] != versions:
+        known = (versions, _Form.of(*versions, verdicts.spec))
         _of_thread.form = known
     return known[1]
 
@@ -167,6 +168,8 @@ def analysis(verdicts: Verdicts, row: int) -> dict[str, Any]:
         "ml_prediction": PREDICTIONS[int(verdicts.prediction[row])],
         "bundle": verdicts.bundle,
     }
+    if verdicts.profiles is not None:
+        section["profiles"] = verdicts.profiles
     shadow = flags(verdicts, verdicts.shadow[row])
     if shadow:
         section["shadow_flags"] = shadow

@@ -80,6 +80,8 @@ class Verdicts:
         By row, for every judged row above NONE.
     dead
         Dead letters of this micro-batch (conflicts).
+    profiles
+        Id of the newest snapshot of profiles that judging could see; None without one.
     """
 
     n: int
@@ -97,3 +99,4 @@ class Verdicts:
     action: npt.NDArray[np.int8]
     anomalies: dict[int, Anomaly] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
+    profiles: str | None = None

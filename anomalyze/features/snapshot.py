@@ -165,6 +165,11 @@ class Profiles:
         """Ids of the snapshots, oldest first."""
         return tuple(snapshot.id for snapshot in self._snapshots)
 
+    @property
+    def newest(self) -> str | None:
+        """Id of the newest snapshot: the version that a verdict names."""
+        return self._snapshots[-1].id if self._snapshots else None
+
     def join(
         self,
         names: Sequence[str],

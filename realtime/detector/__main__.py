@@ -20,11 +20,12 @@ from anomalyze.embedded.supervisor import Program as Watched
 from anomalyze.embedded.supervisor import Supervisor
 from anomalyze.embedded.warm import exercise
 from anomalyze.errors import AnomalyzeError
+from anomalyze.features.snapshot import ProfileStore
 from anomalyze.log import get
 from anomalyze.storage.objects import open_objects
 from realtime.detector.checkpoint import CheckpointStore
 from realtime.detector.history import StoredHistory
-from realtime.detector.judge import DetectorCache, Judge
+from realtime.detector.judge import DetectorCache, Judge, ProfileCache
 from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
 from realtime.detector.worker import Worker
@@ -56,7 +57,12 @@ def run_one(program: Program) -> None:
     objects = open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url)
     bundles = BundleStore(objects)
     metrics = WorkerMetrics(program.registry)
-    judge = Judge(DetectorCache(bundles.load), partition_count, settings.future_tolerance_s)
+    judge = Judge(
+        DetectorCache(bundles.load),
+        ProfileCache(ProfileStore(objects).load),
+        partition_count,
+        settings.future_tolerance_s,
+    )
     warm_up(judge.detectors, bundles)
     worker = Worker(
         bus,

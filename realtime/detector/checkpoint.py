@@ -42,6 +42,8 @@ class Checkpoint:
         Id of the bundle that judges what follows; None before the first.
     arrays
         ``PartitionState.snapshot()``.
+    profiles
+        Ids of the snapshots of profiles in force, oldest first.
     """
 
     log_id: str
@@ -50,6 +52,7 @@ class Checkpoint:
     emitted: int
     bundle: str | None
     arrays: dict[str, npt.NDArray[Any]]
+    profiles: tuple[str, ...] = ()
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -69,6 +72,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "offset": checkpoint.offset,
             "emitted": checkpoint.emitted,
             "bundle": checkpoint.bundle,
+            "profiles": list(checkpoint.profiles),
             "arrays": described,
         }
     ).encode()
@@ -111,7 +115,13 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
         view = np.frombuffer(data, dtype=np.dtype(dtype), count=count, offset=body_start + start)
         arrays[name] = view.reshape(shape).copy()
     return Checkpoint(
-        header["log"], header["partition"], header["offset"], header["emitted"], header["bundle"], arrays
+        header["log"],
+        header["partition"],
+        header["offset"],
+        header["emitted"],
+        header["bundle"],
+        arrays,
+        tuple(header.get("profiles", ())),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,12 +22,23 @@ from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.errors import ContractError, ModelError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch
 from anomalyze.events.decode import CONTROL_PREFIX, decode_records
+from anomalyze.features.snapshot import SNAPSHOTS_KEPT_MAX, Profiles, Snapshot
 from anomalyze.features.state import Disposition
 from anomalyze.log import get
 
-__all__ = ["DetectorCache", "Judge", "Outputs", "OwnedPartition", "read_bundles", "read_controls", "take"]
+__all__ = [
+    "DetectorCache",
+    "Judge",
+    "Outputs",
+    "OwnedPartition",
+    "ProfileCache",
+    "read_bundles",
+    "read_controls",
+    "take",
+]
 
 DETECTORS_KEPT = 4
+PROFILES_KEPT = 4
 
 
 @dataclass(slots=True)
@@ -39,6 +51,8 @@ class OwnedPartition:
         All that its users' history contributes.
     bundle
         Id of the bundle in force; None until the log has named one.
+    profiles
+        Ids of the snapshots of profiles in force, oldest first.
     offset
         Last record the state contains; -1 at the log's beginning.
     emitted
@@ -50,6 +64,7 @@ class OwnedPartition:
     number: int
     state: PartitionState
     bundle: str | None = None
+    profiles: tuple[str, ...] = ()
     offset: int = -1
     emitted: int = -1
     checkpointed: int = -1
@@ -96,11 +111,48 @@ class DetectorCache:
         return None if detector is None else detector.bundle.kind
 
 
+class ProfileCache:
+    """Profiles by the ids of their snapshots: partitions that met the same records share them."""
+
+    def __init__(self, load: Callable[[str], Snapshot]) -> None:
+        self._load = load
+        self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
+        self._profiles: OrderedDict[tuple[str, ...], Profiles] = OrderedDict({(): Profiles()})
+
+    def get(self, ids: tuple[str, ...]) -> Profiles:
+        """The profiles of these snapshots. Raises what loading raises."""
+        profiles = self._profiles.get(ids)
+        if profiles is None:
+            profiles = self._profiles[ids] = Profiles([self._snapshot(one) for one in ids])
+            while len(self._profiles) > PROFILES_KEPT:
+                self._profiles.popitem(last=False)
+        return profiles
+
+    def extended(self, ids: tuple[str, ...], snapshot: str) -> tuple[str, ...]:
+        """The ids with one more snapshot, the oldest left out where there are too many."""
+        return self.get(ids).with_snapshot(self._snapshot(snapshot)).ids
+
+    def _snapshot(self, snapshot_id: str) -> Snapshot:
+        found = self._snapshots.get(snapshot_id)
+        if found is None:
+            found = self._snapshots[snapshot_id] = self._load(snapshot_id)
+            while len(self._snapshots) > 2 * SNAPSHOTS_KEPT_MAX:
+                self._snapshots.popitem(last=False)
+        return found
+
+
 class Judge:
     """Judges records of owned partitions and moves their states on."""
 
-    def __init__(self, detectors: DetectorCache, partition_count: int, future_tolerance_s: int) -> None:
+    def __init__(
+        self,
+        detectors: DetectorCache,
+        profiles: ProfileCache,
+        partition_count: int,
+        future_tolerance_s: int,
+    ) -> None:
         self.detectors = detectors
+        self.profiles = profiles
         self._partition_count = partition_count
         self._future_tolerance_ms = future_tolerance_s * 1000
 
@@ -145,10 +197,10 @@ class Judge:
         return outputs
 
     def _pieces(self, records: Records, owned: dict[int, OwnedPartition]) -> Iterable[Records | Control]:
-        """Runs of records under one bundle, and the control records between them."""
+        """Runs of records under one bundle and the same profiles, and the control records between them."""
         controls = read_controls(records)
-        bundles = {owned[p].bundle for p, _, _ in records.runs()}
-        if not controls and len(bundles) <= 1:
+        versions = {(owned[p].bundle, owned[p].profiles) for p, _, _ in records.runs()}
+        if not controls and len(versions) <= 1:
             yield records
             return
         for _, first, end in records.runs():
@@ -173,15 +225,27 @@ class Judge:
                 return
             partition.bundle = bundle
             log.info("bundle_swapped", bundle=bundle)
+        elif control.kind == "profiles":
+            self._follow_profiles(control.body.get("profiles"), partition, log)
         else:
             assert partition.bundle is not None, "recovery names the first bundle"
             refused = self.detectors.get(partition.bundle).apply_control(control, partition.state)
             log.info("control_applied") if refused is None else log.error("control_refused", reason=refused)
 
+    def _follow_profiles(self, snapshot: object, partition: OwnedPartition, log: Any) -> None:
+        try:
+            partition.profiles = self.profiles.extended(partition.profiles, str(snapshot))
+        except ContractError as error:
+            # What was in force stays, and every verdict goes on naming it.
+            log.error("profiles_refused", profiles=str(snapshot), reason=str(error))
+            return
+        log.info("profiles_swapped", profiles=snapshot, snapshots=len(partition.profiles))
+
     def _judge_piece(self, records: Records, owned: dict[int, OwnedPartition], outputs: Outputs) -> None:
         if not len(records):
             return
-        bundle = owned[records.partitions[0]].bundle
+        first = owned[records.partitions[0]]
+        bundle = first.bundle
         assert bundle is not None, "recovery names the first bundle"
         detector = self.detectors.get(bundle)
         decoded = decode_records(
@@ -198,7 +262,7 @@ class Judge:
         if not batch.n:
             return
         states = {p: owned[p].state for p, _, _ in batch.groups}
-        verdicts = detector.process(batch, states)
+        verdicts = detector.process(batch, states, self.profiles.get(first.profiles))
         outputs.dead += verdicts.dead
         self._collect(records, batch, verdicts, owned, outputs)
 

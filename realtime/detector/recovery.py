@@ -118,8 +118,10 @@ class Recovery:
         partition = OwnedPartition(number, PartitionState.empty())
 
         def restore(checkpoint: Checkpoint) -> None:
+            self.judge.profiles.get(checkpoint.profiles)  # one that is gone makes the checkpoint useless
             partition.state.restore(checkpoint.arrays)
             partition.bundle = checkpoint.bundle
+            partition.profiles = checkpoint.profiles
             partition.offset = partition.checkpointed = checkpoint.offset
             partition.emitted = checkpoint.emitted
 

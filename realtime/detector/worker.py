@@ -330,6 +330,7 @@ class Worker:
                     partition.emitted,
                     partition.bundle,
                     partition.state.snapshot(),
+                    partition.profiles,
                 )
             )
             partition.checkpointed = partition.offset

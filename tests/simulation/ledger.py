@@ -16,9 +16,17 @@ from anomalyze.bus.contract import Bus, Records
 from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.detection.bundle import BundleStore
 from anomalyze.detection.detector import PartitionState
+from anomalyze.features.snapshot import ProfileStore
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
-from realtime.detector.judge import DetectorCache, Judge, OwnedPartition, read_bundles, take
+from realtime.detector.judge import (
+    DetectorCache,
+    Judge,
+    OwnedPartition,
+    ProfileCache,
+    read_bundles,
+    take,
+)
 
 __all__ = ["Comparison", "compare", "replay", "replayed"]
 
@@ -75,9 +83,14 @@ def replay(
 def replayed(bus: Bus, settings: Settings, seed: int) -> Iterator[tuple[int, bytes | None, bytes]]:
     """(partition, key, value) of every record that an undisturbed worker would write to `scored`, in order."""
     cut = random.Random(seed)
-    store = BundleStore(open_objects(settings.object_store))
+    objects = open_objects(settings.object_store)
     marks = bus.watermarks(TRANSACTIONS)
-    judge = Judge(DetectorCache(store.load), len(marks), settings.future_tolerance_s)
+    judge = Judge(
+        DetectorCache(BundleStore(objects).load),
+        ProfileCache(ProfileStore(objects).load),
+        len(marks),
+        settings.future_tolerance_s,
+    )
     for partition, (low, high) in marks.items():
         records = read_all(bus, partition, low, high)
         owned = {partition: OwnedPartition(partition, PartitionState.empty(), bundle=first_bundle(records))}

@@ -29,13 +29,14 @@ from anomalyze.detection.detector import STATE_FORMAT
 from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.process import GuardedProcess
 from anomalyze.errors import TransientError
+from anomalyze.features.snapshot import ProfileStore
 from anomalyze.settings import Settings
 from anomalyze.simulation.record import user_ids, wire_records
 from anomalyze.simulation.world import Simulation
 from anomalyze.storage.objects import open_objects
 from realtime.detector.checkpoint import CheckpointStore
 from realtime.detector.history import StoredHistory
-from realtime.detector.judge import DetectorCache, Judge
+from realtime.detector.judge import DetectorCache, Judge, ProfileCache
 from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
 from realtime.detector.worker import Worker
@@ -153,7 +154,12 @@ class Bed:
 
     def judge(self) -> Judge:
         """What judges here."""
-        return Judge(DetectorCache(self.store.load), PARTITIONS, self.settings.future_tolerance_s)
+        return Judge(
+            DetectorCache(self.store.load),
+            ProfileCache(ProfileStore(self.objects).load),
+            PARTITIONS,
+            self.settings.future_tolerance_s,
+        )
 
     @contextlib.contextmanager
     def worker_here(self) -> Iterator[Worker]:

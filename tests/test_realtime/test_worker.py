@@ -12,14 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 
 from anomalyze.bus.control import announce
 from anomalyze.bus.partitioner import murmur2_partition
 from anomalyze.bus.topics import DEAD_LETTERS, SCORED, TRANSACTIONS
+from anomalyze.events.hashing import text_key
+from anomalyze.features.snapshot import ProfileStore, Snapshot, merchant_keys
+from anomalyze.features.spec import FeatureSpec
 from tests.simulation.ledger import compare, read_all, replay
-from tests.test_realtime.bed import PARTITIONS, Bed, bundles, open_bed, record, traffic
+from tests.test_realtime.bed import CONFIG, PARTITIONS, START_MS, Bed, bundles, open_bed, record, traffic
 
 FIRST, SECOND = bundles()
 NOWHERE = "sha256:" + "0" * 64
@@ -42,6 +46,13 @@ def by_tx(records: list[tuple[int, bytes]]) -> dict[str, list[dict[str, Any]]]:
         body = sections(value)
         found.setdefault(body["data"]["tx_id"], []).append(body)
     return found
+
+
+def snapshot_of(account: str, merchant: str, as_of_ms: int) -> Snapshot:
+    """What labels said of one merchant."""
+    names = FeatureSpec.load(CONFIG / "features.yaml").profile_names
+    keys = merchant_keys(np.array([text_key(account)], np.uint64), np.array([text_key(merchant)], np.uint64))
+    return Snapshot(as_of_ms, names, keys, np.full((1, len(names)), 2.0))
 
 
 def test_what_cannot_be_judged_is_a_dead_letter_and_the_rest_goes_on(bed: Bed) -> None:
@@ -104,7 +115,7 @@ def test_what_cannot_be_judged_is_a_dead_letter_and_the_rest_goes_on(bed: Bed) -
         assert process.stop() == 0
 
 
-def test_bundles_and_lists_change_where_the_log_says_so_also_after_a_restart(bed: Bed) -> None:
+def test_bundles_profiles_and_lists_change_where_the_log_says_so_also_after_a_restart(bed: Bed) -> None:
     rows = traffic()
     block = {"op": "add", "account_id": "acct", "list": "block", "field": "device_id", "value": "stolen"}
     announce(bed.bus, "bundle", {"bundle": FIRST.id})
@@ -116,7 +127,12 @@ def test_bundles_and_lists_change_where_the_log_says_so_also_after_a_restart(bed
     announce(bed.bus, "bundle", {"bundle": NOWHERE})
     announce(bed.bus, "bundle", {})
     announce(bed.bus, "list", block)
-    bed.send([*rows[200:400], record("ann", "after", 10.0, device_id="stolen")])
+    profiles = snapshot_of("acct", "shop", as_of_ms=START_MS)
+    ProfileStore(bed.objects).publish(profiles)
+    announce(bed.bus, "profiles", {"profiles": profiles.id})
+    announce(bed.bus, "profiles", {"profiles": NOWHERE})
+    announce(bed.bus, "profiles", {})
+    bed.send([*rows[200:400], record("ann", "after", 10.0, device_id="stolen", merchant_id="shop")])
     bed.wait_judged()
     begun = time.monotonic()
     os.kill(worker.pid or 0, signal.SIGTERM)
@@ -126,7 +142,9 @@ def test_bundles_and_lists_change_where_the_log_says_so_also_after_a_restart(bed
         high - 1 for _, high in bed.bus.watermarks(TRANSACTIONS).values()
     }
 
-    bed.send([*rows[400:], record("ann", "later", 10.0, device_id="stolen"), *rows[10:20]])
+    bed.send(
+        [*rows[400:], record("ann", "later", 10.0, device_id="stolen", merchant_id="shop"), *rows[10:20]]
+    )
     bed.worker()
     bed.wait_judged()
     assert bed.effective() == bed.undisturbed()
@@ -143,6 +161,9 @@ def test_bundles_and_lists_change_where_the_log_says_so_also_after_a_restart(bed
         assert told[sections(value)["data"]["tx_id"]][0]["analysis"]["bundle"] == SECOND.id
     actions = [told[tx][0]["verdict"]["action"] for tx in ("before", "after", "later")]
     assert actions == ["ALLOW", "BLOCK", "BLOCK"]
+    versions = [told[tx][0]["analysis"].get("profiles") for tx in ("before", "after", "later")]
+    assert versions == [None, profiles.id, profiles.id]
+    assert {e["profiles"] for e in bed.events() if e["event"] == "profiles_refused"} == {NOWHERE, "None"}
 
 
 def test_a_worker_that_wakes_after_its_partitions_moved_changes_nothing(bed: Bed) -> None:
