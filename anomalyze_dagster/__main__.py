@@ -1,9 +1,12 @@
-"""``python -m anomalyze_dagster code|webserver|daemon``: Dagster's programs over our settings.
+"""``python -m anomalyze_dagster all|code|webserver|daemon``: Dagster's programs over our settings.
 
 ``code`` holds the definitions and starts runs, ``webserver`` serves the UI and GraphQL on loopback at
-``DAGSTER_PORT``, ``daemon`` turns sensors and schedules. Start ``code`` first; the others wait for it.
+``DAGSTER_PORT``, ``daemon`` turns sensors and schedules; ``all`` is the three in one process. Start ``code`` first;
+the others wait for it.
 """
 
+import contextlib
+import logging
 import os
 import sys
 import time
@@ -24,11 +27,25 @@ def run_code(settings: Settings) -> None:
     """Serve the definitions on the socket until SIGTERM."""
     from dagster._cli.api import grpc_command
 
-    socket = os.environ["ANOMALYZE_DAGSTER_SOCKET"]
-    if os.path.exists(socket):
-        os.unlink(socket)  # a killed server left it behind
+    socket = free_socket()
     arguments = ["--socket", socket, "--module-name", "anomalyze_dagster.definitions"]
     grpc_command([*arguments, "--location-name", "anomalyze", "--max-workers", "8", "--log-level", "warning"])
+
+
+def run_all(settings: Settings) -> None:
+    """All three until SIGTERM."""
+    from anomalyze_dagster.together import serve_together
+
+    free_socket()
+    serve_together(settings, find_addresses(settings), WORKSPACE)
+
+
+def free_socket() -> str:
+    """Path of the code server's socket; one that a killed server left behind is taken away."""
+    socket = os.environ["ANOMALYZE_DAGSTER_SOCKET"]
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(socket)
+    return socket
 
 
 def wait_for_code() -> None:
@@ -55,6 +72,7 @@ def run_daemon(settings: Settings) -> None:
 
 
 PROGRAMS: Mapping[str, tuple[str, Callable[[Settings], None]]] = {
+    "all": ("dagster", run_all),
     "code": ("dagster-code", run_code),
     "webserver": ("dagster", run_webserver),
     "daemon": ("dagster-daemon", run_daemon),
@@ -68,6 +86,8 @@ def main(arguments: list[str]) -> None:
     name, run = PROGRAMS[arguments[0]]
     settings = Settings()
     configure(name, settings.log_level)
+    # Sensors would tell every few seconds that there is nothing to do.
+    logging.disable(logging.INFO)
     try:
         addresses = find_addresses(settings)
         if "ANOMALYZE_DAGSTER_SOCKET" not in os.environ:

@@ -371,17 +371,15 @@ def programs(settings: Settings, addresses: Addresses) -> list[Program]:
 
 
 def late_programs(settings: Settings, addresses: Addresses) -> list[Program]:
-    """Dagster: its code server, webserver and daemon, with less right to the processor than those that judge."""
+    """Dagster, with less right to the processor than those that judge."""
     if not settings.dagster:
         return []
-    environment = {**environment_of(settings, addresses), **prepare_dagster(settings, addresses)}
-
-    def program(name: str, role: str, address: str = "") -> Program:
-        argv = ["nice", "-n", str(LATE_NICENESS), sys.executable, "-m", "anomalyze_dagster", role]
-        return Program(name, argv, address, environment, is_late=True)
-
     return [
-        program("dagster-code", "code"),
-        program("dagster-daemon", "daemon"),
-        program("dagster", "webserver", f"http://localhost:{settings.dagster_port}"),
+        Program(
+            "dagster",
+            ["nice", "-n", str(LATE_NICENESS), sys.executable, "-m", "anomalyze_dagster", "all"],
+            f"http://localhost:{settings.dagster_port}",
+            {**environment_of(settings, addresses), **prepare_dagster(settings, addresses)},
+            is_late=True,
+        )
     ]
