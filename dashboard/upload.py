@@ -18,7 +18,7 @@ from anomalyze.storage.query import fetch_async
 from anomalyze.storage.upload import ERRORS_MAX, Upload
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.components import cell, head_cell, moment, table
+from dashboard.components import ago, cell, head_cell, table
 from dashboard.element import (  # fmt: skip
     FT,
     H2,
@@ -196,10 +196,10 @@ def _told(upload: Upload, viewer: Viewer, dagster_port: int) -> FT:
     return Section(
         P(
             state_sign(upload),
-            " ",
+            ". ",
             said,
             " ",
-            Span(moment(at, viewer.now, viewer.zone), cls="muted"),
+            Span(*ago(at, viewer.now, viewer.zone), cls="muted"),
             *run,
             *links,
             cls="lead",
@@ -365,7 +365,7 @@ def _preview(shown: dict[str, Any]) -> FT | None:
         f for f in FIELDS if f not in NEEDED and f != "status" and f in (shown["mapping"].get("fields") or {})
     ]
     names = [*NEEDED, *(["status"] if "status" in (shown["mapping"].get("fields") or {}) else []), *more[:4]]
-    heads = [head_cell("Line", "num"), *(head_cell(_LABELS.get(n, n), "num" if n == "amount" else "mid" if n in more else None) for n in names)]  # fmt: skip
+    heads = [head_cell("Line", "num"), *(head_cell("Time (UTC)" if n == "timestamp" else _LABELS.get(n, n), "num" if n == "amount" else "mid" if n in more else None) for n in names)]  # fmt: skip
 
     def value(row: dict[str, Any], name: str) -> str:
         part = row["transaction"]["meta" if name in ("user_id", "timestamp") else "data"].get(name)

@@ -19,7 +19,7 @@ import psycopg
 
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.partitioner import murmur2_partitions
-from anomalyze.bus.topics import TRANSACTIONS
+from anomalyze.bus.topics import SCORED, TRANSACTIONS
 from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, TransientError
 from anomalyze.ingestion.container import free_bytes, unpack
 from anomalyze.ingestion.mapping import FileMapping
@@ -37,10 +37,10 @@ __all__ = ["UNJUDGED_MAX", "Progress", "work_off"]
 BATCH_ROWS = 5_000
 FLUSH_TIMEOUT_S = 30.0
 PROGRESS_S = 0.5
-# Rows published and not yet judged: what live traffic may have to wait behind. The detector notes its place once
-# a second, so that this is also about the rows a second of one upload.
-UNJUDGED_MAX = 20_000
-LAG_LOOK_S = 0.1
+# Rows published and not yet judged, in all partitions: what live traffic may have to wait behind, a fifth of a
+# second or so of a detector's work.
+UNJUDGED_MAX = 10_000
+LAG_LOOK_S = 0.05
 # A detector that judges nothing for so long is down: somebody else shall go on later.
 JUDGE_TIMEOUT_S = 600.0
 DETECTOR_GROUP = "detector"
@@ -85,9 +85,12 @@ class Work:
         self._report = report
         self._stop = stop
         self._said_at = 0.0
-        self._lag = 0
+        self._lag = unjudged_max  # not known: looked at before the first row goes out
         self._lag_at = float("-inf")
         self._sent_since = 0
+        self._unnoted = 0
+        self._committed = -1
+        self._scored_then = 0
         self.progress = Progress(published=upload.rows_published)
 
     def say(self, note: str, *, now: bool = False, total: int | None = None) -> None:
@@ -149,7 +152,7 @@ class Work:
                 self._sent_since += batch.height
                 done = self.progress
                 published = done.published + batch.height
-                scored = max(done.scored, published - self._lag - self._sent_since, 0)
+                scored = max(done.scored, published - self._unnoted - self._sent_since, 0)
                 self.progress = replace(done, published=published, scored=scored)
                 self.say("publishing", total=total)
             self.say("waiting for verdicts", now=True, total=total)
@@ -191,11 +194,21 @@ class Work:
             self.say("publishing: the detector has work waiting", total=total)
 
     def _look_at_lag(self) -> None:
+        """How many rows wait: those behind the detector's last commit, less what it has put out since.
+
+        It commits once a second only. What it puts out counts as judged for the pace, never for the progress: a
+        worker that takes over may put out again what another had.
+        """
         found = self._bus.committed(TRANSACTIONS, DETECTOR_GROUP)
         marks = self._bus.watermarks(TRANSACTIONS)
-        self._lag = sum(max(0, end - max(found.get(p, low), low)) for p, (low, end) in marks.items())
+        scored_now = sum(end for _, end in self._bus.watermarks(SCORED).values())
+        committed = sum(found.values())
+        if committed != self._committed:
+            self._committed, self._scored_then = committed, scored_now
+        self._unnoted = sum(max(0, end - max(found.get(p, low), low)) for p, (low, end) in marks.items())
+        self._lag = max(0, self._unnoted - (scored_now - self._scored_then))
         self._lag_at, self._sent_since = time.monotonic(), 0
-        scored = max(self.progress.scored, self.progress.published - self._lag)
+        scored = max(self.progress.scored, self.progress.published - self._unnoted)
         self.progress = replace(self.progress, scored=scored)
 
     def _give_up_after(self, moved_at: float) -> None:
