@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomalyze.backtest.mapping import ColumnMapping, SourceChunk, load_frame, load_mapping, read_file, scan
 from anomalyze.backtest.run import Replay, split
+from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector, Verdicts
 from anomalyze.detection.learning import (
     CALIBRATION_DAYS_MIN,
@@ -129,14 +130,17 @@ def main() -> None:
     print(document)
 
 
-def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[str, Any]:
-    """All methods on the same test rows."""
+def judge_file(
+    path: Path, mapping: ColumnMapping, config: Path, days: Days
+) -> tuple[Tested, Bundle, dict[str, float]]:
+    """Replay, learn at the beginning of the test days, judge them; with the seconds each step took."""
     begin = time.perf_counter()
     bundle = build_bundle(config)
     replay = Replay(Detector(bundle))
-    log = Log(replay, days.delay)
+    log, spec = Log(replay, days.delay), replay.detector.spec
     collector = FrameCollector(replay.detector)
-    start = min(days.train_start, days.test_start - days.delay - WINDOW_DAYS * DAY_MS) - HISTORY_MS
+    learned_from = days.test_start - max(days.delay, CALIBRATION_DAYS_MIN * DAY_MS) - WINDOW_DAYS * DAY_MS
+    start = min(days.train_start, learned_from) - HISTORY_MS
     chunks = log.cut(read_file(path, mapping, ACCOUNT, start_ms=start, end_ms=days.test_end))
     first: SourceChunk | None = None
     for chunk in chunks:
@@ -148,11 +152,8 @@ def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[st
         raise SystemExit(f"--test: {path} has no rows of these days")
     frame = collector.frame()
     replayed = time.perf_counter()
-    table = label_table(frame, days.delay)
-    spec = replay.detector.spec
-    learned_from = days.test_start - max(days.delay, CALIBRATION_DAYS_MIN * DAY_MS) - WINDOW_DAYS * DAY_MS
-    instants = refresh_instants(spec, learned_from, days.test_start)
-    frame = frame.with_profiles(compute_snapshots(table, instants))
+    instants = refresh_instants(spec, max(learned_from, int(frame.ts_ms.min())), days.test_start)
+    frame = frame.with_profiles(compute_snapshots(label_table(frame, days.delay), instants))
     profiled = time.perf_counter()
     bundle = build_candidate(bundle, frame, as_of_ms=days.test_start, delay_ms=days.delay)
     trained = time.perf_counter()
@@ -161,16 +162,25 @@ def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[st
     profiles = Profiles()
     for chunk in (first, *chunks):
         known = label_table(collector.frame(), days.delay)
-        for snapshot in compute_snapshots(
-            known, refresh_instants(spec, chunk.append_ms[0], chunk.append_ms[0] + 1)
-        ):
+        now = refresh_instants(spec, chunk.append_ms[0], chunk.append_ms[0] + 1)
+        for snapshot in compute_snapshots(known, now):
             profiles = profiles.with_snapshot(snapshot)
         part, verdicts = log.judge(chunk, profiles)
         collector.add(part, verdicts)
         tested.add(part, verdicts)
-    ended = time.perf_counter()
+    seconds = {
+        "replay": replayed - begin,
+        "profiles": profiled - replayed,
+        "training": trained - profiled,
+        "test": time.perf_counter() - trained,
+    }
+    return tested, bundle, {step: round(value, 1) for step, value in seconds.items()}
+
+
+def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[str, Any]:
+    """All methods on the same test rows."""
+    tested, bundle, seconds = judge_file(path, mapping, config, days)
     rows = tested.frame().join(handbook_scores(path, mapping, days), on=["user", "tx"], how="left")
-    known = (pl.col("at_merchant") != 1) | (pl.col("merchant_frauds") > 0)
     rows = rows.with_columns(
         pl.when(pl.col("scenario") < 0)
         .then(pl.col("ordinary"))
@@ -178,22 +188,17 @@ def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[st
         .cast(pl.Float64)
         .alias("at_merchant")
     )
+    known = (pl.col("at_merchant") != 1) | (pl.col("merchant_frauds") > 0)
     rows = rows.with_columns((known & (pl.col("fraud") == 1)).cast(pl.Float64).alias("knowable"))
     assert not rows["handbook"].is_null().any()
     rows = leave_out_known_cards(rows, path, mapping, days)
-    label = rows["fraud"].to_numpy() == 1
     methods = {name: evaluate(rows, name) for name in METHODS}
     return {
         **methods["learned"],
         "transactions": len(rows),
-        "frauds": int(label.sum()),
+        "frauds": int((rows["fraud"] == 1).sum()),
         "methods": methods,
-        "seconds": {
-            "replay": round(replayed - begin, 1),
-            "profiles": round(profiled - replayed, 1),
-            "training": round(trained - profiled, 1),
-            "test": round(ended - trained, 1),
-        },
+        "seconds": seconds,
         "model": dict(bundle.supervised.metrics) if bundle.supervised else {},
     }
 
@@ -381,10 +386,10 @@ def midnight_ms(day: date) -> int:
     return round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
-def show(result: dict[str, Any]) -> None:
+def show(result: dict[str, Any], methods: Mapping[str, str] = METHODS) -> None:
     """The table for people."""
     table = Table("method", "average precision", "card precision@100", "ROC AUC")
-    for name, words in METHODS.items():
+    for name, words in methods.items():
         found = result["methods"][name]
         columns = ("average_precision", "card_precision_100", "roc_auc")
         table.add_row(words, *(f"{found[column]:.3f}" for column in columns))

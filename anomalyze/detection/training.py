@@ -35,7 +35,7 @@ from anomalyze.rules.file import load_rule_set
 __all__ = ["Frame", "build_bundle", "collect_frame", "train_bundle"]
 
 USUAL = (("low", 0.05), ("mid", 0.5), ("high", 0.95))
-# Enough for a forest of 4,096-row samples and for rarities of one in 10,000; more only costs time.
+# Enough for a forest of 512-row samples and for rarities of one in 10,000; more only costs time.
 TRAINING_ROWS_MAX = 400_000
 # Features that training reads: the model's inputs, and the statistics'.
 TRAINED_ON = tuple(dict.fromkeys([*(i.name for i in DEFAULT_INPUTS), "user_amount_lr", "amount_base"]))

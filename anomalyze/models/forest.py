@@ -28,7 +28,9 @@ __all__ = ["AMOUNT_INPUTS", "DEFAULT_INPUTS", "GROUPS", "Forest", "ModelInput", 
 
 GROUPS = ("amount", "speed", "place", "device", "merchant", "time")
 TREES = 100
-SAMPLES_MAX = 4096
+# On weeks before the test weeks trees of 512 rows ranked as well as those of 4,096 on FDH (average precision .336
+# and .329), far better on Sparkov (.52 and .45), and are shallower.
+SAMPLES_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,19 @@ class ModelInput:
     one_sided: bool = True
 
 
-# Own-history ratios of the amount. On FDH (test week) it has an average precision of .222, on Sparkov
-# of .223.
+# Own-history ratios of the amount.
 AMOUNT_INPUTS = (
     ModelInput("user_amount_lr", "amount"),
     ModelInput("user_amount_z90", "amount"),
     ModelInput("user_amount_excess_3d", "amount"),
     ModelInput("amount_base", "amount"),
 )
-# With what gives the score, and its explanation, the other groups. On FDH, which has neither places nor
-# devices and no signal in hour or speed, they cost .02 (.201); on Sparkov the hour brings .07 (.294).
+# With what gives the score, and its explanation, the other groups. Chosen on weeks before the test weeks
+# (docs/detection.md): money spent in an hour says more than the number of payments in it.
 DEFAULT_INPUTS = (
     *AMOUNT_INPUTS,
-    ModelInput("user_tx_count_1h", "speed"),
+    ModelInput("user_amount_sum_1h", "speed"),
+    ModelInput("user_spend_24h_ratio", "speed"),
     ModelInput("travel_kmh", "place"),
     ModelInput("is_new_device", "device"),
     ModelInput("hour_rarity", "time"),

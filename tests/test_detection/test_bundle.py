@@ -242,7 +242,7 @@ def test_what_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_must_read_the_inputs_that_are_named(full: Bundle) -> None:
     fewer = dataclasses.replace(full, inputs=full.inputs[:-1], reference=full.reference[:-1])
-    with pytest.raises(ContractError, match="reads 8 inputs, its manifest names 7"):
+    with pytest.raises(ContractError, match="reads 9 inputs, its manifest names 8"):
         fewer.build_scorer()
     with pytest.raises(ContractError, match="comes with its inputs"):
         dataclasses.replace(full, model=None)

@@ -18,7 +18,7 @@ def rows() -> npt.NDArray[np.float32]:
 
 @pytest.fixture(scope="session")
 def forest(rows: npt.NDArray[np.float32]) -> Forest:
-    return train_forest(rows, [True] * 7 + [False], seed=3, trees=30, samples_max=1024)
+    return train_forest(rows, [True] * 8 + [False], seed=3, trees=30, samples_max=1024)
 
 
 @pytest.fixture(scope="session")

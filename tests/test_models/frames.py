@@ -12,7 +12,7 @@ NAMES = tuple(i.name for i in DEFAULT_INPUTS)
 
 
 def make_frame(rows: int, seed: int, missing: float = 0.05) -> npt.NDArray[np.float64]:
-    """float64 ``[rows, 8]`` in the order of ``DEFAULT_INPUTS``, with ties, heavy tails and gaps."""
+    """float64 ``[rows, 9]`` in the order of ``DEFAULT_INPUTS``, with ties, heavy tails and gaps."""
     rng = np.random.default_rng(seed)
     frame = np.column_stack(
         [
@@ -20,7 +20,8 @@ def make_frame(rows: int, seed: int, missing: float = 0.05) -> npt.NDArray[np.fl
             rng.normal(0, 1.2, rows) + 8 * (rng.random(rows) < 0.01),
             np.maximum(0, rng.normal(-0.5, 0.6, rows)),
             rng.lognormal(3.5, 1.1, rows).round(2),
-            rng.poisson(0.3, rows) + 1.0,
+            rng.lognormal(3.7, 1.0, rows).round(2),
+            rng.exponential(1.0, rows),
             rng.exponential(10, rows),
             1.0 * (rng.random(rows) < 0.02),
             rng.exponential(1.0, rows),

@@ -25,7 +25,7 @@ def test_folded_trees_score_as_scikit_learn(forest: Forest, ensemble: TreeEnsemb
 
 def test_a_clip_above_every_threshold_prunes_exactly(rows: Rows) -> None:
     # A forest trained without the clip has splits below it; these must fold to "always right".
-    forest = train_forest(rows, [False] * 8, seed=5, trees=10, samples_max=512)
+    forest = train_forest(rows, [False] * 9, seed=5, trees=10, samples_max=512)
     clipped = dataclasses.replace(forest, lower=np.nanquantile(rows, 0.8, axis=0).astype(np.float32))
     folded = fold_forest(clipped)
     assert folded.node_count < fold_forest(forest).node_count
@@ -63,7 +63,7 @@ def test_float32_sums_of_leaf_weights_are_exact_in_any_order(ensemble: TreeEnsem
 
 def test_the_same_seed_gives_the_same_bytes(rows: Rows) -> None:
     first, second, other = (
-        ensemble_to_onnx(fold_forest(train_forest(rows, [True] * 8, seed=seed, trees=5, samples_max=128)))
+        ensemble_to_onnx(fold_forest(train_forest(rows, [True] * 9, seed=seed, trees=5, samples_max=128)))
         for seed in (1, 1, 2)
     )
     assert first == second != other
@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_bytes(rows: Rows) -> None:
 
 def test_strange_rows_score_higher(forest: Forest, ensemble: TreeEnsemble) -> None:
     ordinary = forest.fill[None]
-    strange = np.array([[4, 20, 5, 5e4, 30, 900, 1, 9]], dtype=np.float32)
+    strange = np.array([[4, 20, 5, 5e4, 5e4, 30, 900, 1, 9]], dtype=np.float32)
     assert walk(ensemble, strange)[0] > walk(ensemble, ordinary)[0] + 0.2
 
 
@@ -80,12 +80,12 @@ def test_strange_rows_score_higher(forest: Forest, ensemble: TreeEnsemble) -> No
     [
         (lambda r: r[:1], "at least 2 rows, got 1"),
         (lambda r: np.where(r > 1e3, np.inf, r), "input 3 has infinite values"),
-        (lambda r: np.where(np.arange(8) == 5, np.nan, r), "input 5 has no value at all"),
+        (lambda r: np.where(np.arange(9) == 5, np.nan, r), "input 5 has no value at all"),
     ],
 )
 def test_frames_that_cannot_be_trained_on_are_refused(rows: Rows, spoil: object, message: str) -> None:
     with pytest.raises(ContractError, match=message):
-        train_forest(spoil(rows), [True] * 8, seed=1)  # type: ignore[operator]
+        train_forest(spoil(rows), [True] * 9, seed=1)  # type: ignore[operator]
 
 
 def test_round_down_keeps_every_float32_decision() -> None:
