@@ -11,7 +11,7 @@ import psycopg
 
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.embedded import EmbeddedBus
-from anomalyze.bus.topics import DEAD_LETTERS, LABELS, SCORED
+from anomalyze.bus.topics import DEAD_LETTERS, LABELS, SCORED, TRANSACTIONS
 from anomalyze.events.batch import DeadLetter
 from anomalyze.log import get
 from anomalyze.storage.dead_letters import decode_dead_letter, store_dead_letters
@@ -23,11 +23,13 @@ from anomalyze.storage.position import load_positions
 from anomalyze.storage.scored import ScoredRows, decode_scored
 from anomalyze.storage.store import store_scored
 from realtime.program import Heartbeat, Program, retry_until_stopped, start_program
+from realtime.sink.announcer import LABELS_MAX, announce_labels
 from realtime.sink.metrics import SinkMetrics
 from realtime.sink.worker import Sink
 
 CONSUMER = "sink"
 HOUSE_EVERY_S = 3600.0
+LABELS_EVERY_S = 1.0
 
 
 def main() -> None:
@@ -134,6 +136,9 @@ def main() -> None:
         threading.Thread(target=guarded, args=(sink,), name=f"sink-{i}") for i, sink in enumerate(sinks)
     ]
     threads.append(threading.Thread(target=keep_house, args=(program, bus), name="house", daemon=True))
+    threads.append(
+        threading.Thread(target=tell_labels, args=(program, bus, log_id), name="announcer", daemon=True)
+    )
     port = program.serve_metrics()
     Heartbeat(program, lambda: {**metrics.state(), "metrics_port": port}).start()
     for thread in threads:
@@ -144,6 +149,25 @@ def main() -> None:
     get().info("stopped")
     if failures:
         raise SystemExit(1)
+
+
+def tell_labels(program: Program, bus: Bus, log_id: str) -> None:
+    """Every second: tell the log what became known of transactions."""
+
+    def tell() -> bool:
+        producer = bus.producer()
+        try:
+            with connect(program.addresses.postgres_dsn, program="anomalyze-sink") as connection:
+                partitions = bus.partitions(TRANSACTIONS)
+                while not program.stop.is_set():
+                    if announce_labels(connection, producer, partitions, log_id) < LABELS_MAX:
+                        program.stop.wait(LABELS_EVERY_S)
+        finally:
+            producer.close()
+        return True
+
+    while not program.stop.is_set():
+        retry_until_stopped(program.stop, "labels", tell)
 
 
 def keep_house(program: Program, bus: Bus) -> None:
