@@ -14,10 +14,12 @@ from dashboard.security import viewer_of
 __all__ = ["decide"]
 
 NOTE_LENGTH_MAX = 2000
+# The only reason to dismiss that training may learn from; the form of an anomaly's page offers it.
+VERIFIED = "verified"
 
 
 async def decide(request: Request) -> Answer:
-    """POST /cases/{case_id}/decision with decision, and optionally note and next (a path of ours)."""
+    """POST /cases/{case_id}/decision with decision, and optionally why, note and next (a path of ours)."""
     viewer = viewer_of(request)
     sent = await request.form()
     state, note = (
@@ -31,7 +33,13 @@ async def decide(request: Request) -> Answer:
     case_id = request.path_params["case_id"]
     async with request.app.state.pool.connection() as connection:
         found = await board.decide_case(
-            connection, viewer.account_id, case_id, state, viewer.principal.key_id, note or None
+            connection,
+            viewer.account_id,
+            case_id,
+            state,
+            viewer.principal.key_id,
+            note or None,
+            verified=sent.get("why") == VERIFIED,
         )
         case = await board.load_case(connection, viewer.account_id, case_id) if found else None
     if case is None:

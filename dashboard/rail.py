@@ -23,7 +23,9 @@ from dashboard.element import (
     Kbd,
     Li,
     Ol,
+    Option,
     P,
+    Select,
     Span,
     ft,
 )
@@ -119,6 +121,14 @@ def _panel(case: board.Case, place: QueuePlace, viewer: Viewer) -> FT:
             ),
             cls="pair",
         ),
+        Select(
+            Option("Dismiss because: not worth an alert", value=""),
+            Option("Dismiss because: verified legitimate", value="verified"),
+            name="why",
+            cls="input",
+            aria_label="Reason to dismiss",
+            disabled=off,
+        ),
         Input(
             name="note",
             cls="input",
@@ -130,7 +140,7 @@ def _panel(case: board.Case, place: QueuePlace, viewer: Viewer) -> FT:
         ),
         P(
             f"Decides all {count} of this case. " if case.anomalies > 1 else "",
-            "Becomes a label that training learns from; ",
+            "Confirmed and verified legitimate become labels that training learns from; ",
             Kbd("u", aria_hidden="true"),
             " takes it back.",
         ),

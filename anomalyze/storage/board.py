@@ -356,12 +356,21 @@ async def load_value_shares(
 
 
 async def decide_case(
-    connection: Connection, account_id: str, case_id: str, state: str, key_id: str, note: str | None = None
+    connection: Connection,
+    account_id: str,
+    case_id: str,
+    state: str,
+    key_id: str,
+    note: str | None = None,
+    *,
+    verified: bool = False,
 ) -> bool:
     """Confirm or dismiss a case, or take that back, in one transaction.
 
-    Writes the case's state, one label for each of its anomalies (``fraud`` true, false, or null when taken
-    back) and a line of the audit log. Deciding the same again changes nothing.
+    Writes the case's state, one label for each of its anomalies and a line of the audit log. A label says fraud
+    when confirmed, no fraud when dismissed as ``verified`` to be legitimate, and nothing (null) when dismissed for
+    another reason or taken back: what nobody looked into must not teach that it was right. Deciding the same again
+    changes nothing.
 
     Parameters
     ----------
@@ -369,13 +378,15 @@ async def decide_case(
         ``confirmed``, ``dismissed``, or ``open`` to take a decision back.
     key_id
         The key whose holder decides.
+    verified
+        Of a dismissal: somebody found out that the payments were the user's own.
 
     Returns
     -------
     Whether the account has such a case.
     """
     assert state in CASE_STATES, state
-    fraud = {"confirmed": True, "dismissed": False, "open": None}[state]
+    fraud = {"confirmed": True, "dismissed": False if verified else None, "open": None}[state]
     async with connection.transaction(), connection.cursor() as cursor:
         await cursor.execute(
             "SELECT state, opened_at, last_at FROM cases WHERE account_id = %s AND case_id = %s FOR UPDATE",
@@ -406,7 +417,7 @@ async def decide_case(
                 key_id,
                 f"case.{state}",
                 case_id,
-                Jsonb({"before": before, "labels": cursor.rowcount, "note": note}),
+                Jsonb({"before": before, "labels": cursor.rowcount, "note": note, "fraud": fraud}),
             ],
         )
     return True
