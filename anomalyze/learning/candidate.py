@@ -19,9 +19,10 @@ from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector
 from anomalyze.detection.policy import parse_policy
 from anomalyze.detection.training import Frame, build_bundle, collect_frame, train_bundle
-from anomalyze.events.batch import MicroBatch
+from anomalyze.events.batch import MicroBatch, Severity
 from anomalyze.learning.evaluation import Evaluation, Tally, judge_days, leaking_rows
 from anomalyze.learning.history import History, Span
+from anomalyze.learning.quality import compare_quality
 from anomalyze.models.calibration import fit_calibration
 
 __all__ = ["base_bundle", "calibrate_later", "join_frames", "train_candidate"]
@@ -161,6 +162,10 @@ def evaluate(
                 leak_rows, leaking = leak_rows + rows, leaking + differing
         judge_days(account, replay, batches, judges)
     results = [tally.result() for _, tally in judges]
+    quality = None
+    if len(judges) > 1:
+        mine, theirs = ((tally.cases, tally.frauds) for _, tally in judges)
+        quality = compare_quality(mine, theirs, budget=results[1].cases_from(Severity.MEDIUM))
     return Evaluation(
         accounts=list(history.accounts),
         windows={
@@ -173,4 +178,5 @@ def evaluate(
         leaking=leaking,
         candidate=results[0],
         champion=results[1] if len(results) > 1 else None,
+        quality=quality,
     )

@@ -10,16 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.backtest.run import Replay
-from anomalyze.detection.detector import Detector
+from anomalyze.detection.detector import Detector, Verdicts
 from anomalyze.detection.state import PartitionState
 from anomalyze.events.batch import MicroBatch, Severity
 from anomalyze.features.state import Disposition
+from anomalyze.learning.quality import FoundCase, Fraud, Quality
 
 __all__ = ["TAILS", "Evaluation", "Judged", "Tally", "judge_days", "leaking_rows"]
 
 # Rarities at which a calibration is held against what came.
 TAILS = (0.05, 0.01, 0.001)
 HISTOGRAM_BINS = 20
+DAY_MS = 86_400_000
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -71,6 +73,8 @@ class Evaluation(msgspec.Struct, frozen=True):
         Rows whose features were computed again without what came later, and how many differed.
     champion
         None when no champion was there to compare with.
+    quality
+        Fraud found by both within the same budget of cases; None without a champion.
     """
 
     accounts: list[str]
@@ -80,6 +84,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     leaking: int
     candidate: Judged
     champion: Judged | None
+    quality: Quality | None = None
 
 
 class Tally:
@@ -87,10 +92,11 @@ class Tally:
 
     def __init__(self, bundle: str) -> None:
         self._bundle = bundle
-        self._cases: dict[tuple[str, str], int] = {}
+        self.cases: dict[str, FoundCase] = {}
+        self.frauds: list[Fraud] = []
         self._tails: list[npt.NDArray[np.float64]] = []
         self._row_us: list[float] = []
-        self._rows = self._fraud = self._found = 0
+        self._rows = self._found = 0
 
     def judge(self, account: str, detector: Detector, replay: Replay, batches: Sequence[MicroBatch]) -> None:
         """Judge an account's micro-batches and count."""
@@ -101,19 +107,36 @@ class Tally:
             judged = verdicts.disposition == Disposition.JUDGE
             fraud = judged & (replay.labels_of(batch) == 1)
             self._rows += int(judged.sum())
-            self._fraud += int(fraud.sum())
             self._found += int((verdicts.severity[fraud] >= Severity.MEDIUM).sum())
             self._tails.append(1.0 - verdicts.ml_score[judged])
-            for row, anomaly in verdicts.anomalies.items():
-                if judged[row]:
-                    case = (account, anomaly.case_id)
-                    self._cases[case] = max(self._cases.get(case, 0), int(verdicts.severity[row]))
+            self._keep_cases(account, verdicts, judged)
+            self._keep_frauds(account, batch, verdicts, np.flatnonzero(fraud))
+
+    def _keep_cases(self, account: str, verdicts: Verdicts, judged: npt.NDArray[np.bool_]) -> None:
+        for row, anomaly in verdicts.anomalies.items():
+            if judged[row]:
+                case = f"{account} {anomaly.case_id}"
+                before = self.cases.get(case, FoundCase(0, 0.0))
+                score = float(np.nan_to_num(verdicts.ml_score[row]))
+                self.cases[case] = FoundCase(
+                    max(before.severity, int(verdicts.severity[row])), max(before.score, score)
+                )
+
+    def _keep_frauds(
+        self, account: str, batch: MicroBatch, verdicts: Verdicts, rows: npt.NDArray[np.intp]
+    ) -> None:
+        amounts = verdicts.features[rows, verdicts.spec.index("amount_base")]
+        for row, amount in zip(rows.tolist(), np.nan_to_num(np.abs(amounts)).tolist(), strict=True):
+            anomaly = verdicts.anomalies.get(row)
+            case = None if anomaly is None else f"{account} {anomaly.case_id}"
+            user = f"{account} {batch.user_key[row].tolist()}"
+            self.frauds.append(Fraud(user, int(batch.ts_ms[row]) // DAY_MS, amount, case))
 
     def result(self) -> Judged:
         """The counts."""
         tails = np.concatenate(self._tails) if self._tails else np.empty(0)
         tails = tails[~np.isnan(tails)]
-        severities = list(self._cases.values())
+        severities = [case.severity for case in self.cases.values()]
         return Judged(
             bundle=self._bundle,
             rows=self._rows,
@@ -121,7 +144,7 @@ class Tally:
             cases={s.name: severities.count(int(s)) for s in Severity if s > Severity.NONE},
             beyond=[int((tails <= tail).sum()) for tail in TAILS],
             histogram=np.histogram(tails, HISTOGRAM_BINS, (0.0, 1.0))[0].tolist(),
-            fraud=self._fraud,
+            fraud=len(self.frauds),
             fraud_found=self._found,
             row_us=float(np.median(self._row_us)) if self._row_us else 0.0,
         )

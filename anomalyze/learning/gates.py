@@ -12,6 +12,7 @@ from anomalyze.detection.bundle import Bundle
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity
 from anomalyze.learning.evaluation import TAILS, Evaluation
+from anomalyze.learning.quality import FRAUD_CASES_MIN
 from anomalyze.models.kernel import TreeKernel
 from anomalyze.models.runtime import OnnxScorer
 from anomalyze.models.training import PARITY_MAX
@@ -123,6 +124,27 @@ def check_latency(bundle: Bundle, evaluation: Evaluation) -> Outcome:
     )
 
 
+def check_quality(bundle: Bundle, evaluation: Evaluation) -> Outcome:
+    """It does not find less confirmed fraud than the champion within the same budget of cases."""
+    quality = evaluation.quality
+    if quality is None:
+        return Outcome(True, "No champion to compare with.")
+    if not quality.known:
+        return Outcome(
+            True,
+            f"Not known: {quality.fraud_cases:,} confirmed fraud cases on the judged days, {FRAUD_CASES_MIN} are "
+            "needed.",
+            {"fraud_cases": float(quality.fraud_cases)},
+        )
+    return Outcome(
+        not quality.worse,
+        f"Of {quality.value:,.0f} lost in {quality.fraud_cases:,} fraud cases it finds {quality.candidate:,.0f} in "
+        f"{quality.budget:,} cases, the champion {quality.champion:,.0f}; 95 % interval of the difference "
+        f"{quality.low:+,.0f} to {quality.high:+,.0f}.",
+        {"low": quality.low, "high": quality.high},
+    )
+
+
 # By name: what it is called in Dagster, in the order in which people read them.
 GATES: Mapping[str, Callable[[Bundle, Evaluation], Outcome]] = {
     "parity": check_parity,
@@ -130,4 +152,5 @@ GATES: Mapping[str, Callable[[Bundle, Evaluation], Outcome]] = {
     "no_future_leak": check_future,
     "alert_volume": check_volume,
     "latency": check_latency,
+    "quality": check_quality,
 }

@@ -28,7 +28,7 @@ def published_challenger(context: dg.AssetExecutionContext, objects: ObjectsReso
     from anomalyze.learning.shelf import load_candidate
 
     with retried():
-        bundle, _ = load_candidate(objects.open())
+        bundle, evaluation = load_candidate(objects.open())
         store = objects.bundles()
         move = publish_challenger(store, bundle, note=f"run {context.run_id}")
         champion = store.pointer(CHAMPION)
@@ -36,6 +36,7 @@ def published_challenger(context: dg.AssetExecutionContext, objects: ObjectsReso
     return dg.MaterializeResult(
         metadata={
             "bundle": bundle.id,
+            "beats_champion": evaluation.quality is not None and evaluation.quality.better,
             "champion": champion or "none",
             "move": move.number,
             "bytes": len(bundle.data),

@@ -16,6 +16,7 @@ WHAT = {
     "no_future_leak": "What came later changes no feature and no verdict.",
     "alert_volume": "Cases a day at MEDIUM or above stay near the champion's on the same days.",
     "latency": "It judges about as fast as the champion.",
+    "quality": "It finds no less confirmed fraud than the champion in as many cases, as far as is known.",
 }
 
 

@@ -15,7 +15,7 @@ from anomalyze_dagster.training.checks import WHAT
 
 # asset: what it needs | group | checks. Change it here when the graph changes on purpose.
 GRAPH = """\
-candidate_bundle:  | training | alert_volume calibration latency no_future_leak parity
+candidate_bundle:  | training | alert_volume calibration latency no_future_leak parity quality
 drift_report:  | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
 published_challenger: candidate_bundle | publishing |
 """
@@ -70,26 +70,29 @@ def test_loading_the_definitions_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def challenge(instance: dg.DagsterInstance, bundle: str) -> None:
+def challenge(instance: dg.DagsterInstance, beats: bool) -> None:
     @dg.asset
     def published_challenger() -> dg.MaterializeResult:  # type: ignore[type-arg]
-        return dg.MaterializeResult(metadata={"bundle": bundle})
+        return dg.MaterializeResult(metadata={"bundle": "sha256:abc", "beats_champion": beats})
 
     dg.materialize([published_challenger], instance=instance)
 
 
-@pytest.mark.parametrize("promotion", ["hand", "automatic"])
-def test_challengers_are_promoted_by_rule_only_where_the_setting_says_so(
-    promotion: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("promotion", "beats", "said"),
+    [("hand", True, "by hand"), ("automatic", False, "not known to find more"), ("automatic", True, None)],
+)
+def test_challengers_are_promoted_by_rule_only_where_the_setting_and_the_evidence_say_so(
+    promotion: str, beats: bool, said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANOMALYZE_PROMOTION", promotion)
     with dg.DagsterInstance.ephemeral() as instance:
-        challenge(instance, "sha256:abc")
+        challenge(instance, beats)
         context = dg.build_sensor_context(instance=instance, repository_def=definitions.get_repository_def())
         data = promote_automatically.evaluate_tick(context)
-    if promotion == "hand":
+    if said is not None:
         assert not data.run_requests
-        assert "by hand" in str(data.skip_message)
+        assert said in str(data.skip_message)
     else:
         (request,) = data.run_requests or []
         assert request.run_key == "sha256:abc"

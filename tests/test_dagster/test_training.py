@@ -11,6 +11,7 @@ from anomalyze.errors import ContractError
 from anomalyze.learning import gates
 from anomalyze.learning.evaluation import Evaluation, Judged
 from anomalyze.learning.promotion import CHALLENGER, CHAMPION, open_bundles
+from anomalyze.learning.quality import FoundCase, Fraud, Quality, compare_quality
 from anomalyze.learning.shelf import load_candidate, store_candidate
 from anomalyze.settings import Settings
 from anomalyze.storage.alarms import load_alarms
@@ -105,11 +106,49 @@ def changed(evaluation: Evaluation = EVALUATION, **of_candidate: object) -> Eval
         ("no_future_leak", msgspec.structs.replace(EVALUATION, leak_rows=0)),
         ("alert_volume", changed(cases={"MEDIUM": 80})),
         ("latency", changed(row_us=40.0)),
+        (
+            "quality",
+            msgspec.structs.replace(EVALUATION, quality=Quality(9, 50, 900.0, 1.0, 80.0, -99.0, -1.0)),
+        ),
     ],
 )
 def test_gates_refuse_what_they_name(starter: Bundle, gate: str, evaluation: Evaluation) -> None:
     assert gates.GATES[gate](starter, EVALUATION).passed
     assert not gates.GATES[gate](starter, evaluation).passed
+
+
+def found(users: int, caught_every: int) -> tuple[dict[str, FoundCase], list[Fraud]]:
+    """One fraud of 100 a user; every n-th lies in a case of its own."""
+    frauds = [Fraud(f"u{n}", 1, 100.0, f"c{n}" if n % caught_every == 0 else None) for n in range(users)]
+    return {f.case: FoundCase(3, 0.9) for f in frauds if f.case is not None}, frauds
+
+
+def test_quality_says_better_only_when_it_is_no_chance() -> None:
+    many, few = found(120, 2), found(120, 6)
+    assert compare_quality(many, few, budget=100).better
+    assert compare_quality(few, many, budget=100).worse
+    same = compare_quality(many, many, budget=100)
+    assert (same.better, same.worse, same.candidate) == (False, False, 6_000.0)
+    assert not compare_quality(found(40, 2), found(40, 20), budget=100).known
+    assert not compare_quality(many, few, budget=20).better  # both fill the budget: twenty frauds each
+    nothing: tuple[dict[str, FoundCase], list[Fraud]] = ({}, [])
+    assert compare_quality(nothing, nothing, budget=10).fraud_cases == 0
+
+
+def test_labels_reach_the_comparison(settings: Settings, history_dsn: str) -> None:
+    with psycopg.connect(history_dsn) as connection:
+        connection.execute(
+            "INSERT INTO labels (account_id, user_id, tx_id, fraud, known_at, source, recorded_by) "
+            "SELECT account_id, user_id, tx_id, true, now(), 'chargeback', 'test' FROM transactions "
+            "WHERE ts > now() - interval '5 days' ORDER BY severity DESC, ts DESC LIMIT 90"
+        )
+    result = run_job("train")
+    assert result.success
+    _, evaluation = load_candidate(open_objects(settings.object_store))
+    assert evaluation.candidate.fraud > 80
+    assert evaluation.quality is not None
+    assert evaluation.quality.known
+    assert evaluation.quality.value > evaluation.quality.champion > 0
 
 
 def test_parity_is_asked_of_the_file(starter: Bundle) -> None:
