@@ -354,6 +354,7 @@ class Tested:
             "ordinary": (~(lr >= ORDINARY_LOG_RATIO)).astype(float),
             "learned": verdicts.ml_score,
             "isolation_forest": forest.score,
+            "amount": amount,
             "statistics": fitted.score(lr, amount),
             "rules": (verdicts.fired * weights).max(axis=1) + verdicts.fired.sum(axis=1) / 1000,
             "verdict": verdicts.severity.astype(float),

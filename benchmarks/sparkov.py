@@ -12,20 +12,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lightgbm
-import numpy as np
-import polars as pl
-
-from anomalyze.backtest.mapping import ColumnMapping, load_frame, load_mapping
-from anomalyze.events.hashing import text_keys
-from anomalyze.models.boosting import PARAMETERS, ROUNDS
+from anomalyze.backtest.mapping import ColumnMapping, load_mapping
 from benchmarks.fdh import DAY_MS, Days, evaluate, find_file, judge_file, parse_days, show
 
 METHODS = {
     "learned": "learned from late labels (the product)",
-    "columns": "amount, category, hour, weekday; LightGBM, labels known at once",
     "isolation_forest": "isolation forest alone, no labels",
     "statistics": "two-quantile maximum alone, no labels",
+    "amount": "the amount alone",
     "rules": "rules alone, no labels",
     "verdict": "severity of the verdict (five levels)",
 }
@@ -54,8 +48,7 @@ def main() -> None:
 def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[str, Any]:
     """All methods on the same test rows."""
     tested, bundle, seconds = judge_file(path, mapping, config, days)
-    rows = tested.frame().join(column_scores(path, mapping, days), on="tx", how="left")
-    assert not rows["columns"].is_null().any()
+    rows = tested.frame()
     methods = {name: evaluate(rows, name) for name in METHODS}
     return {
         **methods["learned"],
@@ -66,29 +59,6 @@ def run(path: Path, mapping: ColumnMapping, config: Path, days: Days) -> dict[st
         "seconds": seconds,
         "model": dict(bundle.supervised.metrics) if bundle.supervised else {},
     }
-
-
-def column_scores(path: Path, mapping: ColumnMapping, days: Days) -> pl.DataFrame:
-    """What the columns say that every row has, learned from all rows before the test days."""
-    frame = load_frame(path, mapping).sort("timestamp", maintain_order=True)
-    at = pl.from_epoch(pl.col("timestamp"), time_unit="ms")
-    frame = frame.with_columns(
-        pl.col("merchant_category").cast(pl.Categorical).to_physical().cast(pl.Float64).alias("category"),
-        at.dt.hour().cast(pl.Float64).alias("hour"),
-        at.dt.weekday().cast(pl.Float64).alias("weekday"),
-    )
-    inputs = ["amount", "category", "hour", "weekday"]
-    train = frame.filter(pl.col("timestamp") < days.test_start)
-    test = frame.filter((pl.col("timestamp") >= days.test_start) & (pl.col("timestamp") < days.test_end))
-    data = lightgbm.Dataset(
-        train.select(inputs).to_numpy(),
-        train["label"].cast(pl.Float64).to_numpy(),
-        categorical_feature=[1],
-        params={"max_bin": PARAMETERS["max_bin"], "verbosity": -1},
-    )
-    booster = lightgbm.train(PARAMETERS, data, num_boost_round=ROUNDS)
-    score = np.asarray(booster.predict(test.select(inputs).to_numpy(), num_threads=1))
-    return pl.DataFrame({"tx": text_keys(test["tx_id"].to_list()), "columns": score})
 
 
 if __name__ == "__main__":

@@ -104,8 +104,8 @@ class Snapshot:
         return "sha256:" + hashlib.sha256(self.data).hexdigest()
 
     @classmethod
-    def from_bytes(cls, data: bytes, expected_id: str | None = None) -> Snapshot:
-        """Read a snapshot's file.
+    def from_bytes(cls, data: bytes, expected_id: str) -> Snapshot:
+        """Read a snapshot's file, which must hash to its id: a damaged one can end polars' parquet reader.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class Snapshot:
 
         if len(data) > SNAPSHOT_BYTES_MAX:
             raise ContractError(f"profiles: expected at most {SNAPSHOT_BYTES_MAX} bytes, got {len(data)}")
-        if expected_id is not None and "sha256:" + hashlib.sha256(data).hexdigest() != expected_id:
+        if "sha256:" + hashlib.sha256(data).hexdigest() != expected_id:
             raise ContractError(f"profiles: the content is not {expected_id}: damaged; publish them again")
         try:
             about = json.loads(pl.read_parquet_metadata(io.BytesIO(data))[_METADATA])
