@@ -3,11 +3,12 @@
 import dagster as dg
 
 from anomalyze.settings import Settings
-from anomalyze_dagster import ingestion, monitoring, publishing, training
+from anomalyze_dagster import ingestion, monitoring, profiles, publishing, training
 from anomalyze_dagster.resources import build_resources
 
 definitions = dg.Definitions.merge(
     ingestion.definitions,
+    profiles.definitions,
     training.definitions,
     publishing.definitions,
     monitoring.definitions,

@@ -17,6 +17,7 @@ from anomalyze_dagster.training.checks import WHAT
 GRAPH = """\
 candidate_bundle:  | training | alert_volume calibration latency no_future_leak parity quality
 drift_report:  | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
+merchant_profiles:  | features |
 published_challenger: candidate_bundle | publishing |
 """
 
@@ -45,6 +46,7 @@ def test_every_asset_says_what_it_is_and_whose() -> None:
 def test_schedules_and_sensors_run_without_being_switched_on() -> None:
     repository = definitions.get_repository_def()
     assert {s.name for s in repository.schedule_defs} >= {
+        "profiles_every_six_hours",
         "train_weekly",
         "watch_daily",
         "forget_old_runs_nightly",
