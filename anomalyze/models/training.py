@@ -196,9 +196,9 @@ def threshold_probes(ensemble: TreeEnsemble, rows: npt.NDArray[np.float32]) -> n
     picked = branches[np.linspace(0, len(branches) - 1, min(len(branches), _PROBES_MAX)).astype(np.int64)]
     probes = rows[np.arange(len(picked)) % len(rows)].copy()
     threshold = ensemble.threshold[picked]
-    neighbours = np.stack(
-        [threshold, np.nextafter(threshold, np.float32(np.inf)), np.nextafter(threshold, np.float32(-np.inf))]
-    )
+    with np.errstate(over="ignore"):  # the neighbour of the largest float32 is infinite
+        above = np.nextafter(threshold, np.float32(np.inf))
+    neighbours = np.stack([threshold, above, np.nextafter(threshold, np.float32(-np.inf))])
     probes[np.arange(len(picked)), ensemble.feature[picked]] = neighbours[
         np.arange(len(picked)) % 3, np.arange(len(picked))
     ]

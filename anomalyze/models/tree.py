@@ -120,7 +120,8 @@ def round_down(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     >>> float(round_down(np.array([0.1]))[0]) <= 0.1 < float(np.nextafter(round_down(np.array([0.1])), np.float32(1))[0])
     True
     """
-    rounded = thresholds.astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and then rounded to the largest
+        rounded = thresholds.astype(np.float32)
     above = rounded.astype(np.float64) > thresholds
     rounded[above] = np.nextafter(rounded[above], np.float32(-np.inf))
     return rounded
