@@ -379,7 +379,11 @@ def late_programs(settings: Settings, addresses: Addresses) -> list[Program]:
             "dagster",
             ["nice", "-n", str(LATE_NICENESS), sys.executable, "-m", "anomalyze_dagster", "all"],
             f"http://localhost:{settings.dagster_port}",
-            {**environment_of(settings, addresses), **prepare_dagster(settings, addresses)},
+            {
+                **environment_of(settings, addresses),
+                **prepare_dagster(settings, addresses),
+                "MALLOC_ARENA_MAX": "2",  # its dozens of threads wait: an arena for each would be kept for nothing
+            },
             is_late=True,
         )
     ]
