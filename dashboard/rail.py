@@ -122,8 +122,8 @@ def _panel(case: board.Case, place: QueuePlace, viewer: Viewer) -> FT:
             cls="pair",
         ),
         Select(
-            Option("Dismiss because: not worth an alert", value=""),
-            Option("Dismiss because: verified legitimate", value="verified"),
+            Option("Dismiss: not worth an alert", value=""),
+            Option("Dismiss: verified legitimate", value="verified"),
             name="why",
             cls="input",
             aria_label="Reason to dismiss",

@@ -140,10 +140,8 @@ def _figures(upload: Upload, viewer: Viewer) -> FT:
         else None
     )
     rate = f"{form.format_count(upload.rows_scored / seconds)}/s" if seconds and upload.rows_scored else ""
-    left = ""
-    if upload.state == "running" and seconds and upload.rows_scored:
-        rest_s = (upload.rows_accepted - upload.rows_scored) * seconds / upload.rows_scored
-        left = f"{form.format_duration(rest_s)} left"
+    left_s = upload.seconds_left
+    left = "" if left_s is None else f"{form.format_duration(left_s)} left"
     share = upload.rows_refused / upload.rows_read if upload.rows_read else 0.0
     return Div(
         figure("Read", form.format_count(upload.rows_read), "", upload.rows_read),

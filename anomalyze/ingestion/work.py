@@ -91,7 +91,10 @@ class Work:
         self._unnoted = 0
         self._committed = -1
         self._scored_then = 0
-        self.progress = Progress(published=upload.rows_published)
+        # What was judged stays so; a mapping that changed begins with nothing published.
+        self.progress = Progress(
+            published=upload.rows_published, scored=min(upload.rows_scored, upload.rows_published)
+        )
 
     def say(self, note: str, *, now: bool = False, total: int | None = None) -> None:
         """Write the progress down, twice a second."""

@@ -89,6 +89,16 @@ class Upload:
     finished_at: datetime | None
 
     @property
+    def seconds_left(self) -> float | None:
+        """How long it will take as it went so far; None before a twentieth of it is judged."""
+        if self.state != "running" or self.seen_at is None or self.started_at is None:
+            return None
+        if self.rows_total is None or self.rows_scored * 20 < self.rows_accepted or not self.rows_scored:
+            return None
+        seconds = (self.seen_at - self.started_at).total_seconds()
+        return (self.rows_accepted - self.rows_scored) * seconds / self.rows_scored
+
+    @property
     def is_open(self) -> bool:
         """Whether somebody works it off, or is to."""
         return self.state in ("started", "running")

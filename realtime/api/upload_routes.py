@@ -299,12 +299,11 @@ async def find(state: State, principal: Principal, upload_id: str) -> Upload:
 
 def upload_shape(upload: Upload) -> dict[str, Any]:
     """An upload as clients see it."""
-    rate = left = None
+    rate = None
+    left = upload.seconds_left
     if upload.started_at and upload.seen_at and upload.state == "running" and upload.rows_read:
         seconds = max((upload.seen_at - upload.started_at).total_seconds(), 0.001)
         rate = round((upload.rows_scored or upload.rows_read) / seconds, 1)
-        if upload.rows_scored:
-            left = round((upload.rows_accepted - upload.rows_scored) * seconds / upload.rows_scored, 1)
     return {
         "id": upload.upload_id,
         "name": upload.name,
@@ -322,7 +321,7 @@ def upload_shape(upload: Upload) -> dict[str, Any]:
             "scored": upload.rows_scored,
         },
         "rows_per_s": rate,
-        "seconds_left": left,
+        "seconds_left": None if left is None else round(left, 1),
         "note": upload.note or None,
         "error": upload.error,
         "run_id": upload.run_id,
