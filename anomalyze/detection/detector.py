@@ -127,13 +127,15 @@ class Detector:
         states
             By partition; changed.
         profiles
-            What labels said of merchants, day by day; without them those features are NULL.
+            What labels said of merchants; without them those features are NULL, and a model that reads them is
+            silent.
         """
         features, disposition, history = self._compute_features(batch, states, profiles)
         columns = Columns(batch, self._places, features)
         fired, shadow = self._evaluate(batch, columns, states)
         judged = self._amounts.judge(columns, batch.n)
-        model = self._model.judge(features, batch.accounts, batch.account)
+        profiled = profiles is not None
+        model = self._model.judge(features, batch.accounts, batch.account, profiled=profiled)
         severity = self._decision.decide(fired, judged.severity, model.severity, model.learning)
         severity[disposition != JUDGE] = NONE
         verdicts = Verdicts(
@@ -155,7 +157,7 @@ class Detector:
         )
         flagged = np.flatnonzero(severity > NONE)
         if len(flagged):
-            self._explain(batch, states, verdicts, columns, flagged, judged, model)
+            self._explain(batch, states, verdicts, columns, flagged, judged, model, profiled=profiled)
         return verdicts
 
     def apply_control(self, control: Control, state: PartitionState) -> str | None:
@@ -271,13 +273,15 @@ class Detector:
         rows: npt.NDArray[np.intp],
         judged: Judged,
         model: ModelJudgement,
+        *,
+        profiled: bool,
     ) -> None:
         """Cases, sentences and details of the flagged rows, in the order of their log."""
         features = verdicts.features[rows]
         bases = [self.base_currency(account) for account in batch.accounts]
         read = read_rows(batch, rows, self.spec.names, features, verdicts.history[rows], bases)
         findings = self._find(verdicts, read, rows, judged, model)
-        changed = self._counterfactuals(batch, states, columns, rows)
+        changed = self._counterfactuals(batch, states, columns, rows, profiled=profiled)
         columns_of_rows = zip(
             rows.tolist(),
             batch.partition[rows].tolist(),
@@ -354,6 +358,8 @@ class Detector:
         states: Mapping[int, PartitionState],
         columns: Columns,
         rows: npt.NDArray[np.intp],
+        *,
+        profiled: bool,
     ) -> list[dict[str, Severity]]:
         """For each row, severity under each change that applies to it."""
         found: list[dict[str, Severity]] = [{} for _ in rows]
@@ -370,7 +376,7 @@ class Detector:
         account = batch.account[rows[at]]
         fired = self._live(batch, states, changed, rows[at], account)
         inputs = np.column_stack([changed[name] for name in self._model.inputs] or [np.empty((len(at), 0))])
-        model = self._model.judge_inputs(inputs, batch.accounts, account)
+        model = self._model.judge_inputs(inputs, batch.accounts, account, profiled=profiled)
         statistics = self._amounts.judge(changed, len(at))
         severity = self._decision.decide(fired, statistics.severity, model.severity, model.learning)
         names = [name for name, here in applying.items() for _ in range(len(here))]

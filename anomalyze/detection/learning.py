@@ -20,6 +20,7 @@ from anomalyze.detection.training import TRAINED_ON, Frame, instant, train_bundl
 from anomalyze.errors import ConfigError, ContractError
 from anomalyze.events.batch import MicroBatch
 from anomalyze.events.hashing import text_keys
+from anomalyze.features.catalogue import MERCHANT_PROFILE
 from anomalyze.features.profile import LABEL_COLUMNS, compute_profiles
 from anomalyze.features.snapshot import Profiles, Snapshot, merchant_keys
 from anomalyze.features.spec import FeatureSpec
@@ -28,6 +29,7 @@ from anomalyze.models.boosting import SUPERVISED_INPUTS, train_supervised
 from anomalyze.models.forest import ModelInput
 
 __all__ = [
+    "FrameCollector",
     "LabelledBatch",
     "LearningFrame",
     "build_candidate",
@@ -115,7 +117,7 @@ class LearningFrame:
 
     def with_profiles(self, snapshots: Iterable[Snapshot]) -> LearningFrame:
         """The frame with its profile columns as the detector would have had them."""
-        names = [i.name for i in SUPERVISED_INPUTS if i.name.startswith("merchant_")]
+        names = [name for name in MERCHANT_PROFILE if name in self.names]
         joined = np.empty((len(self.ts_ms), len(names)))
         Profiles(snapshots).join(names, self.ts_ms, self.merchant, joined)
         features = self.features.copy()

@@ -7,7 +7,7 @@ was fraud before. Both may flag; ``ml_score`` is the supervised one's where ther
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from anomalyze.detection.policy import Policy, TailLevel
 from anomalyze.detection.verdict import Prediction
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity
+from anomalyze.features.catalogue import MERCHANT_PROFILE
 from anomalyze.models.calibration import Calibration
 from anomalyze.models.shapley import compute_shapley
 
@@ -56,16 +57,26 @@ class ModelJudgement:
 
 
 class Models(Protocol):
-    """What the detector asks of one model or two."""
+    """What the detector asks of one model or two; ``profiled`` says whether profiles are in force."""
 
     inputs: tuple[str, ...]
 
     def judge(
-        self, features: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+        self,
+        features: npt.NDArray[np.float64],
+        accounts: Sequence[str],
+        account: npt.NDArray[np.int32],
+        *,
+        profiled: bool = False,
     ) -> ModelJudgement: ...
 
     def judge_inputs(
-        self, inputs: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+        self,
+        inputs: npt.NDArray[np.float64],
+        accounts: Sequence[str],
+        account: npt.NDArray[np.int32],
+        *,
+        profiled: bool = False,
     ) -> ModelJudgement: ...
 
     def explain(
@@ -122,13 +133,23 @@ class ModelJudge:
         self._levels = sorted(((level.tail, int(Severity[level.severity])) for level in levels), reverse=True)
 
     def judge(
-        self, features: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+        self,
+        features: npt.NDArray[np.float64],
+        accounts: Sequence[str],
+        account: npt.NDArray[np.int32],
+        *,
+        profiled: bool = False,
     ) -> ModelJudgement:
         """Score rows of features ``[n, F]`` of these accounts (``account`` indexes them)."""
-        return self.judge_inputs(features[:, self._source], accounts, account)
+        return self.judge_inputs(features[:, self._source], accounts, account, profiled=profiled)
 
     def judge_inputs(
-        self, inputs: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+        self,
+        inputs: npt.NDArray[np.float64],
+        accounts: Sequence[str],
+        account: npt.NDArray[np.int32],
+        *,
+        profiled: bool = False,
     ) -> ModelJudgement:
         """Score rows of the model's own inputs ``[n, k]``, in the order of ``self.inputs``."""
         n = len(inputs)
@@ -196,7 +217,10 @@ class ModelJudge:
 
 
 class _Pair:
-    """Forest and supervised model side by side; the supervised one gives ``ml_score``."""
+    """Forest and supervised model side by side; the supervised one gives ``ml_score``.
+
+    Without profiles it is silent if it reads any.
+    """
 
     def __init__(
         self, bundle: Bundle, supervised: Bundle, names: Sequence[str], policy: Policy, *, proven: bool
@@ -205,6 +229,7 @@ class _Pair:
         self._supervised = ModelJudge(
             supervised, names, policy.supervised.levels, policy.model.learning_rows_min
         )
+        self._reads_profiles = not set(MERCHANT_PROFILE).isdisjoint(self._supervised.inputs)
         caps = policy.caps
         learning = int(Severity[caps.model_learning])
         self._forest_caps = (learning, int(Severity[caps.model_alone]))
@@ -219,21 +244,43 @@ class _Pair:
         )
 
     def judge(
-        self, features: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+        self,
+        features: npt.NDArray[np.float64],
+        accounts: Sequence[str],
+        account: npt.NDArray[np.int32],
+        *,
+        profiled: bool = False,
     ) -> ModelJudgement:
         """Score rows of features ``[n, F]`` of these accounts (``account`` indexes them)."""
-        return self._join(
-            self._forest.judge(features, accounts, account),
-            self._supervised.judge(features, accounts, account),
-        )
+        forest = self._forest.judge(features, accounts, account)
+        if self._reads_profiles and not profiled:
+            return self._alone(forest)
+        return self._join(forest, self._supervised.judge(features, accounts, account))
 
     def judge_inputs(
-        self, inputs: npt.NDArray[np.float64], accounts: Sequence[str], account: npt.NDArray[np.int32]
+        self,
+        inputs: npt.NDArray[np.float64],
+        accounts: Sequence[str],
+        account: npt.NDArray[np.int32],
+        *,
+        profiled: bool = False,
     ) -> ModelJudgement:
         """Score rows of both models' inputs ``[n, k]``, in the order of ``self.inputs``."""
+        forest = self._forest.judge_inputs(inputs[:, self._of_forest], accounts, account)
+        if self._reads_profiles and not profiled:
+            return self._alone(forest)
         return self._join(
-            self._forest.judge_inputs(inputs[:, self._of_forest], accounts, account),
-            self._supervised.judge_inputs(inputs[:, self._of_supervised], accounts, account),
+            forest, self._supervised.judge_inputs(inputs[:, self._of_supervised], accounts, account)
+        )
+
+    def _alone(self, forest: ModelJudgement) -> ModelJudgement:
+        """What the forest says where no profiles are in force: the other one would take them for good news."""
+        capped = np.minimum(forest.severity, np.where(forest.learning, *self._forest_caps))
+        return replace(
+            forest,
+            severity=capped.astype(np.int8),
+            learning=np.zeros(len(capped), dtype=np.bool_),
+            by_forest=np.ones(len(capped), dtype=np.bool_),
         )
 
     def _join(self, forest: ModelJudgement, supervised: ModelJudgement) -> ModelJudgement:

@@ -220,6 +220,20 @@ def test_a_proven_model_may_say_more_than_medium(
         assert judge_latest(unproven, history, frame)[0].max() == Severity.MEDIUM
 
 
+def test_without_profiles_the_forest_judges_alone(history: History, candidate: Bundle) -> None:
+    assert candidate.supervised is not None
+    proven = replace(candidate, supervised=replace(candidate.supervised, matured_frauds=50, lead_low=0.01))
+    one, other = (Detector(b) for b in (proven, replace(candidate, supervised=None)))
+    states = {0: PartitionState.empty()}, {0: PartitionState.empty()}
+    for part in history.parts[-12:]:
+        pair = one.process(part.batch, states[0]), other.process(part.batch, states[1])
+        for name in ("severity", "ml_score", "prediction", "features"):
+            assert getattr(pair[0], name).tobytes() == getattr(pair[1], name).tobytes(), name
+        assert [a.explanation for a in pair[0].anomalies.values()] == [
+            a.explanation for a in pair[1].anomalies.values()
+        ]
+
+
 def test_a_model_says_nothing_of_accounts_it_did_not_learn_from(
     history: History, frame: LearningFrame, candidate: Bundle
 ) -> None:
