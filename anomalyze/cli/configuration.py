@@ -196,10 +196,24 @@ def _rules_schema() -> dict[str, Any]:
     return RulesFile.model_json_schema()
 
 
+def _load_uploads(documents: Sequence[Document], folder: Path, result: CheckResult) -> Any:
+    from anomalyze.config import validate
+    from anomalyze.ingestion.account import UploadsFile
+
+    return [validate(document, UploadsFile) for document in documents]
+
+
+def _uploads_schema() -> dict[str, Any]:
+    from anomalyze.ingestion.account import UploadsFile
+
+    return UploadsFile.model_json_schema()
+
+
 KINDS: tuple[ConfigKind, ...] = (
     ConfigKind("features", "features.yaml", True, _load_features, _features_schema),
     ConfigKind("currency_rates", "currency_rates.yaml", True, _load_rates, _rates_schema),
     ConfigKind("places", "places.yaml", False, _load_places, _places_schema),
     ConfigKind("policy", "policy.yaml", True, _load_policy, _policy_schema),
     ConfigKind("rules", "rules/*.yaml", True, _load_rules, _rules_schema),
+    ConfigKind("uploads", "uploads/*.yaml", False, _load_uploads, _uploads_schema),
 )

@@ -3,6 +3,6 @@
 import dagster as dg
 
 from anomalyze_dagster.ingestion.jobs import work_off_upload
-from anomalyze_dagster.ingestion.sensors import uploads
+from anomalyze_dagster.ingestion.sensors import landing, uploads
 
-definitions = dg.Definitions(jobs=[work_off_upload], sensors=[uploads])
+definitions = dg.Definitions(jobs=[work_off_upload], sensors=[uploads, landing])

@@ -1,13 +1,14 @@
-"""Looks for uploads that wait for somebody to work them off."""
+"""Looks for uploads that wait for somebody to work them off, and for files that other systems dropped."""
 
 import dagster as dg
 
 from anomalyze_dagster.ingestion.jobs import work_off_upload
-from anomalyze_dagster.resources import PostgresResource
+from anomalyze_dagster.resources import ObjectsResource, PostgresResource
 
-__all__ = ["uploads"]
+__all__ = ["landing", "uploads"]
 
 INTERVAL_S = 5
+LANDING_INTERVAL_S = 15
 
 
 @dg.sensor(
@@ -37,3 +38,25 @@ def uploads(
             for upload in waiting
         ]
     )
+
+
+@dg.sensor(
+    name="landing",
+    minimum_interval_seconds=LANDING_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    jobs=[work_off_upload],
+    description="Takes files that other systems dropped under landing/<account>/ of the object store.",
+)
+def landing(
+    context: dg.SensorEvaluationContext, postgres: PostgresResource, objects: ObjectsResource
+) -> dg.SkipReason:
+    import asyncio
+
+    from anomalyze.ingestion.landing import take_landed
+    from anomalyze.settings import Settings
+
+    taken = asyncio.run(take_landed(objects.open(), postgres.dsn, Settings().config_dir))
+    for upload in taken:
+        context.log.info(f"{upload.name} of {upload.account_id}: {upload.upload_id}, {upload.state}")
+    # The sensor of uploads starts the runs.
+    return dg.SkipReason(f"{len(taken)} files taken" if taken else "nothing has landed")

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from anomalyze.access.keys import Principal
 from anomalyze.errors import ConfigError, TransientError
+from anomalyze.ingestion.account import choose_mapping
 from anomalyze.ingestion.mapping import FileMapping, parse_mapping
 from anomalyze.ingestion.receive import (
     NAME_CHARACTERS_MAX,
@@ -108,8 +109,8 @@ async def post_upload(
     if upload.state == "waiting" and start == "auto":
         if body.mapping:
             chosen = parse_mapping(body.mapping)
-        sure = guess.complete() if guess is not None and not doubts else None
-        if wanted := chosen or sure:
+        wanted = chosen or choose_mapping(state.settings.config_dir, upload.account_id, upload.name, guess)
+        if wanted is not None:
             async with state.pool.connection() as connection:
                 started = await fetch_async(
                     connection, store.start_upload(upload.account_id, upload.upload_id, wanted.model_dump())
