@@ -27,6 +27,9 @@ def run_code(settings: Settings) -> None:
     """Serve the definitions on the socket until SIGTERM."""
     from dagster._cli.api import grpc_command
 
+    from anomalyze_dagster.orphans import fail_orphans
+
+    fail_orphans()
     socket = free_socket()
     arguments = ["--socket", socket, "--module-name", "anomalyze_dagster.definitions"]
     grpc_command([*arguments, "--location-name", "anomalyze", "--max-workers", "8", "--log-level", "warning"])
@@ -34,8 +37,10 @@ def run_code(settings: Settings) -> None:
 
 def run_all(settings: Settings) -> None:
     """All three until SIGTERM."""
+    from anomalyze_dagster.orphans import fail_orphans
     from anomalyze_dagster.together import serve_together
 
+    fail_orphans()
     free_socket()
     serve_together(settings, find_addresses(settings), WORKSPACE)
 

@@ -35,6 +35,7 @@ mutation ($job: String!, $config: RunConfigData) {
   }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
 }"""
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime creationTime } } }"
+RUNS = "{ runsOrError(limit: 20) { ... on Runs { results { runId status parentRunId } } } }"
 INSTIGATORS = """
 { repositoriesOrError { ... on RepositoryConnection { nodes {
   schedules { name scheduleState { status } }
@@ -210,11 +211,22 @@ def test_no_secret_is_in_a_log_or_on_a_command_line(programs: Programs) -> None:
         assert password not in " ".join(psutil.Process(process.pid).cmdline())
 
 
-def test_the_programs_also_run_apart_and_each_says_that_it_lives(programs: Programs, tmp_path: Path) -> None:
+def test_a_run_killed_with_dagster_is_run_again_by_programs_that_run_apart(
+    programs: Programs, tmp_path: Path
+) -> None:
+    killed = programs.ask(LAUNCH, job="forget_old_runs", config="{}")["launchRun"]["run"]["runId"]
+    programs.processes[0].kill()
     programs.stop()
     apart = Programs(tmp_path, programs.dsn, ("code", "webserver", "daemon"))
     try:
         apart.wait_loaded()
+
+        def again() -> list[str]:
+            runs = apart.ask(RUNS)["runsOrError"]["results"]
+            assert {r["runId"]: r["status"] for r in runs}[killed] == "FAILURE"
+            return [r["runId"] for r in runs if r["parentRunId"] == killed and r["status"] == "SUCCESS"]
+
+        assert len(apart.wait(again, "the run is run again")) == 1
         with connect(programs.dsn) as connection:
             rows = connection.execute(
                 "SELECT program FROM program_states WHERE seen_at > now() - interval '10 s'"
