@@ -21,9 +21,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Literal, Protocol
 
-import numpy as np
-
 from anomalyze.detection.archive import FILE_NAME, read_archive, write_archive
+from anomalyze.detection.supervised import Supervised, plain_inputs, plain_values, read_values
 from anomalyze.errors import ContractError, TransientError
 from anomalyze.models.calibration import Calibration
 from anomalyze.models.export import MODEL_BYTES_MAX
@@ -39,16 +38,12 @@ __all__ = [
     "BundleStore",
     "Move",
     "Objects",
-    "Supervised",
     "compute_bundle_id",
 ]
 
 FORMAT = 1
 BUNDLE_BYTES_MAX = MODEL_BYTES_MAX + (64 << 20)
-# A model that shall say more than MEDIUM has to have been right about so many frauds whose labels are known.
-PROVEN_FRAUDS_MIN = 50
 _MANIFEST = "manifest.json"
-_SUPERVISED_POINTS = "supervised.points"
 
 ANY: Final = "any"
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
@@ -62,50 +57,6 @@ _ATTEMPTS_MAX = 20
 def compute_bundle_id(data: bytes) -> str:
     """``sha256:`` and the hash of a bundle's file."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Supervised:
-    """A model that learned from labels, beside the isolation forest.
-
-    Attributes
-    ----------
-    onnx, inputs, reference, calibration, window, metrics
-        As of ``TrainedModel``.
-    accounts
-        Whose labels it learned from; of the others it is LEARNING.
-    matured_frauds, lead_low
-        How it did on later days whose labels are known: frauds among them, and the lower bound of its lead in
-        average precision over rules and statistics.
-    """
-
-    onnx: bytes
-    inputs: tuple[ModelInput, ...]
-    reference: tuple[float, ...]
-    calibration: Calibration
-    window: tuple[str, str]
-    metrics: Mapping[str, float]
-    accounts: tuple[str, ...]
-    matured_frauds: int = 0
-    lead_low: float = 0.0
-
-    @property
-    def proven(self) -> bool:
-        """Whether it may say more than MEDIUM: it has beaten rules and statistics on enough known frauds."""
-        return self.matured_frauds >= PROVEN_FRAUDS_MIN and self.lead_low > 0.0
-
-    @classmethod
-    def of(cls, trained: TrainedModel, accounts: Sequence[str]) -> Supervised:
-        """A newly trained model, which has not proven anything yet."""
-        return cls(
-            onnx=trained.onnx,
-            inputs=trained.inputs,
-            reference=tuple(trained.reference.tolist()),
-            calibration=trained.calibration,
-            window=trained.window,
-            metrics=dict(trained.metrics),
-            accounts=tuple(accounts),
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -285,16 +236,14 @@ def _pack(bundle: Bundle) -> bytes:
             calibrations.append(
                 {"account": account, "part": part, "rows": calibration.rows, "cut": calibration.cut}
             )
-    supervised = bundle.supervised
-    if supervised is not None:
-        parts["supervised.onnx"] = supervised.onnx
-        parts[_SUPERVISED_POINTS] = supervised.calibration.to_bytes()
+    if bundle.supervised is not None:
+        parts |= bundle.supervised.parts()
     try:
         manifest = {
             "format": FORMAT,
             "kind": bundle.kind,
-            "inputs": _plain_inputs(bundle.inputs),
-            "reference": _plain_values(bundle.reference),
+            "inputs": plain_inputs(bundle.inputs),
+            "reference": plain_values(bundle.reference),
             "calibrations": calibrations,
             "statistics": dict(bundle.statistics),
             "hashes": dict(bundle.hashes),
@@ -305,18 +254,8 @@ def _pack(bundle: Bundle) -> bytes:
             "created_from": dict(bundle.created_from),
             "parts": {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()},
         }
-        if supervised is not None:  # bundles without one are, to the byte, as they were before there were any
-            manifest["supervised"] = {
-                "inputs": _plain_inputs(supervised.inputs),
-                "reference": _plain_values(supervised.reference),
-                "rows": supervised.calibration.rows,
-                "cut": supervised.calibration.cut,
-                "window": supervised.window,
-                "metrics": dict(supervised.metrics),
-                "accounts": list(supervised.accounts),
-                "matured_frauds": supervised.matured_frauds,
-                "lead_low": supervised.lead_low,
-            }
+        if bundle.supervised is not None:  # without one the bytes are as they were before there were any
+            manifest["supervised"] = bundle.supervised.entry()
         text = json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ContractError(
@@ -326,14 +265,6 @@ def _pack(bundle: Bundle) -> bytes:
     if len(data) > BUNDLE_BYTES_MAX:
         raise ContractError(f"bundle: expected at most {BUNDLE_BYTES_MAX} bytes, got {len(data)}")
     return data
-
-
-def _plain_inputs(inputs: Sequence[ModelInput]) -> list[dict[str, Any]]:
-    return [{"name": i.name, "group": i.group, "one_sided": i.one_sided} for i in inputs]
-
-
-def _plain_values(values: Sequence[float]) -> list[float | None]:
-    return [None if np.isnan(value) else value for value in values]
 
 
 def _unpack(data: bytes) -> Bundle:
@@ -364,7 +295,7 @@ def _unpack(data: bytes) -> Bundle:
             tables=_texts(parts, "tables/"),
             model=parts.get("model.onnx"),
             inputs=tuple(ModelInput(**entry) for entry in manifest["inputs"]),
-            reference=_read_values(manifest["reference"]),
+            reference=read_values(manifest["reference"]),
             calibration=calibrations.pop(None, None),
             account_calibrations=calibrations,
             statistics=manifest["statistics"],
@@ -373,33 +304,13 @@ def _unpack(data: bytes) -> Bundle:
             overlays=manifest["overlays"],
             training_window=None if window is None else (window[0], window[1]),
             metrics=manifest["metrics"],
-            supervised=_read_supervised(manifest.get("supervised"), parts),
+            supervised=Supervised.read(manifest.get("supervised"), parts),
             created_from=manifest["created_from"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise ContractError(
             f"bundle: its manifest or a part is missing or malformed: {error!r:.200}"
         ) from error
-
-
-def _read_values(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(float("nan") if value is None else float(value) for value in values)
-
-
-def _read_supervised(entry: Mapping[str, Any] | None, parts: Mapping[str, bytes]) -> Supervised | None:
-    if entry is None:
-        return None
-    return Supervised(
-        onnx=parts["supervised.onnx"],
-        inputs=tuple(ModelInput(**one) for one in entry["inputs"]),
-        reference=_read_values(entry["reference"]),
-        calibration=Calibration.from_bytes(parts[_SUPERVISED_POINTS], entry["rows"], entry["cut"]),
-        window=(entry["window"][0], entry["window"][1]),
-        metrics=entry["metrics"],
-        accounts=tuple(entry["accounts"]),
-        matured_frauds=int(entry["matured_frauds"]),
-        lead_low=float(entry["lead_low"]),
-    )
 
 
 def _texts(parts: Mapping[str, bytes], folder: str) -> dict[str, str]:

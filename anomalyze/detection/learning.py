@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from anomalyze.detection.bundle import Bundle, Supervised
+from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector, PartitionState, Verdicts
+from anomalyze.detection.supervised import Supervised
 from anomalyze.detection.training import TRAINED_ON, Frame, instant, train_bundle
 from anomalyze.errors import ConfigError, ContractError
 from anomalyze.events.batch import MicroBatch
