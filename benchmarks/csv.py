@@ -27,7 +27,8 @@ from anomalyze.bus.partitioner import murmur2_partitions
 from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.ingestion.mapping import FileMapping
 from anomalyze.ingestion.order import OrderedRows
-from anomalyze.ingestion.parse import Source, parse_file
+from anomalyze.ingestion.parse import parse_file
+from anomalyze.ingestion.records import Source
 from anomalyze.ingestion.work import BATCH_ROWS, FLUSH_TIMEOUT_S
 from benchmarks.harness import Bench, arguments, report
 

@@ -26,25 +26,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from anomalyze.config import StrictModel, load_document, validate
 from anomalyze.errors import ConfigError
+from anomalyze.ingestion.mapping import FIELDS as FILE_FIELDS
+from anomalyze.ingestion.mapping import NEEDED, NUMBERS
 
 __all__ = ["FIELDS", "ColumnMapping", "SourceChunk", "count_rows", "load_mapping", "read_file"]
 
-NEEDED = ("tx_id", "user_id", "timestamp", "amount", "currency")
-OPTIONAL = (
-    "location",
-    "latitude",
-    "longitude",
-    "country",
-    "merchant_id",
-    "merchant_category",
-    "device_id",
-    "ip",
-    "channel",
-    "status",
-    "account_id",
-)
-FIELDS = (*NEEDED, *OPTIONAL)
-NUMBERS = frozenset({"amount", "latitude", "longitude"})
+FIELDS = (*FILE_FIELDS, "account_id")
 CHUNK_ROWS = 50_000
 OFFSET = re.compile(r"(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})$")
 

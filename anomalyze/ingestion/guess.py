@@ -25,6 +25,7 @@ __all__ = ["Guess", "guess_file"]
 
 HEAD_BYTES = 256 * 1024
 SAMPLE_ROWS = 500
+COLUMNS_MAX = 1_000
 DELIMITERS = (",", ";", "\t", "|")
 # A column is what its name says when so much of it can be read as that.
 SHARE_MIN = 0.8
@@ -110,6 +111,8 @@ def guess_file(path: Path) -> Guess:
         guess.rows = [[None if cell is None else str(cell) for cell in row] for row in frame.rows()]
     else:
         guess, frame = _read_csv_head(path)
+    if frame.width > COLUMNS_MAX:
+        raise ConfigError(f"expected at most {COLUMNS_MAX} columns, got {frame.width}")
     if frame.height == 0:
         raise ConfigError("expected rows of transactions, got a file without any")
     _guess_fields(guess, frame)

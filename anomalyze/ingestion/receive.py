@@ -20,7 +20,8 @@ from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, Transie
 from anomalyze.ingestion.container import unpack
 from anomalyze.ingestion.guess import HEAD_BYTES, Guess, guess_file
 from anomalyze.ingestion.mapping import FileMapping
-from anomalyze.ingestion.parse import Source, parse_file
+from anomalyze.ingestion.parse import parse_file
+from anomalyze.ingestion.records import Source
 from anomalyze.storage import upload as store
 from anomalyze.storage.objects import ObjectStore
 from anomalyze.storage.pool import AsyncPool

@@ -23,7 +23,8 @@ from anomalyze.ingestion.container import unpack
 from anomalyze.ingestion.guess import guess_file
 from anomalyze.ingestion.mapping import FileMapping, parse_mapping
 from anomalyze.ingestion.order import OrderedRows
-from anomalyze.ingestion.parse import Chunk, Source, build_records, parse_file
+from anomalyze.ingestion.parse import Chunk, parse_file
+from anomalyze.ingestion.records import Source, build_records
 from anomalyze.ingestion.split import split_records
 
 NOW_MS = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
@@ -295,6 +296,12 @@ def test_rows_come_in_the_order_of_their_time(
     parts = list(ordered.read(skip, batch))
     assert all(part.height <= batch for part in parts)
     assert [row for part in parts for row in part.iter_rows()] == sorted(rows)[skip:]
+
+
+def test_a_guess_has_a_limit_on_columns(tmp_path: Path) -> None:
+    text = ",".join(f"c{i}" for i in range(1001)) + "\n" + ",".join("1" for _ in range(1001)) + "\n"
+    with pytest.raises(ConfigError, match="at most 1000 columns"):
+        guess_file(unpack([text.encode()], tmp_path))
 
 
 def test_a_guess_that_is_sure(tmp_path: Path) -> None:
