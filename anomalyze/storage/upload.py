@@ -49,6 +49,8 @@ COLUMNS = (
     "rows_refused, rows_published, rows_scored, note, error, run_id, created_by, created_at, started_at, seen_at, "
     "finished_at"
 )
+# Held by who works an upload off, for as long as his connection lives.
+_LOCK = "hashtextextended('upload ' || upload_id, 0)"
 _PROGRESS = (
     "rows_total",
     "rows_read",
@@ -226,19 +228,25 @@ async def stream_errors(
 def find_startable(connection: psycopg.Connection[Any]) -> list[Upload]:
     """Uploads that wait for somebody to work them off, oldest first; those whose worker fell silent among them.
 
-    One that fell silent gets its next attempt; after the last one it has failed.
+    One that fell silent and whose lock is free gets its next attempt; after the last one it has failed. A worker that
+    is only slow still holds its lock, and keeps its upload.
     """
-    silent = "state = 'running' AND coalesce(seen_at, started_at) < now() - make_interval(secs => %(silent)s)"
+    silent = (
+        "WITH silent AS MATERIALIZED (SELECT upload_id FROM uploads WHERE state = 'running' "  # noqa: S608 - constants
+        "AND coalesce(seen_at, started_at) < now() - make_interval(secs => %(silent)s)), "
+        f"free AS MATERIALIZED (SELECT upload_id FROM silent WHERE pg_try_advisory_xact_lock({_LOCK})) "
+    )
     parameters = {"silent": SILENT_S_MAX, "most": ATTEMPTS_MAX}
     with connection.transaction(), connection.cursor(row_factory=class_row(Upload)) as cursor:
         cursor.execute(
-            f"UPDATE uploads SET state = 'failed', finished_at = now(), error = 'nobody could work it off in '"  # noqa: S608 - constants
-            f" || attempt || ' attempts: each ended without a word' WHERE {silent} AND attempt >= %(most)s",
+            f"{silent} UPDATE uploads AS u SET state = 'failed', finished_at = now(), "  # noqa: S608 - constants
+            "error = 'nobody could work it off in ' || attempt || ' attempts: each ended without a word' "
+            "FROM free WHERE u.upload_id = free.upload_id AND attempt >= %(most)s",
             parameters,
         )
         cursor.execute(
-            f"UPDATE uploads SET state = 'started', attempt = attempt + 1, seen_at = NULL, started_at = now() "  # noqa: S608 - constants
-            f"WHERE {silent} AND attempt < %(most)s",
+            f"{silent} UPDATE uploads AS u SET state = 'started', attempt = attempt + 1, seen_at = NULL, "  # noqa: S608 - constants
+            "started_at = now() FROM free WHERE u.upload_id = free.upload_id AND attempt < %(most)s",
             parameters,
         )
         cursor.execute(
@@ -255,7 +263,8 @@ def claim_upload(
     Held by an advisory lock of this connection: it goes with the connection, whatever ends it.
     """
     row = connection.execute(
-        "SELECT pg_try_advisory_lock(hashtextextended('upload ' || %s, 0))", [upload_id]
+        f"SELECT pg_try_advisory_lock({_LOCK}) FROM uploads WHERE upload_id = %s",  # noqa: S608 - constants
+        [upload_id],
     ).fetchone()
     if row != (True,):
         return None

@@ -160,6 +160,22 @@ def test_two_workers_do_not_share_an_upload(api: Api, work_upload: Callable[...,
     assert second == [None]
 
 
+def test_a_slow_worker_keeps_its_upload(api: Api, work_upload: Callable[..., Progress | None]) -> None:
+    taken = upload(api.client("ingest"), rows(5))
+    found: list[set[str]] = []
+
+    def look(_: Progress) -> None:
+        with connect(api.platform.dsn) as connection:
+            connection.execute(
+                "UPDATE uploads SET seen_at = now() - interval '1 h' WHERE upload_id = %s", [taken["id"]]
+            )
+            found.append({one.upload_id for one in find_startable(connection)})
+
+    assert work_upload(taken["id"], report=look) is not None
+    assert found
+    assert all(taken["id"] not in names for names in found)
+
+
 def test_a_run_that_is_stopped_can_be_begun_again(
     api: Api, work_upload: Callable[..., Progress | None]
 ) -> None:
