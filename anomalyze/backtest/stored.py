@@ -12,12 +12,13 @@ from anomalyze.backtest.mapping import CHUNK_ROWS, SourceChunk
 
 __all__ = ["newest_stored_ms", "read_stored"]
 
-# By (partition, offset), which is each user's order in the log; of several labels the newest counts.
+# By (partition, offset), which is each user's order in the log; of several labels the newest counts, before all
+# those that name no user.
 QUERY = """
 SELECT t.user_id, t.ts, t.data, t.source, (
     SELECT l.fraud FROM labels l
-    WHERE l.account_id = t.account_id AND l.user_id = t.user_id AND l.tx_id = t.tx_id
-    ORDER BY l.recorded_at DESC, l.label_id DESC LIMIT 1
+    WHERE l.account_id = t.account_id AND l.user_id IN (t.user_id, '') AND l.tx_id = t.tx_id
+    ORDER BY l.user_id DESC, l.recorded_at DESC, l.label_id DESC LIMIT 1
 )
 FROM transactions t
 WHERE t.account_id = %(account)s AND t.ts >= %(start)s AND t.ts < %(end)s

@@ -20,12 +20,17 @@ from anomalyze.detection.detector import Detector
 from anomalyze.detection.policy import parse_policy
 from anomalyze.detection.training import Frame, build_bundle, collect_frame, train_bundle
 from anomalyze.events.batch import MicroBatch, Severity
+from anomalyze.features.snapshot import Profiles
 from anomalyze.learning.evaluation import Evaluation, Tally, judge_days, leaking_rows
 from anomalyze.learning.history import History, Span
+from anomalyze.learning.labels import add_supervised
+from anomalyze.learning.profiles import DELAY_DAYS
 from anomalyze.learning.quality import compare_quality
 from anomalyze.models.calibration import fit_calibration
 
 __all__ = ["base_bundle", "calibrate_later", "join_frames", "train_candidate"]
+
+DAY_MS = 86_400_000
 
 
 def base_bundle(config_dir: Path, champion: Bundle | None) -> Bundle:
@@ -47,6 +52,7 @@ def train_candidate(
     base: Bundle,
     champion: Bundle | None,
     *,
+    delay_days: float = DELAY_DAYS,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Bundle, Evaluation]:
@@ -58,6 +64,8 @@ def train_candidate(
         Where the transactions are.
     base
         What `base_bundle` gave.
+    delay_days
+        After so many a transaction that nobody labelled counts as genuine.
     say
         Told what is being done.
 
@@ -78,8 +86,9 @@ def train_candidate(
         frames.append(join_frames(collected))
     train, later = frames
     bundle = calibrate_later(train_bundle(base, train, "trained", seed=seed), train, later)
+    bundle, profiles = add_supervised(dsn, history, bundle, int(delay_days * DAY_MS), seed=seed, say=say)
     say(f"judging {history.evaluate} by the candidate and by the champion")
-    evaluation = evaluate(dsn, history, replays, bundle, champion)
+    evaluation = evaluate(dsn, history, replays, bundle, champion, profiles)
     return bundle, evaluation
 
 
@@ -139,7 +148,12 @@ def calibrate_later(bundle: Bundle, train: Frame, later: Frame) -> Bundle:
 
 
 def evaluate(
-    dsn: str, history: History, replays: dict[str, Replay], bundle: Bundle, champion: Bundle | None
+    dsn: str,
+    history: History,
+    replays: dict[str, Replay],
+    bundle: Bundle,
+    champion: Bundle | None,
+    profiles: Profiles,
 ) -> Evaluation:
     """Judge the newest part by the candidate, and by the champion from the same states."""
     judges = [(Detector(one), Tally(one.id)) for one in (bundle, champion) if one is not None]
@@ -160,7 +174,7 @@ def evaluate(
             if len(batches) == 1:
                 rows, differing = leaking_rows(judges[0][0], replay.states, batches[0], part)
                 leak_rows, leaking = leak_rows + rows, leaking + differing
-        judge_days(account, replay, batches, judges)
+        judge_days(account, replay, batches, judges, profiles)
     results = [tally.result() for _, tally in judges]
     quality = None
     if len(judges) > 1:

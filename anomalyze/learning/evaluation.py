@@ -13,6 +13,7 @@ from anomalyze.backtest.run import Replay
 from anomalyze.detection.detector import Detector, Verdicts
 from anomalyze.detection.state import PartitionState
 from anomalyze.events.batch import MicroBatch, Severity
+from anomalyze.features.snapshot import Profiles
 from anomalyze.features.state import Disposition
 from anomalyze.learning.quality import FoundCase, Fraud, Quality
 
@@ -98,11 +99,18 @@ class Tally:
         self._row_us: list[float] = []
         self._rows = self._found = 0
 
-    def judge(self, account: str, detector: Detector, replay: Replay, batches: Sequence[MicroBatch]) -> None:
+    def judge(
+        self,
+        account: str,
+        detector: Detector,
+        replay: Replay,
+        batches: Sequence[MicroBatch],
+        profiles: Profiles,
+    ) -> None:
         """Judge an account's micro-batches and count."""
         for batch in batches:
             begun_s = time.perf_counter()
-            verdicts = detector.process(batch, replay.states)
+            verdicts = detector.process(batch, replay.states, profiles)
             self._row_us.append((time.perf_counter() - begun_s) / max(batch.n, 1) * 1e6)
             judged = verdicts.disposition == Disposition.JUDGE
             fraud = judged & (replay.labels_of(batch) == 1)
@@ -151,14 +159,18 @@ class Tally:
 
 
 def judge_days(
-    account: str, replay: Replay, batches: Sequence[MicroBatch], judges: Sequence[tuple[Detector, Tally]]
+    account: str,
+    replay: Replay,
+    batches: Sequence[MicroBatch],
+    judges: Sequence[tuple[Detector, Tally]],
+    profiles: Profiles,
 ) -> None:
-    """Let each detector judge the same micro-batches from the same states."""
+    """Let each detector judge the same micro-batches from the same states, with the profiles then in force."""
     before = {partition: state.snapshot() for partition, state in replay.states.items()}
     for detector, tally in judges:
         for partition, state in replay.states.items():
             state.restore(before[partition])
-        tally.judge(account, detector, replay, batches)
+        tally.judge(account, detector, replay, batches, profiles)
 
 
 def leaking_rows(

@@ -35,6 +35,7 @@ __all__ = [
 
 # With fewer, nothing is learned that a rule would not say better.
 FRAUDS_MIN = 50
+INFINITE = 1e300
 GENUINE_SHARE = 0.2
 PARAMETERS = {
     "objective": "binary",
@@ -207,12 +208,23 @@ def fold_boosting(booster: Booster, feature_count: int) -> TreeEnsemble:
         feature_count=feature_count,
         roots=np.array(roots, dtype=np.int32),
         feature=np.array(nodes["feature"], dtype=np.int32),
-        threshold=round_down(np.array(nodes["threshold"], dtype=np.float64)),
+        threshold=fold_thresholds(np.array(nodes["threshold"], dtype=np.float64)),
         true_child=np.array(nodes["true_child"], dtype=np.int32),
         false_child=np.array(nodes["false_child"], dtype=np.int32),
         missing_true=np.array(nodes["missing_true"], dtype=np.bool_),
         weight=np.array(nodes["weight"], dtype=np.float32),
     )
+
+
+def fold_thresholds(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Thresholds for float32 values that decide as LightGBM's do for float64 ones.
+
+    It writes 1e300 where only missing values go elsewhere, and takes an infinite value for 1e300.
+
+    >>> fold_thresholds(np.array([0.1, 1e300])).tolist()
+    [0.09999999403953552, inf]
+    """
+    return np.where(thresholds >= INFINITE, np.float32(np.inf), round_down(thresholds))
 
 
 _COLUMNS = ("feature", "threshold", "true_child", "false_child", "missing_true", "weight")
