@@ -317,6 +317,8 @@ def environment_of(settings: Settings, addresses: Addresses) -> dict[str, str]:
         "ANOMALYZE_CONFIG_DIR": str(settings.config_dir),
         # Without kept bytecode every start compiles all sources again: 2 to 5 times slower.
         "PYTHONDONTWRITEBYTECODE": "",
+        # Their dozens of threads mostly wait: an arena of memory for each would be kept for nothing.
+        "MALLOC_ARENA_MAX": "2",
     }
 
 
@@ -382,7 +384,6 @@ def late_programs(settings: Settings, addresses: Addresses) -> list[Program]:
             {
                 **environment_of(settings, addresses),
                 **prepare_dagster(settings, addresses),
-                "MALLOC_ARENA_MAX": "2",  # its dozens of threads wait: an arena for each would be kept for nothing
             },
             is_late=True,
         )

@@ -12,12 +12,15 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from anomalyze.config import StrictModel, load_document, validate
-from anomalyze.ingestion.guess import Guess
 from anomalyze.ingestion.mapping import FileMapping
+
+if TYPE_CHECKING:
+    from anomalyze.ingestion.guess import Guess
 
 __all__ = ["UploadsFile", "choose_mapping", "find_mapping"]
 

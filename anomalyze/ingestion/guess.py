@@ -17,13 +17,12 @@ from anomalyze.errors import ConfigError
 from anomalyze.events.gazetteer import COUNTRY_INDEX
 from anomalyze.events.money import CURRENCY_INDEX
 from anomalyze.ingestion.convert import epoch_ms, json_number
-from anomalyze.ingestion.mapping import FileMapping
+from anomalyze.ingestion.mapping import HEAD_BYTES, FileMapping
 from anomalyze.ingestion.parse import column_names
 from anomalyze.ingestion.split import split_records
 
 __all__ = ["Guess", "guess_file"]
 
-HEAD_BYTES = 256 * 1024
 SAMPLE_ROWS = 500
 COLUMNS_MAX = 1_000
 DELIMITERS = (",", ";", "\t", "|")

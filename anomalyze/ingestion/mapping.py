@@ -31,8 +31,10 @@ from anomalyze.errors import ConfigError
 from anomalyze.events.money import CURRENCY_INDEX
 from anomalyze.events.schema import STATUS_INDEX
 
-__all__ = ["FIELDS", "MAPPING_BYTES_MAX", "NEEDED", "NUMBERS", "FileMapping", "parse_mapping"]
+__all__ = ["FIELDS", "HEAD_BYTES", "MAPPING_BYTES_MAX", "NEEDED", "NUMBERS", "FileMapping", "parse_mapping"]
 
+# So much of a file's beginning is read to guess what it is.
+HEAD_BYTES = 256 * 1024
 NEEDED = ("tx_id", "user_id", "timestamp", "amount", "currency")
 OPTIONAL = (
     "location",

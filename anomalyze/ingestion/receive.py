@@ -12,21 +12,23 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, TransientError
 from anomalyze.ingestion.container import unpack
-from anomalyze.ingestion.guess import HEAD_BYTES, Guess, guess_file
-from anomalyze.ingestion.mapping import FileMapping
-from anomalyze.ingestion.parse import parse_file
-from anomalyze.ingestion.records import Source
+from anomalyze.ingestion.mapping import HEAD_BYTES, FileMapping
 from anomalyze.storage import upload as store
 from anomalyze.storage.objects import ObjectStore
 from anomalyze.storage.pool import AsyncPool
 from anomalyze.storage.query import fetch_async
 from anomalyze.storage.upload import Upload
+
+# What reads files brings polars with it, 40 MB: programs that only take them import it at the first look.
+if TYPE_CHECKING:
+    from anomalyze.ingestion.guess import Guess
+    from anomalyze.ingestion.records import Source
 
 __all__ = [
     "NAME_CHARACTERS_MAX",
@@ -211,6 +213,8 @@ def read_parts(objects: ObjectStore, upload: Upload) -> Iterator[bytes]:
 
 def source_of(upload: Upload, future_tolerance_s: int) -> Source:
     """How rows of an upload are judged: as of when it came."""
+    from anomalyze.ingestion.records import Source
+
     received_ms = int(upload.created_at.timestamp() * 1000)
     return Source(upload.account_id, upload.sha256, received_ms, future_tolerance_s * 1000)
 
@@ -227,6 +231,8 @@ def _unpack_head(objects: ObjectStore, upload: Upload, folder: Path) -> Path:
 
 def guess_upload(objects: ObjectStore, upload: Upload) -> Guess:
     """What an upload seems to be. Raises ``ConfigError`` when it holds no table."""
+    from anomalyze.ingestion.guess import guess_file
+
     with tempfile.TemporaryDirectory(prefix="anomalyze-") as folder:
         return guess_file(_unpack_head(objects, upload, Path(folder)))
 
@@ -235,6 +241,9 @@ def preview_upload(
     objects: ObjectStore, upload: Upload, mapping: FileMapping | None, future_tolerance_s: int
 ) -> dict[str, Any]:
     """The guess, and what the first rows become with a mapping (else the upload's, else the guess)."""
+    from anomalyze.ingestion.guess import guess_file
+    from anomalyze.ingestion.parse import parse_file
+
     with tempfile.TemporaryDirectory(prefix="anomalyze-") as folder:
         path = _unpack_head(objects, upload, Path(folder))
         guess = guess_file(path)
