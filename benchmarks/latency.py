@@ -125,7 +125,11 @@ def score_latency(bench: Bench, rate: int, seconds: float) -> dict[str, float]:
     statuses: dict[int, int] = {}
 
     async def ask(idle: list[Idle], i: int) -> None:
-        body = b'{"user_id":"v%d","tx_id":"score-%d","amount":%d,"currency":"USD"}' % (i % USERS, i, 10 + i % 90)
+        body = b'{"user_id":"v%d","tx_id":"score-%d","amount":%d,"currency":"USD"}' % (
+            i % USERS,
+            i,
+            10 + i % 90,
+        )
         begun_s = time.perf_counter()
         reader, writer, since_s = idle.pop() if idle else (None, None, 0.0)
         if reader is None or writer is None or begun_s - since_s > KEPT_S:
