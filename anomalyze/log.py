@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal
 
 import structlog
 
@@ -17,15 +17,29 @@ __all__ = ["configure", "get"]
 SECRETS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@]+@|\baz_[A-Za-z0-9_-]{16,}")
 
 
-def configure(program: str, level: str = "INFO", to: Path | TextIO | None = None) -> None:
+class _Stream:
+    """A standard stream as it is at each line: whoever redirects it for a while does not leave us a closed one."""
+
+    def __init__(self, name: Literal["stdout", "stderr"]) -> None:
+        self._name = name
+
+    def write(self, text: str) -> int:
+        return int(getattr(sys, self._name).write(text))
+
+    def flush(self) -> None:
+        getattr(sys, self._name).flush()
+
+
+def configure(program: str, level: str = "INFO", to: Path | Literal["stdout", "stderr"] = "stdout") -> None:
     """Set up logging for one program; ``program`` becomes a field of every line.
 
     ``to`` takes the lines instead of standard output, for a program that shows people something there.
     """
-    output = to or sys.stdout
-    if isinstance(output, Path):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output = output.open("a", encoding="utf-8", buffering=1)
+    if isinstance(to, Path):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        output: Any = to.open("a", encoding="utf-8", buffering=1)
+    else:
+        output = _Stream(to)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -6,8 +6,6 @@ once. Long work shows progress on standard error; ``--json`` prints one JSON doc
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from anomalyze.cli import bundle, keys
@@ -32,7 +30,7 @@ app = typer.Typer(
 def _anomalyze() -> None:
     """Finds anomalies in transactions as they arrive, with a reason a person can read."""
     # Standard output belongs to the answer, which may be one JSON document.
-    configure("cli", "WARNING", sys.stderr)
+    configure("cli", "WARNING", "stderr")
 
 
 app.command("check")(check)

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from anomalyze.access.verify import KeyVerifier
 from anomalyze.cli import app
+from anomalyze.storage.migrate import HEAD
 from anomalyze.storage.pool import Pool
 
 
@@ -21,7 +22,7 @@ def test_a_key_is_created_listed_and_revoked(empty_database: str, monkeypatch: p
         assert done.exit_code == 0, done.output
         return done.stdout
 
-    assert json.loads(run("migrate", "--json")) == {"revision": "0001"}
+    assert json.loads(run("migrate", "--json")) == {"revision": HEAD}
     secret = run("keys", "create", "till 3", "--account", "acct_7", "--scopes", "read, ingest").strip()
     pool = Pool(empty_database)
     verifier = KeyVerifier(pool, ttl_s=0)

@@ -172,7 +172,7 @@ def test_without_redis_scores_answer_in_time_and_ingest_goes_on(
 def log_file(tmp_path: Path) -> Iterator[Path]:
     """Our own logging, as programs set it up, into a file."""
     before = structlog.get_config()
-    configure("api", path=tmp_path / "log")
+    configure("api", to=tmp_path / "log")
     yield tmp_path / "log"
     structlog.configure(**before)
     structlog.contextvars.clear_contextvars()
