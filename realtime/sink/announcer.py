@@ -14,7 +14,6 @@ import psycopg
 
 from anomalyze.bus.contract import Producer
 from anomalyze.bus.control import encode_control
-from anomalyze.bus.partitioner import murmur2_partitions
 from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.storage.pool import postgres_errors
 from anomalyze.storage.position import Position, lock_positions, store_positions
@@ -62,6 +61,9 @@ def announce_labels(
 
 def send(labels: Sequence[tuple[str, str, str, bool]], producer: Producer, partitions: int) -> None:
     """Append a control record for each (account, user, transaction, fraud); returns when they are durable."""
+    # With numba: 50 MB that a sink without labels does without.
+    from anomalyze.bus.partitioner import murmur2_partitions
+
     values = [
         encode_control(
             "label", {"account_id": account, "user_id": user, "tx_id": tx_id, "fraud": bool(fraud)}
