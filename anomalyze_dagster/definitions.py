@@ -3,10 +3,11 @@
 import dagster as dg
 
 from anomalyze.settings import Settings
-from anomalyze_dagster import ingestion, monitoring, profiles, publishing, training
+from anomalyze_dagster import ingestion, monitoring, profiles, publishing, sources, training
 from anomalyze_dagster.resources import build_resources
 
 definitions = dg.Definitions.merge(
+    sources.definitions,
     ingestion.definitions,
     profiles.definitions,
     training.definitions,

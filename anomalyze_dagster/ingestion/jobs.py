@@ -5,6 +5,7 @@ import dagster as dg
 from anomalyze.errors import AnomalyzeError
 from anomalyze.settings import Settings
 from anomalyze_dagster.resources import BusResource, ObjectsResource, PostgresResource
+from anomalyze_dagster.sources import UPLOADED_FILES
 
 __all__ = ["work_off_upload"]
 
@@ -54,16 +55,16 @@ def publish_rows(
     if done is None:
         context.log.info("nothing to do: it was worked off, or another run is at it")
         return
-    context.add_output_metadata(
-        {
-            "upload": config.upload_id,
-            "rows_read": done.read,
-            "rows_accepted": done.accepted,
-            "rows_refused": done.refused,
-            "rows_published": done.published,
-            "rows_judged": done.scored,
-        }
-    )
+    metadata: dict[str, str | int] = {
+        "upload": config.upload_id,
+        "rows_read": done.read,
+        "rows_accepted": done.accepted,
+        "rows_refused": done.refused,
+        "rows_published": done.published,
+        "rows_judged": done.scored,
+    }
+    context.add_output_metadata(metadata)
+    context.log_event(dg.AssetMaterialization(UPLOADED_FILES.key, metadata=metadata))
 
 
 @dg.job(

@@ -8,6 +8,7 @@ import dagster as dg
 from anomalyze_dagster.owners import OWNERS
 from anomalyze_dagster.resources import ObjectsResource, PostgresResource
 from anomalyze_dagster.retry import RETRY, retried
+from anomalyze_dagster.sources import CHAMPION, TRANSACTIONS
 
 __all__ = ["daily", "drift_report", "watch"]
 
@@ -34,6 +35,7 @@ class Day(dg.Config):
 
 
 @dg.asset(
+    deps=[TRANSACTIONS, CHAMPION],
     group_name="monitoring",
     kinds={"postgres", "python"},
     owners=OWNERS,

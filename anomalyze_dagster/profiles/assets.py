@@ -9,6 +9,7 @@ from anomalyze.settings import Settings
 from anomalyze_dagster.owners import OWNERS
 from anomalyze_dagster.resources import BusResource, ObjectsResource, PostgresResource
 from anomalyze_dagster.retry import RETRY, retried
+from anomalyze_dagster.sources import LABELS, TRANSACTIONS
 
 __all__ = ["merchant_profiles"]
 
@@ -20,6 +21,7 @@ class ProfileRun(dg.Config):
 
 
 @dg.asset(
+    deps=[TRANSACTIONS, LABELS],
     group_name="features",
     kinds={"python", "postgres", "parquet"},
     owners=OWNERS,

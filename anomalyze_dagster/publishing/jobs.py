@@ -4,6 +4,7 @@ import dagster as dg
 
 from anomalyze_dagster.resources import BusResource, ObjectsResource
 from anomalyze_dagster.retry import RETRY, retried
+from anomalyze_dagster.sources import CHAMPION
 
 __all__ = ["promote", "roll_back"]
 
@@ -33,7 +34,7 @@ def promote_bundle(
         before = store.pointer(promotion.CHAMPION)
         move = promotion.promote(store, log, bundle_id, note=config.note)
     context.log.info(f"champion: {before} to {move.id}, move {move.number}: {config.note}")
-    context.add_output_metadata({"bundle": move.id, "before": before or "none", "move": move.number})
+    _show(context, {"bundle": move.id, "before": before or "none", "move": move.number, "note": config.note})
 
 
 @dg.op(retry_policy=RETRY, description="Make the champion before this one the champion again.")
@@ -45,7 +46,12 @@ def roll_back_bundle(
     with retried(), bus.open() as log:
         move = promotion.roll_back(objects.bundles(), log, config.note)
     context.log.info(f"champion: back to {move.id}, move {move.number}: {config.note}")
-    context.add_output_metadata({"bundle": move.id, "move": move.number})
+    _show(context, {"bundle": move.id, "move": move.number, "note": config.note})
+
+
+def _show(context: dg.OpExecutionContext, metadata: dict[str, str | int]) -> None:
+    context.add_output_metadata(metadata)
+    context.log_event(dg.AssetMaterialization(CHAMPION.key, metadata=metadata))
 
 
 @dg.job(description="Make the challenger, or the bundle named in the configuration, the champion.")

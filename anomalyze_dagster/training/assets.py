@@ -8,6 +8,7 @@ from anomalyze.settings import Settings
 from anomalyze_dagster.owners import OWNERS
 from anomalyze_dagster.resources import ObjectsResource, PostgresResource
 from anomalyze_dagster.retry import RETRY, retried
+from anomalyze_dagster.sources import LABELS, TRANSACTIONS
 
 __all__ = ["candidate_bundle"]
 
@@ -23,6 +24,7 @@ class Training(dg.Config):
 
 
 @dg.asset(
+    deps=[TRANSACTIONS, LABELS, "merchant_profiles"],
     group_name="training",
     kinds={"python", "onnx"},
     owners=OWNERS,

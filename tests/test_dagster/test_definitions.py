@@ -15,10 +15,14 @@ from anomalyze_dagster.training.checks import WHAT
 
 # asset: what it needs | group | checks. Change it here when the graph changes on purpose.
 GRAPH = """\
-candidate_bundle:  | training | alert_volume calibration latency no_future_leak parity quality
-drift_report:  | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
-merchant_profiles:  | features |
+candidate_bundle: labels merchant_profiles transactions | training | alert_volume calibration latency no_future_leak parity quality
+champion: published_challenger | publishing |
+drift_report: champion transactions | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
+labels:  | stored |
+merchant_profiles: labels transactions | features |
 published_challenger: candidate_bundle | publishing |
+transactions: uploaded_files | stored |
+uploaded_files:  | stored |
 """
 
 

@@ -23,6 +23,7 @@ from anomalyze.learning.shelf import store_candidate
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
 from anomalyze_dagster.resources import build_resources
+from anomalyze_dagster.sources import CHAMPION as CHAMPION_ASSET
 from tests.test_dagster.runs import run_job
 from tests.test_dagster.test_training import EVALUATION
 
@@ -116,7 +117,11 @@ def test_published_promoted_and_rolled_back(
     store = open_bundles(remote)
     promotion.publish_challenger(store, second)
     assert store.pointer(CHAMPION) == starter.id
-    assert run_job("promote").success
+    promoted = run_job("promote")
+    assert promoted.success
+    (event,) = (e for e in promoted.all_events if e.is_step_materialization)
+    assert event.asset_key == CHAMPION_ASSET.key  # the graph shows who judges since when
+    assert event.materialization.metadata["bundle"].value == second.id
     assert store.pointer(CHAMPION) == second.id
     assert announced(log) == {0: [second.id], 1: [second.id]}
     assert run_job("promote").success  # promoting it again tells nobody anything
