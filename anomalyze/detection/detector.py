@@ -7,7 +7,7 @@ says of a row does not depend on the rows beside it, so cutting the log elsewher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from anomalyze.detection.policy import parse_policy
 from anomalyze.detection.row import Row, read_rows
 from anomalyze.detection.state import STATE_FORMAT, PartitionState
 from anomalyze.detection.statistic import COLUMNS, AmountJudge, Judged, TwoQuantile
-from anomalyze.detection.verdict import Anomaly, Verdicts
+from anomalyze.detection.verdict import Anomaly, Challenged, Verdicts
 from anomalyze.errors import ContractError, EventError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch, Severity
 from anomalyze.events.gazetteer import Gazetteer
@@ -44,6 +44,17 @@ SEVERITIES = tuple(Severity)
 # As plain numbers: on the way of every call, looking up a member of an enumeration is not free.
 JUDGE, CONFLICT, NONE = int(Disposition.JUDGE), int(Disposition.CONFLICT), int(Severity.NONE)
 LIVE, SHADOW = int(RuleMode.LIVE), int(RuleMode.SHADOW)
+
+
+class _Decided(NamedTuple):
+    """What features of a micro-batch come to; ``fired`` and ``shadow`` are ``[R, n]``."""
+
+    columns: Columns
+    fired: npt.NDArray[np.bool_]
+    shadow: npt.NDArray[np.bool_]
+    statistics: Judged
+    model: ModelJudgement
+    severity: npt.NDArray[np.int8]
 
 
 class Detector:
@@ -131,12 +142,10 @@ class Detector:
             silent.
         """
         features, disposition, history = self._compute_features(batch, states, profiles)
-        columns = Columns(batch, self._places, features)
-        fired, shadow = self._evaluate(batch, columns, states)
-        judged = self._amounts.judge(columns, batch.n)
         profiled = profiles is not None
-        model = self._model.judge(features, batch.accounts, batch.account, profiled=profiled)
-        severity = self._decision.decide(fired, judged.severity, model.severity, model.learning)
+        columns, fired, shadow, judged, model, severity = self._decide(
+            batch, features, states, profiled=profiled
+        )
         severity[disposition != JUDGE] = NONE
         verdicts = Verdicts(
             n=batch.n,
@@ -159,6 +168,54 @@ class Detector:
         if len(flagged):
             self._explain(batch, states, verdicts, columns, flagged, judged, model, profiled=profiled)
         return verdicts
+
+    def challenge(
+        self,
+        batch: MicroBatch,
+        states: Mapping[int, PartitionState],
+        verdicts: Verdicts,
+        *,
+        profiled: bool,
+    ) -> Challenged:
+        """What this detector would have said of rows that another one, the champion, has judged.
+
+        It reads the champion's features and changes nothing: no state moves on, no case is opened, nothing is
+        explained.
+
+        Parameters
+        ----------
+        states
+            By partition; only their lists are read.
+        verdicts
+            The champion's, of the same rows, by a bundle with equal features (``differing_features``).
+        profiled
+            Whether profiles are in force.
+        """
+        decided = self._decide(batch, verdicts.features, states, profiled=profiled)
+        decided.severity[verdicts.disposition != JUDGE] = NONE
+        return Challenged(
+            bundle=self.bundle.id,
+            rule_ids=self.rules.ids,
+            said=np.ones(batch.n, dtype=np.bool_),
+            severity=decided.severity,
+            ml_score=decided.model.score,
+            fired=decided.fired.T,
+        )
+
+    def differing_features(self, other: Detector) -> str | None:
+        """Which part of the bundle makes another detector's features different ones; None when they are equal.
+
+        Equal parts give equal features of the same rows and states, to the bit.
+        """
+        if self.bundle.features != other.bundle.features:
+            return "features.yaml"
+        for name in (RATES, GAZETTEER):
+            if self.bundle.tables.get(name) != other.bundle.tables.get(name):
+                return name
+        for account in sorted(self.bundle.overlays.keys() | other.bundle.overlays.keys()):
+            if self._parameters(account) != other._parameters(account):
+                return f"overlay of {account}"
+        return None
 
     def apply_control(self, control: Control, state: PartitionState) -> str | None:
         """Follow a control record that changes a partition's state.
@@ -237,6 +294,22 @@ class Detector:
                 batch.amount_minor[rows], batch.currency[rows], batch.ts_ms[rows], base
             )
         return amount, unknown
+
+    def _decide(
+        self,
+        batch: MicroBatch,
+        features: npt.NDArray[np.float64],
+        states: Mapping[int, PartitionState],
+        *,
+        profiled: bool,
+    ) -> _Decided:
+        """Rules, statistics and model side by side, then the policy; ``states`` are only read."""
+        columns = Columns(batch, self._places, features)
+        fired, shadow = self._evaluate(batch, columns, states)
+        judged = self._amounts.judge(columns, batch.n)
+        model = self._model.judge(features, batch.accounts, batch.account, profiled=profiled)
+        severity = self._decision.decide(fired, judged.severity, model.severity, model.learning)
+        return _Decided(columns, fired, shadow, judged, model, severity)
 
     def _evaluate(
         self, batch: MicroBatch, columns: Columns, states: Mapping[int, PartitionState]

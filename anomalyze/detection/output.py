@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.verdict import Prediction, Verdicts
+from anomalyze.detection.verdict import Challenged, Prediction, Verdicts
 from anomalyze.events.batch import Action, MicroBatch, Severity, Status
-from anomalyze.events.encode import SCORE_DECIMALS, ScoredEncoder
+from anomalyze.events.encode import SCORE_DECIMALS, Challenge, ScoredEncoder
 from anomalyze.events.gazetteer import COUNTRIES
 from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
@@ -73,7 +73,8 @@ def pick_anomalies(
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """The wire form of verdicts by one bundle and one version of profiles, and where its features stand in it."""
+    """The wire form of verdicts by one bundle, one version of profiles and one challenger, and where its features
+    stand in it."""
 
     encoder: ScoredEncoder
     published: npt.NDArray[np.intp]
@@ -81,10 +82,11 @@ class _Form:
     distance: int
 
     @classmethod
-    def of(cls, bundle: str, profiles: str | None, spec: FeatureSpec) -> _Form:
+    def of(cls, bundle: str, profiles: str | None, challenger: str | None, spec: FeatureSpec) -> _Form:
         names = list(spec.published)
+        decimals = [spec.published[name] for name in names]
         return cls(
-            ScoredEncoder(names, [spec.published[name] for name in names], bundle, profiles),
+            ScoredEncoder(names, decimals, bundle, profiles, challenger),
             np.array([spec.index(name) for name in names], dtype=np.intp),
             *(
                 spec.index(name) if name in spec.names else -1
@@ -132,6 +134,7 @@ class _Form:
             learning[rows],
             previous,
             special,
+            None if verdicts.challenger is None else challenge(verdicts.challenger, rows),
         )
 
 
@@ -140,8 +143,9 @@ _of_thread = threading.local()
 
 
 def _form(verdicts: Verdicts) -> _Form:
-    versions = (verdicts.bundle, verdicts.profiles)
-    known: tuple[tuple[str, str | None], _Form] | None = getattr(_of_thread, "form", None)
+    challenger = None if verdicts.challenger is None else verdicts.challenger.bundle
+    versions = (verdicts.bundle, verdicts.profiles, challenger)
+    known: tuple[tuple[str, str | None, str | None], _Form] | None = getattr(_of_thread, "form", None)
     if known is None or known[0] != versions:
         known = (versions, _Form.of(*versions, verdicts.spec))
         _of_thread.form = known
@@ -160,21 +164,51 @@ def sections(batch: MicroBatch, verdicts: Verdicts, row: int, enrichment: bytes)
 
 
 def analysis(verdicts: Verdicts, row: int) -> dict[str, Any]:
-    """The section ``analysis``: flags, score, bundle; for anomalies the details."""
+    """The section ``analysis``: flags, score, bundle; for anomalies the details; last what a challenger says."""
     score = float(verdicts.ml_score[row])
     section: dict[str, Any] = {
-        "rule_flags": flags(verdicts, verdicts.fired[row]),
+        "rule_flags": flags(verdicts.rule_ids, verdicts.fired[row]),
         "ml_score": None if score != score else round(score, SCORE_DECIMALS),
         "ml_prediction": PREDICTIONS[int(verdicts.prediction[row])],
         "bundle": verdicts.bundle,
     }
     if verdicts.profiles is not None:
         section["profiles"] = verdicts.profiles
-    shadow = flags(verdicts, verdicts.shadow[row])
+    shadow = flags(verdicts.rule_ids, verdicts.shadow[row])
     if shadow:
         section["shadow_flags"] = shadow
     anomaly = verdicts.anomalies.get(row)
-    return section if anomaly is None else section | anomaly.details
+    if anomaly is not None:
+        section |= anomaly.details
+    challenged = verdicts.challenger
+    if challenged is not None and challenged.said[row]:
+        section["challenger"] = challenger_section(challenged, row)
+    return section
+
+
+def challenge(challenged: Challenged, rows: npt.NDArray[np.intp]) -> Challenge:
+    """What the challenger says of these rows, for the encoder."""
+    wordy = (challenged.said & ((challenged.severity > NONE) | challenged.fired.any(axis=1)))[rows]
+    return Challenge(
+        challenged.said[rows],
+        challenged.ml_score[rows],
+        {
+            row: b',"challenger":' + _encode(challenger_section(challenged, row))
+            for row in rows[wordy].tolist()
+        },
+    )
+
+
+def challenger_section(challenged: Challenged, row: int) -> dict[str, Any]:
+    """``analysis.challenger``: never shown as an alarm, so without words."""
+    score = float(challenged.ml_score[row])
+    section: dict[str, Any] = {
+        "bundle": challenged.bundle,
+        "final_severity": SEVERITIES[int(challenged.severity[row])],
+        "ml_score": None if score != score else round(score, SCORE_DECIMALS),
+    }
+    fired = flags(challenged.rule_ids, challenged.fired[row])
+    return section | {"rule_flags": fired} if fired else section
 
 
 def verdict(verdicts: Verdicts, row: int) -> dict[str, Any]:
@@ -195,6 +229,6 @@ def verdict(verdicts: Verdicts, row: int) -> dict[str, Any]:
     }
 
 
-def flags(verdicts: Verdicts, fired: npt.NDArray[np.bool_]) -> list[str]:
+def flags(rule_ids: Sequence[str], fired: npt.NDArray[np.bool_]) -> list[str]:
     """Ids of the rules that fired, in their order."""
-    return [rule for rule, true in zip(verdicts.rule_ids, fired.tolist(), strict=True) if true]
+    return [rule for rule, true in zip(rule_ids, fired.tolist(), strict=True) if true]

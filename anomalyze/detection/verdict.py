@@ -12,7 +12,7 @@ import numpy.typing as npt
 from anomalyze.events.batch import DeadLetter
 from anomalyze.features.spec import FeatureSpec
 
-__all__ = ["Anomaly", "Prediction", "Verdicts"]
+__all__ = ["Anomaly", "Challenged", "Prediction", "Verdicts"]
 
 
 class Prediction(IntEnum):
@@ -53,6 +53,34 @@ class Anomaly:
     details: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Challenged:
+    """What the challenger would have said of a micro-batch; arrays are ``[n]`` unless stated, in its row order.
+
+    Attributes
+    ----------
+    bundle
+        Id of the challenger.
+    rule_ids
+        Its rules: the columns of ``fired``.
+    said
+        Rows that it judged, bool.
+    severity
+        int8, as in ``Verdicts``.
+    ml_score
+        float64; NaN without a model.
+    fired
+        bool ``[n, R]``: its live rules that fired.
+    """
+
+    bundle: str
+    rule_ids: tuple[str, ...]
+    said: npt.NDArray[np.bool_]
+    severity: npt.NDArray[np.int8]
+    ml_score: npt.NDArray[np.float64]
+    fired: npt.NDArray[np.bool_]
+
+
 @dataclass(slots=True)
 class Verdicts:
     """What a detector says of a micro-batch; arrays are ``[n]`` unless stated, in its row order.
@@ -82,6 +110,8 @@ class Verdicts:
         Dead letters of this micro-batch (conflicts).
     profiles
         Id of the newest snapshot of profiles that judging could see; None without one.
+    challenger
+        What another bundle would have said; None where none is shadowed.
     """
 
     n: int
@@ -100,3 +130,4 @@ class Verdicts:
     anomalies: dict[int, Anomaly] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
     profiles: str | None = None
+    challenger: Challenged | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +19,7 @@ from numba import njit
 from anomalyze.events.batch import MicroBatch
 from anomalyze.events.memory import PADDING, copy_bytes, load_u64, put_byte, put_u64
 
-__all__ = ["DECIMALS_MAX", "ScoredEncoder", "format_number", "warm"]
+__all__ = ["DECIMALS_MAX", "Challenge", "ScoredEncoder", "format_number", "warm"]
 
 DECIMALS_MAX = 9
 SCORE_DECIMALS = 6
@@ -34,6 +35,25 @@ _SCALED_MAX = float(1 << 53)
 _WHOLE_MAX = float(1 << 62)
 
 
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What a challenger says of the rows of one call; arrays ``[m]``, as the rows.
+
+    Attributes
+    ----------
+    said
+        Rows that it judged, bool.
+    ml_score
+        float64; NaN without a model.
+    special
+        By row of the batch: ``,"challenger":{...}`` where it says more than an ordinary row.
+    """
+
+    said: npt.NDArray[np.bool_]
+    ml_score: npt.NDArray[np.float64]
+    special: Mapping[int, bytes]
+
+
 class ScoredEncoder:
     """Writes scored records for one bundle. Not for two threads at once: it keeps its buffer.
 
@@ -45,10 +65,17 @@ class ScoredEncoder:
         Decimals of each (0 to ``DECIMALS_MAX``); trailing zeros are not written.
     bundle, profiles
         Versions that the verdicts name; no ``profiles`` where none were used.
+    challenger
+        The bundle that is shadowed beside it; None where there is none.
     """
 
     def __init__(
-        self, feature_names: Sequence[str], decimals: Sequence[int], bundle: str, profiles: str | None = None
+        self,
+        feature_names: Sequence[str],
+        decimals: Sequence[int],
+        bundle: str,
+        profiles: str | None = None,
+        challenger: str | None = None,
     ) -> None:
         if len(feature_names) != len(decimals) or not all(0 <= d <= DECIMALS_MAX for d in decimals):
             raise ValueError(
@@ -63,9 +90,11 @@ class ScoredEncoder:
             b'}},"analysis":{"rule_flags":[],"ml_score":',
             b',"ml_prediction":"NORMAL"',
             b',"ml_prediction":"LEARNING"',
-            b","
-            + json.dumps(versions, separators=(",", ":"))[1:].encode()
-            + b',"verdict":{"final_severity":"NONE","action":"ALLOW"}',
+            b"," + json.dumps(versions, separators=(",", ":"))[1:-1].encode(),
+            b',"challenger":{"bundle":%b,"final_severity":"NONE","ml_score":'
+            % json.dumps(challenger).encode(),
+            b"}",
+            b'},"verdict":{"final_severity":"NONE","action":"ALLOW"}',
             b',"src":{"partition":',
             b',"offset":',
             b',"previous":',
@@ -76,7 +105,7 @@ class ScoredEncoder:
         self._pieces = np.frombuffer(bytearray(b"".join(pieces) + bytes(PADDING)), dtype=np.uint8)
         self._piece_ends = np.cumsum(np.array([0, *map(len, pieces)], dtype=np.int64), dtype=np.int64)
         fixed = sum(map(len, pieces)) + len(feature_names)
-        self._row_bytes_max = fixed + _NUMBER_BYTES_MAX * (len(feature_names) + 6) + 1
+        self._row_bytes_max = fixed + _NUMBER_BYTES_MAX * (len(feature_names) + 7) + 1
         self._grow(1 << 16)
 
     def encode(
@@ -90,6 +119,7 @@ class ScoredEncoder:
         learning: npt.NDArray[np.bool_],
         previous: npt.NDArray[np.int64],
         special: Mapping[int, bytes],
+        challenger: Challenge | None = None,
     ) -> list[bytes]:
         """Scored records of the rows ``rows[m]`` of ``batch``, in that order.
 
@@ -97,19 +127,21 @@ class ScoredEncoder:
         written as ``null``, and a feature that is NaN not at all. ``previous`` is the offset of the record
         before in the same partition of ``scored``. ``special[row]``, keyed by the row of the batch, is
         ``"enrichment":{...},"analysis":{...},"verdict":{...}`` for a row that says more than an ordinary one.
+        ``challenger`` is what is added to ``analysis`` of the others.
         """
         m = len(rows)
-        extra = b"".join(special.values())
-        special_start = np.full(m, -1, dtype=np.int64)
-        special_end = np.zeros(m, dtype=np.int64)
-        if special:
-            ends = np.cumsum([len(section) for section in special.values()])
-            found = {
-                row: (int(end) - len(special[row]), int(end)) for row, end in zip(special, ends, strict=True)
-            }
-            for i, row in enumerate(rows.tolist()):
-                if row in found:
-                    special_start[i], special_end[i] = found[row]
+        special_start, special_end = places_in(special, rows, 0)
+        pieces = [*special.values()]
+        if challenger is None:
+            challenger_score = np.empty(0)
+            challenger_start = np.full(m, _SILENT, dtype=np.int64)
+            challenger_end = special_end
+        else:
+            challenger_score = np.ascontiguousarray(challenger.ml_score, dtype=np.float64)
+            challenger_start, challenger_end = places_in(challenger.special, rows, sum(map(len, pieces)))
+            challenger_start[~challenger.said] = _SILENT
+            pieces += challenger.special.values()
+        extra = b"".join(pieces)
         incoming = int((batch.data_end[rows] - batch.starts[rows]).sum())
         needed = incoming + len(extra) + m * self._row_bytes_max + PADDING
         if len(self._blob) <= needed:
@@ -133,6 +165,9 @@ class ScoredEncoder:
             np.frombuffer(bytearray(extra + bytes(PADDING)), dtype=np.uint8),
             special_start,
             special_end,
+            challenger_score,
+            challenger_start,
+            challenger_end,
             self._pieces,
             self._piece_ends,
             self._decimals,
@@ -161,6 +196,22 @@ class ScoredEncoder:
             self._decimals,
         )
         return out[1:end].tobytes() + b"}}"
+
+
+def places_in(
+    texts: Mapping[int, bytes], rows: npt.NDArray[np.int64], first: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Beginning and end of each row's text in all of them joined, from ``first`` on; -1 for a row without one."""
+    starts, ends = np.full(len(rows), -1, dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+    if texts:
+        place, found = first, {}
+        for row, text in texts.items():
+            found[row] = place, place + len(text)
+            place += len(text)
+        for i, row in enumerate(rows.tolist()):
+            if row in found:
+                starts[i], ends[i] = found[row]
+    return starts, ends
 
 
 def format_number(value: float, decimals: int) -> str:
@@ -202,12 +253,18 @@ def warm() -> None:
     _NORMAL,
     _LEARNING,
     _REST,
+    _CHALLENGER,
+    _CHALLENGER_END,
+    _VERDICT,
     _SRC,
     _OFFSET,
     _PREVIOUS,
     _END,
     _NAMES,
-) = range(12)
+) = range(15)
+
+# In place of the beginning of a row's text: the challenger says nothing of it.
+_SILENT = -2
 
 
 @njit(cache=True, nogil=True)
@@ -329,6 +386,9 @@ def _encode_rows(  # type: ignore[no-untyped-def]
     extra,
     special_start,
     special_end,
+    challenger_score,
+    challenger_start,
+    challenger_end,
     piece_array,
     piece_ends,
     decimals,
@@ -353,6 +413,15 @@ def _encode_rows(  # type: ignore[no-untyped-def]
             i = _write_number(out, i, ml_score[k], SCORE_DECIMALS)
             i = _write_piece(out, i, pieces, piece_ends, _LEARNING if learning[k] else _NORMAL)
             i = _write_piece(out, i, pieces, piece_ends, _REST)
+            if challenger_start[k] >= 0:
+                length = challenger_end[k] - challenger_start[k]
+                copy_bytes(out, i, extra, challenger_start[k], length)
+                i += length
+            elif challenger_start[k] != _SILENT:
+                i = _write_piece(out, i, pieces, piece_ends, _CHALLENGER)
+                i = _write_number(out, i, challenger_score[k], SCORE_DECIMALS)
+                i = _write_piece(out, i, pieces, piece_ends, _CHALLENGER_END)
+            i = _write_piece(out, i, pieces, piece_ends, _VERDICT)
         i = _write_piece(out, i, pieces, piece_ends, _SRC)
         i = _write_integer(out, i, np.int64(partition[row]))
         i = _write_piece(out, i, pieces, piece_ends, _OFFSET)

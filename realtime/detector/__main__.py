@@ -23,6 +23,7 @@ from anomalyze.errors import AnomalyzeError
 from anomalyze.features.snapshot import ProfileStore
 from anomalyze.log import get
 from anomalyze.storage.objects import open_objects
+from realtime.detector.alarm import AlarmPost
 from realtime.detector.checkpoint import CheckpointStore
 from realtime.detector.history import StoredHistory
 from realtime.detector.judge import DetectorCache, Judge, ProfileCache
@@ -57,11 +58,18 @@ def run_one(program: Program) -> None:
     objects = open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url)
     bundles = BundleStore(objects)
     metrics = WorkerMetrics(program.registry)
+    post = AlarmPost(program.addresses.postgres_dsn)
+
+    def alarm(pointer: str, bundle: str, reason: str) -> None:
+        metrics.refused(pointer)
+        post.bundle_refused(pointer, bundle, reason)
+
     judge = Judge(
         DetectorCache(bundles.load),
         ProfileCache(ProfileStore(objects).load),
         partition_count,
         settings.future_tolerance_s,
+        alarm,
     )
     warm_up(judge.detectors, bundles)
     worker = Worker(

@@ -44,6 +44,8 @@ class Checkpoint:
         ``PartitionState.snapshot()``.
     profiles
         Ids of the snapshots of profiles in force, oldest first.
+    challenger
+        Id of the bundle that is shadowed; None without one.
     """
 
     log_id: str
@@ -53,6 +55,7 @@ class Checkpoint:
     bundle: str | None
     arrays: dict[str, npt.NDArray[Any]]
     profiles: tuple[str, ...] = ()
+    challenger: str | None = None
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -73,6 +76,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "emitted": checkpoint.emitted,
             "bundle": checkpoint.bundle,
             "profiles": list(checkpoint.profiles),
+            "challenger": checkpoint.challenger,
             "arrays": described,
         }
     ).encode()
@@ -122,6 +126,7 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
         header["bundle"],
         arrays,
         tuple(header.get("profiles", ())),
+        header.get("challenger"),
     )
 
 

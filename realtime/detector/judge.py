@@ -6,6 +6,7 @@ nothing else: the live worker and the silent replay call the same ``Judge.judge`
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,12 +20,13 @@ from anomalyze.bus.contract import Records
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector, PartitionState, Verdicts
 from anomalyze.detection.output import encode_scored, pick_anomalies
-from anomalyze.errors import ContractError, ModelError
+from anomalyze.errors import ConfigError, ContractError, ModelError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch
 from anomalyze.events.decode import CONTROL_PREFIX, decode_records
 from anomalyze.features.snapshot import SNAPSHOTS_KEPT_MAX, Profiles, Snapshot
 from anomalyze.features.state import Disposition
 from anomalyze.log import get
+from realtime.detector.shadow import Shadow
 
 __all__ = [
     "DetectorCache",
@@ -37,6 +39,7 @@ __all__ = [
     "take",
 ]
 
+# While partitions swap one after the other: champion, the one before, challenger, the one before.
 DETECTORS_KEPT = 4
 PROFILES_KEPT = 4
 
@@ -53,6 +56,8 @@ class OwnedPartition:
         Id of the bundle in force; None until the log has named one.
     profiles
         Ids of the snapshots of profiles in force, oldest first.
+    challenger
+        Id of the bundle that the log names to be shadowed; while it is the bundle in force, nothing is.
     offset
         Last record the state contains; -1 at the log's beginning.
     emitted
@@ -65,6 +70,7 @@ class OwnedPartition:
     state: PartitionState
     bundle: str | None = None
     profiles: tuple[str, ...] = ()
+    challenger: str | None = None
     offset: int = -1
     emitted: int = -1
     checkpointed: int = -1
@@ -86,6 +92,8 @@ class Outputs:
     repeats: int = 0
     append_ms: list[npt.NDArray[np.int64]] = field(default_factory=list)
     severities: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(5, np.int64))
+    challenged: int = 0
+    challenger_s: float = 0.0
 
 
 class DetectorCache:
@@ -142,7 +150,13 @@ class ProfileCache:
 
 
 class Judge:
-    """Judges records of owned partitions and moves their states on."""
+    """Judges records of owned partitions and moves their states on.
+
+    Parameters
+    ----------
+    alarm
+        Told of a bundle that the log names and that cannot judge: ``bundle`` or ``challenger``, its id, and why.
+    """
 
     def __init__(
         self,
@@ -150,9 +164,12 @@ class Judge:
         profiles: ProfileCache,
         partition_count: int,
         future_tolerance_s: int,
+        alarm: Callable[[str, str, str], None] = lambda kind, bundle, reason: None,
     ) -> None:
         self.detectors = detectors
         self.profiles = profiles
+        self.shadow = Shadow(detectors, self._refuse_challenger)
+        self._alarm = alarm
         self._partition_count = partition_count
         self._future_tolerance_ms = future_tolerance_s * 1000
 
@@ -160,9 +177,13 @@ class Judge:
         """Why this bundle cannot judge; None when it can."""
         try:
             self.detectors.get(bundle)
-        except (ContractError, ModelError) as error:
+        except (ConfigError, ContractError, ModelError) as error:
             return str(error)
         return None
+
+    def _refuse_challenger(self, bundle: str, reason: str) -> None:
+        get().error("challenger_refused", bundle=bundle, reason=reason)
+        self._alarm("challenger", bundle, reason)
 
     def judge(
         self, records: Records, owned: dict[int, OwnedPartition], skipped: dict[int, set[int]]
@@ -197,9 +218,9 @@ class Judge:
         return outputs
 
     def _pieces(self, records: Records, owned: dict[int, OwnedPartition]) -> Iterable[Records | Control]:
-        """Runs of records under one bundle and the same profiles, and the control records between them."""
+        """Runs of records under the same bundles and profiles, and the control records between them."""
         controls = read_controls(records)
-        versions = {(owned[p].bundle, owned[p].profiles) for p, _, _ in records.runs()}
+        versions = {(owned[p].bundle, owned[p].profiles, owned[p].challenger) for p, _, _ in records.runs()}
         if not controls and len(versions) <= 1:
             yield records
             return
@@ -222,9 +243,14 @@ class Judge:
             if refusal is not None:
                 # The last good bundle stays, and every verdict goes on naming it.
                 log.error("bundle_refused", bundle=bundle, kept=partition.bundle, reason=refusal)
+                self._alarm("bundle", bundle, refusal)
                 return
             partition.bundle = bundle
             log.info("bundle_swapped", bundle=bundle)
+        elif control.kind == "challenger" and isinstance(bundle, str):
+            # One that is refused ends the shadowing of the one before, which nobody asks for any more.
+            partition.challenger = bundle if self.shadow.admit(bundle) else None
+            log.info("challenger_swapped", bundle=partition.challenger)
         elif control.kind == "profiles":
             self._follow_profiles(control.body.get("profiles"), partition, log)
         else:
@@ -264,6 +290,11 @@ class Judge:
         states = {p: owned[p].state for p, _, _ in batch.groups}
         verdicts = detector.process(batch, states, self.profiles.get(first.profiles))
         outputs.dead += verdicts.dead
+        begun_s = time.perf_counter()
+        verdicts.challenger = self.shadow.judge(detector, batch, verdicts, owned)
+        if verdicts.challenger is not None:
+            outputs.challenged += batch.n
+            outputs.challenger_s += time.perf_counter() - begun_s
         self._collect(records, batch, verdicts, owned, outputs)
 
     def _collect(

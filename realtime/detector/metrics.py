@@ -46,6 +46,20 @@ class WorkerMetrics:
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
+        self._challenged = Counter(
+            "anomalyze_challenged_transactions",
+            "Transactions judged by the challenger too",
+            registry=registry,
+        )
+        self._challenger_s = Counter(
+            "anomalyze_challenger_seconds", "Time that the challenger took to judge", registry=registry
+        )
+        self._refused = Counter(
+            "anomalyze_bundles_refused",
+            "Bundles that the log named and that cannot judge",
+            ["pointer"],
+            registry=registry,
+        )
         self._lag = Gauge("anomalyze_consumer_lag", "Records behind", ["partition"], registry=registry)
         self._partitions = Gauge("anomalyze_partitions_owned", "Partitions owned", registry=registry)
         self._lock = threading.Lock()
@@ -59,6 +73,8 @@ class WorkerMetrics:
         self._judged.inc(records)
         self._repeats.inc(outputs.repeats)
         self._batch_s.observe(seconds)
+        self._challenged.inc(outputs.challenged)
+        self._challenger_s.inc(outputs.challenger_s)
         for severity in Severity:
             if severity and outputs.severities[severity]:
                 self._anomalies.labels(severity.name).inc(int(outputs.severities[severity]))
@@ -74,6 +90,10 @@ class WorkerMetrics:
         """Records that could not be judged."""
         for letter in dead:
             self._dead.labels(letter.reason).inc()
+
+    def refused(self, pointer: str) -> None:
+        """A bundle cannot judge: ``bundle`` or ``challenger``."""
+        self._refused.labels(pointer).inc()
 
     def committed(self, lag: Mapping[int, int], partitions: int) -> None:
         """A commit went through."""

@@ -122,12 +122,15 @@ class Recovery:
             partition.state.restore(checkpoint.arrays)
             partition.bundle = checkpoint.bundle
             partition.profiles = checkpoint.profiles
+            partition.challenger = checkpoint.challenger
             partition.offset = partition.checkpointed = checkpoint.offset
             partition.emitted = checkpoint.emitted
 
         _, refused = self.checkpoints.load_newest(number, marks[1] - 1, restore)
         for reason in refused:
             get().warning("checkpoint_refused", partition=number, reason=reason)
+        if partition.challenger and not self.judge.shadow.admit(partition.challenger, patiently=True):
+            partition.challenger = None
         return partition
 
     def _find_tails(self, found: Mapping[int, OwnedPartition]) -> Generator[None, None, dict[int, int]]:

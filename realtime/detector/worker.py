@@ -164,7 +164,18 @@ class Worker:
             "bundles": bundles,
             "bundle": newest,
             "bundle_kind": newest and self._judge.detectors.kind(newest),
+            **self._challengers(),
         }
+
+    def _challengers(self) -> dict[str, Any]:
+        """The challenger that the log names, and why it is not shadowed where it is not."""
+        pairs = {(p.bundle, p.challenger) for p in list(self._owned.values()) if p.challenger}
+        shadowed = sorted({c for b, c in pairs if c != b and b is not None})
+        if len(shadowed) != 1:
+            return {"challenger": None}
+        differing = dict(self._judge.shadow.differing)
+        why = next((why for pair in pairs if (why := differing.get(pair)) is not None), None)  # type: ignore[arg-type]
+        return {"challenger": shadowed[0], "challenger_off": why}
 
     # Partitions come and go
 
@@ -331,6 +342,7 @@ class Worker:
                     partition.bundle,
                     partition.state.snapshot(),
                     partition.profiles,
+                    partition.challenger,
                 )
             )
             partition.checkpointed = partition.offset
