@@ -20,7 +20,7 @@ from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.runtime import find_addresses
 from anomalyze.errors import AnomalyzeError
-from anomalyze.learning.promotion import CHAMPION, announce_champion, open_bundles
+from anomalyze.learning.promotion import CHAMPION, announce_challenger, announce_champion, open_bundles
 from anomalyze.settings import Settings
 from anomalyze.simulation.starter import build_starter_bundle
 
@@ -56,6 +56,7 @@ def ensure_bundle(settings: Settings, bus: Bus, say: Callable[[str], None]) -> t
             store.publish(bundle)
             store.set_pointer(CHAMPION, bundle.id, expected=champion, note="configuration changed")
     announce_champion(store, bus)
+    announce_challenger(store, bus)
     return bundle.id, bundle.kind == "starter"
 
 

@@ -3,6 +3,9 @@
 Moving a pointer changes no verdict; the control record in every partition of the log does. The pointer
 ``announced`` follows when the log knows, so that a promotion that died between the two is completed by the next
 one, or by the next `anomalyze up`.
+
+The challenger is named in the log the same way. It is shadowed while it is not the champion: promoting it ends that,
+rolling back from it begins it again.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from anomalyze.storage.objects import open_objects
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
+    "announce_challenger",
     "announce_champion",
     "find_bundle",
     "open_bundles",
@@ -28,6 +32,7 @@ __all__ = [
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 ANNOUNCED = "announced"
+ANNOUNCED_CHALLENGER = "announced-challenger"
 
 
 def open_bundles(settings: Settings) -> BundleStore:
@@ -56,18 +61,22 @@ def find_bundle(store: BundleStore, name: str) -> str:
     return found[0]
 
 
-def publish_challenger(store: BundleStore, bundle: Bundle, note: str = "") -> Move:
-    """Publish a bundle under its hash and point ``challenger`` at it; doing so again changes nothing.
+def publish_challenger(store: BundleStore, bus: Bus, bundle: Bundle, note: str = "") -> Move:
+    """Publish a bundle under its hash, point ``challenger`` at it and tell the log, from where it is shadowed.
+
+    Doing so again tells the log again, which a worker that refused it meanwhile takes as a request to look again.
 
     Raises
     ------
     ContractError
         When what lies in the store is not what was published.
     TransientError
-        When the store does not answer.
+        When the store or the log does not answer: publish it again.
     """
     store.publish(bundle)
-    return store.set_pointer(CHALLENGER, bundle.id, note=note)
+    move = store.set_pointer(CHALLENGER, bundle.id, note=note)
+    _tell_of_challenger(store, bus, bundle.id)
+    return move
 
 
 def promote(
@@ -105,3 +114,15 @@ def announce_champion(store: BundleStore, bus: Bus) -> None:
     if champion is not None and store.pointer(ANNOUNCED) != champion:
         announce(bus, "bundle", {"bundle": champion})
         store.set_pointer(ANNOUNCED, champion)
+
+
+def announce_challenger(store: BundleStore, bus: Bus) -> None:
+    """Tell the log of the challenger, unless that was done."""
+    challenger = store.pointer(CHALLENGER)
+    if challenger is not None and store.pointer(ANNOUNCED_CHALLENGER) != challenger:
+        _tell_of_challenger(store, bus, challenger)
+
+
+def _tell_of_challenger(store: BundleStore, bus: Bus, challenger: str) -> None:
+    announce(bus, "challenger", {"bundle": challenger})
+    store.set_pointer(ANNOUNCED_CHALLENGER, challenger)

@@ -19,7 +19,15 @@ import msgspec
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Action, Severity, Status
 
-__all__ = ["COPY_COLUMNS", "Rejected", "ScoredRows", "StatusUpdate", "decode_scored", "encode_numeric"]
+__all__ = [
+    "COPY_COLUMNS",
+    "Difference",
+    "Rejected",
+    "ScoredRows",
+    "StatusUpdate",
+    "decode_scored",
+    "encode_numeric",
+]
 
 # Columns of `transactions` in COPY order.
 COPY_COLUMNS = (
@@ -72,6 +80,25 @@ class StatusUpdate:
     status: int
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row of which champion and challenger say different severities.
+
+    Attributes
+    ----------
+    tx_id, amount, currency
+        The transaction; ``amount`` as the record writes it.
+    scores, flags
+        ``ml_score`` and the rules that fired: the champion's, then the challenger's.
+    """
+
+    tx_id: str
+    amount: str
+    currency: str
+    scores: tuple[float | None, float | None]
+    flags: tuple[list[str], list[str]]
+
+
 @dataclass(slots=True)
 class ScoredRows:
     """Decoded records, in the order given, as parallel lists.
@@ -88,6 +115,10 @@ class ScoredRows:
         Whose it is, event time (µs since 1970), ``Severity``.
     flags
         Rules that fired, by position in these lists; for those with any.
+    challenges
+        (champion, challenger, the challenger's ``Severity``) by position; for those of which one said something.
+    differences
+        More of those whose severity differs.
     updates, rejected
         What is not a row to insert, by position.
     """
@@ -102,6 +133,8 @@ class ScoredRows:
     ts_us: list[int] = field(default_factory=list)
     severity: list[int] = field(default_factory=list)
     flags: dict[int, list[str]] = field(default_factory=dict)
+    challenges: dict[int, tuple[str, str, int]] = field(default_factory=dict)
+    differences: dict[int, Difference] = field(default_factory=dict)
     updates: dict[int, StatusUpdate] = field(default_factory=dict)
     rejected: dict[int, Rejected] = field(default_factory=dict)
 
@@ -139,10 +172,18 @@ class _Data(msgspec.Struct, gc=False):
     status: str | None = None
 
 
+class _Challenger(msgspec.Struct, gc=False):
+    bundle: str
+    final_severity: str
+    ml_score: float | None = None
+    rule_flags: list[str] = []
+
+
 class _Analysis(msgspec.Struct, gc=False):
     bundle: str = ""
     ml_score: float | None = None
     rule_flags: list[str] = []
+    challenger: _Challenger | None = None
 
 
 class _Verdict(msgspec.Struct, gc=False):
@@ -244,6 +285,8 @@ def _append(rows: ScoredRows, value: bytes) -> None:
         if severity and verdict.case_id is None:
             raise ValueError("an anomaly without case_id")
         row = _build_row(record, data, analysis, verdict, ts_us, data_json, analysis_json, verdict_json)
+        if analysis.challenger is not None:
+            _append_challenge(rows, index, analysis, analysis.challenger, data, severity)
         if analysis.rule_flags:
             rows.flags[index] = analysis.rule_flags
     else:
@@ -257,6 +300,21 @@ def _append(rows: ScoredRows, value: bytes) -> None:
     rows.user.append(meta.user_id)
     rows.ts_us.append(ts_us)
     rows.severity.append(severity)
+
+
+def _append_challenge(
+    rows: ScoredRows, index: int, analysis: _Analysis, challenger: _Challenger, data: _Data, severity: int
+) -> None:
+    says = _SEVERITIES[challenger.final_severity]
+    rows.challenges[index] = analysis.bundle, challenger.bundle, says
+    if says != severity:
+        rows.differences[index] = Difference(
+            data.tx_id,
+            bytes(data.amount).decode(),
+            data.currency,
+            (analysis.ml_score, challenger.ml_score),
+            (analysis.rule_flags, challenger.rule_flags),
+        )
 
 
 def _append_rejected(rows: ScoredRows, value: bytes, error: Exception) -> None:

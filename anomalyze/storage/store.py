@@ -5,7 +5,7 @@ far the topic was read. After a crash the sink reads on from there, and whatever
 was stored already. Counters count what was inserted, never what was there.
 
 Order of the locks, the same in every sink: positions, transactions, anomalies, cases, users, hourly,
-rule_hourly, each in the order of its key; the hottest rows come last, so that sinks wait for each other briefly.
+rule_hourly, challenger_differences, challenger_hourly, each in the order of its key; the hottest rows come last, so that sinks wait for each other briefly.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from anomalyze.errors import ContractError
 from anomalyze.events.batch import DeadLetter
 from anomalyze.storage import statement
 from anomalyze.storage.array import BigintArray, TextArray
+from anomalyze.storage.challenger import store_challenges
 from anomalyze.storage.counters import store_counters
 from anomalyze.storage.dead_letters import insert_dead_letters
 from anomalyze.storage.partition import PartitionKeeper, ts_max
@@ -193,6 +194,7 @@ def _apply(connection: psycopg.Connection[Any], rows: ScoredRows, indices: Seque
         connection.execute(statement.UPSERT_CASES)
     updated, unmatched = _update_statuses(connection, rows, indices)
     store_counters(connection, rows, inserted)
+    store_challenges(connection, rows, inserted)
     return {
         "stored": len(inserted),
         "anomalies": len(anomalous),

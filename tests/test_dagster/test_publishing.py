@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -91,8 +92,8 @@ def log(remote: Settings) -> Iterator[Bus]:
     bus.close()
 
 
-def announced(bus: Bus) -> dict[int, list[str]]:
-    """Bundles that each partition of the log was told of, in order."""
+def announced(bus: Bus, kind: str = "bundle") -> dict[int, list[str]]:
+    """Bundles that each partition of the log was told of, in order: champions, or those of kind ``challenger``."""
     partitions = range(bus.partitions(TRANSACTIONS))
     told: dict[int, list[str]] = {partition: [] for partition in partitions}
     reader = bus.reader(TRANSACTIONS, dict.fromkeys(partitions, 0))
@@ -101,7 +102,9 @@ def announced(bus: Bus) -> dict[int, list[str]]:
     finally:
         reader.close()
     for partition, value in zip(records.partitions, records.values, strict=True):
-        told[partition].append(value.decode().split('"bundle":"')[-1].rstrip('"}'))
+        body = json.loads(value)
+        if body["control"] == kind:
+            told[partition].append(body["bundle"])
     return told
 
 
@@ -115,8 +118,10 @@ def test_published_promoted_and_rolled_back(
     assert result.success
     assert open_bundles(remote).pointer(CHALLENGER) is None  # nothing was trained: nothing is published
     store = open_bundles(remote)
-    promotion.publish_challenger(store, second)
+    promotion.publish_challenger(store, log, second)
     assert store.pointer(CHAMPION) == starter.id
+    assert announced(log, "challenger") == {0: [second.id], 1: [second.id]}
+    assert announced(log) == {0: [], 1: []}
     promoted = run_job("promote")
     assert promoted.success
     (event,) = (e for e in promoted.all_events if e.is_step_materialization)
@@ -147,7 +152,7 @@ def test_a_broken_upload_is_refused_and_the_champion_stays(
     bucket.client.put_object(Bucket=bucket.name, Key=key, Body=second.data[: len(second.data) // 2])  # type: ignore[attr-defined]
     store = open_bundles(remote)
     with pytest.raises(ContractError, match="holds other bytes"):
-        promotion.publish_challenger(store, second)
+        promotion.publish_challenger(store, log, second)
     result = run_job("promote", {"ops": {"promote_bundle": {"config": {"bundle": second.id}}}})
     assert not result.success
     (failure,) = (event for event in result.all_events if event.is_step_failure)
@@ -162,7 +167,7 @@ def test_a_store_that_is_away_is_tried_again(
     bucket: Bucket, remote: Settings, log: Bus, second: Bundle
 ) -> None:
     store = open_bundles(remote)
-    promotion.publish_challenger(store, second)
+    promotion.publish_challenger(store, log, second)
     bucket.stop()
     with pytest.raises(TransientError, match="object store"):
         promotion.promote(store, log, second.id)

@@ -22,6 +22,7 @@ from anomalyze.bus.topics import DEAD_LETTERS, SCORED, TRANSACTIONS
 from anomalyze.events.hashing import text_key
 from anomalyze.features.snapshot import ProfileStore, Snapshot, merchant_keys
 from anomalyze.features.spec import FeatureSpec
+from anomalyze.storage.alarms import load_alarms
 from tests.simulation.ledger import compare, read_all, replay
 from tests.test_realtime.bed import CONFIG, PARTITIONS, START_MS, Bed, bundles, open_bed, record, traffic
 
@@ -119,6 +120,7 @@ def test_bundles_profiles_and_lists_change_where_the_log_says_so_also_after_a_re
     rows = traffic()
     block = {"op": "add", "account_id": "acct", "list": "block", "field": "device_id", "value": "stolen"}
     announce(bed.bus, "bundle", {"bundle": FIRST.id})
+    announce(bed.bus, "challenger", {"bundle": SECOND.id})
     bed.send(rows[:200])
     bed.send([record("ann", "before", 10.0, device_id="stolen")])
     worker = bed.worker()
@@ -156,14 +158,20 @@ def test_bundles_profiles_and_lists_change_where_the_log_says_so_also_after_a_re
     told = by_tx(bed.effective())
     assert len(told) == len(rows) + 3
     for _, value in rows[:200]:
-        assert told[sections(value)["data"]["tx_id"]][0]["analysis"]["bundle"] == FIRST.id
+        analysis = told[sections(value)["data"]["tx_id"]][0]["analysis"]
+        assert (analysis["bundle"], analysis["challenger"]["bundle"]) == (FIRST.id, SECOND.id)
     for _, value in rows[200:]:
-        assert told[sections(value)["data"]["tx_id"]][0]["analysis"]["bundle"] == SECOND.id
+        analysis = told[sections(value)["data"]["tx_id"]][0]["analysis"]
+        assert (analysis["bundle"], "challenger" in analysis) == (SECOND.id, False)
     actions = [told[tx][0]["verdict"]["action"] for tx in ("before", "after", "later")]
     assert actions == ["ALLOW", "BLOCK", "BLOCK"]
     versions = [told[tx][0]["analysis"].get("profiles") for tx in ("before", "after", "later")]
     assert versions == [None, profiles.id, profiles.id]
     assert {e["profiles"] for e in bed.events() if e["event"] == "profiles_refused"} == {NOWHERE, "None"}
+    with psycopg.connect(bed.dsn) as connection:
+        (alarm,) = load_alarms(connection)
+    assert (alarm.kind, alarm.key) == ("bundle", f"refused:bundle:{NOWHERE}")
+    assert "the last good one stays" in alarm.summary
 
 
 def test_a_worker_that_wakes_after_its_partitions_moved_changes_nothing(bed: Bed) -> None:

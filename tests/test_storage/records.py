@@ -35,6 +35,7 @@ def scored(
     status_update: str | None = None,
     data: dict[str, Any] | None = None,
     raw_data: str | None = None,
+    challenger: dict[str, Any] | None = None,
 ) -> bytes:
     """One record; ``previous`` is the offset before it unless given."""
     tx = f"tx_{partition}_{offset}" if tx is None else tx
@@ -70,6 +71,8 @@ def scored(
             "previous": offset - 1 if previous is None else previous,
         },
     }
+    if challenger is not None:
+        sections["analysis"]["challenger"] = challenger
     if status_update is not None:
         del sections["enrichment"], sections["analysis"]
     meta = {
