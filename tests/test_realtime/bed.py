@@ -97,7 +97,7 @@ class Bed:
             "ANOMALYZE_POSTGRES_DSN": dsn,
             "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:9/0",  # nobody waits for an answer here
             "ANOMALYZE_CHECKPOINT_INTERVAL_S": "1",
-            "PYTHONPATH": str(FAULTS),
+            "PYTHONPATH": os.pathsep.join([str(FAULTS), str(CHECKOUT)]),
         }
         (folder / "data").mkdir()
         if kafka:
