@@ -6,13 +6,15 @@ store) are optional, each on its own: what has no address runs embedded, inside 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "find_secret"]
 
 
 class Settings(BaseSettings):
@@ -90,3 +92,9 @@ class Settings(BaseSettings):
     def object_store(self) -> str:
         """The object store's URL: the data folder's ``objects`` unless another is named."""
         return self.object_store_url or (self.data_dir / "objects").as_uri()
+
+
+def find_secret(variable: str) -> SecretStr | None:
+    """The value of a variable that a configuration file names: from the environment, else from ``.env``."""
+    value = os.environ.get(variable) or dotenv_values(".env").get(variable)
+    return SecretStr(value) if value else None

@@ -23,13 +23,13 @@ import numpy as np
 import polars as pl
 
 from anomalyze.bus.contract import Bus
-from anomalyze.bus.partitioner import murmur2_partitions
 from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.ingestion.mapping import FileMapping
 from anomalyze.ingestion.order import OrderedRows
 from anomalyze.ingestion.parse import parse_file
+from anomalyze.ingestion.publish import publish_rows
 from anomalyze.ingestion.records import Source
-from anomalyze.ingestion.work import BATCH_ROWS, FLUSH_TIMEOUT_S
+from anomalyze.ingestion.work import BATCH_ROWS
 from benchmarks.harness import Bench, arguments, report
 
 MAPPING = FileMapping(
@@ -120,11 +120,7 @@ def publish(bus: Bus, ordered: OrderedRows) -> None:
     partitions = bus.partitions(TRANSACTIONS)
     producer = bus.producer()
     for batch in ordered.read(0, BATCH_ROWS):
-        keys = batch["user"].cast(pl.Binary).to_list()
-        producer.send_many(
-            TRANSACTIONS, murmur2_partitions(keys, partitions), keys, batch["value"].cast(pl.Binary).to_list()
-        )
-        producer.flush(FLUSH_TIMEOUT_S)
+        publish_rows(producer, partitions, batch)
     producer.close()
 
 

@@ -120,7 +120,11 @@ def stream_latency(bus: Bus, rate: int, seconds: float) -> dict[str, float]:
 
 def score_latency(bench: Bench, rate: int, seconds: float) -> dict[str, float]:
     """Through ``POST /v1/score`` at a steady rate, as a client sees it."""
-    port, key = bench.start_api()
+    return drive_scores(*bench.start_api(), rate, seconds)
+
+
+def drive_scores(port: int, key: str, rate: int, seconds: float) -> dict[str, float]:
+    """The same through an API that runs."""
     times: list[float] = []
     statuses: dict[int, int] = {}
 

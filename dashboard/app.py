@@ -34,6 +34,7 @@ from dashboard.now import now_page
 from dashboard.page import Answer, PageMemory, not_found, unavailable
 from dashboard.security import OPEN_PATHS, SecurityMiddleware, admit
 from dashboard.sign_in import sign_in, sign_in_form, sign_out
+from dashboard.sources import refused_rows
 from dashboard.system import system_page
 from dashboard.transactions import transactions_csv, transactions_page
 from dashboard.upload import start_upload, upload_page
@@ -125,6 +126,7 @@ def _add_routes(app: FastHTML) -> None:
         (routes.UPLOADS, take, "post"),
         (routes.UPLOAD_REFUSED, refused_csv, "get"),
         (routes.UPLOAD_START, start_upload, "post"),
+        (routes.SOURCE_REFUSED, refused_rows, "get"),
         (routes.UPLOAD, upload_page, "get"),
         (routes.SYSTEM, system_page, "get"),
     ):

@@ -17,6 +17,7 @@ __all__ = [
     "SIGN_IN",
     "SIGN_OUT",
     "STATIC_FOLDER",
+    "SOURCE_REFUSED",
     "SYSTEM",
     "TRANSACTIONS",
     "TRANSACTIONS_CSV",
@@ -28,6 +29,7 @@ __all__ = [
     "USERS",
     "anomaly",
     "case_decision",
+    "source_refused",
     "static",
     "transactions",
     "upload",
@@ -48,6 +50,7 @@ UPLOADS = "/uploads"
 UPLOAD = "/uploads/{upload_id}"
 UPLOAD_START = "/uploads/{upload_id}/start"
 UPLOAD_REFUSED = "/uploads/{upload_id}/refused.csv"
+SOURCE_REFUSED = "/sources/{name}/refused.csv"
 SYSTEM = "/system"
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
@@ -94,6 +97,11 @@ def transactions(**filters: str | int | None) -> str:
 def upload(upload_id: str) -> str:
     """The page of one upload."""
     return f"/uploads/{quote(upload_id, safe='')}"
+
+
+def source_refused(name: str) -> str:
+    """The refused rows of a polled table."""
+    return f"/sources/{quote(name, safe='')}/refused.csv"
 
 
 @cache

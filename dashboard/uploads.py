@@ -13,6 +13,7 @@ from anomalyze.errors import ConfigError, TransientError
 from anomalyze.ingestion.receive import NAME_CHARACTERS_MAX, TooLarge, take_file
 from anomalyze.storage import upload as store
 from anomalyze.storage.query import fetch_async
+from anomalyze.storage.source import list_sources
 from anomalyze.storage.upload import Upload
 from dashboard import formatters as form
 from dashboard import routes
@@ -21,6 +22,7 @@ from dashboard.element import FT, A, Div, Form, Input, Label, P, Section, Span, 
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, not_found, open_page, remember
 from dashboard.security import Viewer, viewer_of
+from dashboard.sources import source_section
 
 __all__ = ["STATE_WORDS", "refused_csv", "state_sign", "take", "uploads_page"]
 
@@ -49,6 +51,7 @@ async def uploads_page(request: Request) -> Answer:
     channel = await request.app.state.hub.refresh(viewer.account_id)
     async with open_page(request) as connection:
         uploads = await fetch_async(connection, store.list_uploads(viewer.account_id))
+        polled = await fetch_async(connection, list_sources(viewer.account_id))
     heads = (
         head_cell("File"),
         head_cell("State"),
@@ -66,6 +69,7 @@ async def uploads_page(request: Request) -> Answer:
         Section(
             Div(table("Uploads, newest first", heads, rows, cls="grid"), cls="sheet"), cls="s", id="uploads"
         ),
+        source_section(polled, viewer),
     ]
     return frame(
         viewer,

@@ -209,6 +209,18 @@ def _uploads_schema() -> dict[str, Any]:
     return UploadsFile.model_json_schema()
 
 
+def _load_sources(documents: Sequence[Document], folder: Path, result: CheckResult) -> Any:
+    from anomalyze.ingestion.source import parse_sources
+
+    return parse_sources(list(documents))
+
+
+def _sources_schema() -> dict[str, Any]:
+    from anomalyze.ingestion.source import SourceFile
+
+    return SourceFile.model_json_schema()
+
+
 KINDS: tuple[ConfigKind, ...] = (
     ConfigKind("features", "features.yaml", True, _load_features, _features_schema),
     ConfigKind("currency_rates", "currency_rates.yaml", True, _load_rates, _rates_schema),
@@ -216,4 +228,5 @@ KINDS: tuple[ConfigKind, ...] = (
     ConfigKind("policy", "policy.yaml", True, _load_policy, _policy_schema),
     ConfigKind("rules", "rules/*.yaml", True, _load_rules, _rules_schema),
     ConfigKind("uploads", "uploads/*.yaml", False, _load_uploads, _uploads_schema),
+    ConfigKind("sources", "sources/*.yaml", False, _load_sources, _sources_schema),
 )

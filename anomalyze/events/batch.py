@@ -92,6 +92,8 @@ class MicroBatch:
         int8: ``Status``.
     country
         int16: index into ``anomalyze.events.gazetteer.COUNTRIES``, -1 when unknown.
+    day_only
+        bool: whether the time is known only to the day.
     latitude, longitude, radius_km
         float64: where it happened and how far off that may be; NaN when unknown.
     merchant, merchant_category, device, ip, channel
@@ -122,6 +124,7 @@ class MicroBatch:
     currency: npt.NDArray[np.int16]
     status: npt.NDArray[np.int8]
     country: npt.NDArray[np.int16]
+    day_only: npt.NDArray[np.bool_]
     latitude: npt.NDArray[np.float64]
     longitude: npt.NDArray[np.float64]
     radius_km: npt.NDArray[np.float64]

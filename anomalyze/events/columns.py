@@ -27,6 +27,7 @@ _FILL: dict[str, Any] = {
     "currency": np.int16(0),
     "status": np.int8(0),
     "country": np.int16(0),
+    "day_only": np.False_,
     **dict.fromkeys(("latitude", "longitude", "radius_km"), np.float64(np.nan)),
     **dict.fromkeys(_WHOLE, np.int64(0)),
 }
@@ -56,6 +57,7 @@ class Columns(NamedTuple):
     currency: npt.NDArray[np.int16]
     status: npt.NDArray[np.int8]
     country: npt.NDArray[np.int16]
+    day_only: npt.NDArray[np.bool_]
     latitude: npt.NDArray[np.float64]
     longitude: npt.NDArray[np.float64]
     radius_km: npt.NDArray[np.float64]

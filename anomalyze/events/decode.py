@@ -233,6 +233,7 @@ def _fill(columns: Columns, at: list[int], read: list[Transaction], gazetteer: G
     columns.amount_minor[rows] = [t.amount_minor for t in read]
     columns.currency[rows] = [t.currency for t in read]
     columns.status[rows] = [t.status for t in read]
+    columns.day_only[rows] = [t.day_only for t in read]
     latitude = np.array([t.latitude for t in read])
     longitude = np.array([t.longitude for t in read])
     country = np.array([t.country for t in read], dtype=np.int16)

@@ -18,8 +18,8 @@ from anomalyze.events.schema import ID_CHARACTERS_MAX, SOURCES, STATUS_INDEX
 # Fields by number; those of ``meta`` come first, then those of ``data``.
 TIMESTAMP, USER, ACCOUNT, SOURCE, TRACE, REPLY = range(6)
 TX, AMOUNT, CURRENCY, LOCATION, LATITUDE, LONGITUDE, COUNTRY = range(6, 13)
-MERCHANT, CATEGORY, DEVICE, IP, CHANNEL, STATUS = range(13, 19)
-FIELDS = 19
+MERCHANT, CATEGORY, DEVICE, IP, CHANNEL, STATUS, RESOLUTION = range(13, 20)
+FIELDS = 20
 UNKNOWN = -1
 META, DATA = 0, 1
 
@@ -50,6 +50,7 @@ _K_COUNTRY, _K_MERCHANT, _K_MERCHANT_1 = _word("country"), _word("merchant_id"),
 _K_CATEGORY, _K_CATEGORY_1 = _word("merchant_category"), _word("merchant_category", 1)
 _K_DEVICE, _K_DEVICE_1 = _word("device_id"), _word("device_id", 1)
 _K_IP, _K_CHANNEL, _K_STATUS = _word("ip"), _word("channel"), _word("status")
+_K_RESOLUTION, _K_RESOLUTION_1 = _word("time_resolution"), _word("time_resolution", 1)
 _Y = ord("y")
 
 _SOURCE_WORDS = np.array([[_word(s), _word(s, 1), len(s)] for s in SOURCES], dtype=np.uint64)
@@ -116,6 +117,8 @@ def known_field(buffer, start, length, section):  # type: ignore[no-untyped-def]
         return MERCHANT if head == _K_MERCHANT and tail == _K_MERCHANT_1 else UNKNOWN
     if length == 17 and head == _K_CATEGORY and tail == _K_CATEGORY_1 and byte_at(buffer, start + 16) == _Y:
         return CATEGORY
+    if length == 15 and head == _K_RESOLUTION and tail == _K_RESOLUTION_1:
+        return RESOLUTION
     return IP if length == 2 and head == _K_IP else UNKNOWN
 
 
@@ -291,3 +294,19 @@ def coordinate(mantissa, decimals, limit):  # type: ignore[no-untyped-def]
         return np.nan, False
     degrees = mantissa / _POWERS[decimals] + 0.0
     return degrees, -limit <= degrees <= limit
+
+
+_DAY, _SECOND = _word("day"), _word("second")
+
+
+@njit(cache=True, nogil=True)
+def day_only_code(buffer, start, length):  # type: ignore[no-untyped-def]
+    """1 for ``day``, 0 for ``second`` or nothing, -1 for another word."""
+    if length <= 0:
+        return 0
+    if length > 7:
+        return -1
+    word = load_u64(buffer, start) & (_FULL >> (_SIXTY_FOUR - _EIGHT * np.uint64(length)))
+    if word == _DAY:
+        return 1
+    return 0 if word == _SECOND else -1

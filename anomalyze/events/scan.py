@@ -26,6 +26,7 @@ from anomalyze.events.field import (
     MERCHANT,
     META,
     REPLY,
+    RESOLUTION,
     SOURCE,
     STATUS,
     TIMESTAMP,
@@ -37,6 +38,7 @@ from anomalyze.events.field import (
     coordinate,
     country_index,
     currency_index,
+    day_only_code,
     id_is_plain,
     known_field,
     scan_timestamp,
@@ -73,7 +75,7 @@ _USD = CURRENCY_INDEX["USD"]
 _FOLDED = 2 * FIELDS
 
 # What a row's readings are handed over in: integers, and hashes (those of the payload first).
-_N_TS, _N_AMOUNT, _N_CURRENCY, _N_STATUS, _N_COUNTRY, _NUMBERS = range(6)
+_N_TS, _N_AMOUNT, _N_CURRENCY, _N_STATUS, _N_COUNTRY, _N_DAY_ONLY, _NUMBERS = range(7)
 _W_USER, _W_TX, _WORDS = PAYLOAD_WORDS, PAYLOAD_WORDS + 2, PAYLOAD_WORDS + 3
 
 
@@ -215,6 +217,7 @@ def _scan_batch(  # type: ignore[no-untyped-def]
         columns.amount_minor[row] = numbers[_N_AMOUNT]
         columns.currency[row] = currency
         columns.status[row] = numbers[_N_STATUS]
+        columns.day_only[row] = numbers[_N_DAY_ONLY]
         columns.merchant[row] = words[6]
         columns.merchant_category[row] = words[7]
         columns.device[row] = words[8]
@@ -380,6 +383,10 @@ def _read_numbers(buffer, spans, latest_ms, numbers):  # type: ignore[no-untyped
         country = country_index(buffer, spans[2 * COUNTRY], spans[2 * COUNTRY + 1])
         if country < 0:
             return False
+    day_only = day_only_code(buffer, spans[2 * RESOLUTION], spans[2 * RESOLUTION + 1])
+    if day_only < 0:
+        return False
+    numbers[_N_DAY_ONLY] = day_only
     numbers[_N_TS] = ts_ms
     numbers[_N_AMOUNT] = minor
     numbers[_N_CURRENCY] = currency

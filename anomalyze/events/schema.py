@@ -29,6 +29,7 @@ __all__ = [
     "LOCATION_CHARACTERS_MAX",
     "RECORD_BYTES_MAX",
     "REPLY_TO_CHARACTERS_MAX",
+    "RESOLUTIONS",
     "SOURCES",
     "STATUS_INDEX",
     "TEXT_CHARACTERS_MAX",
@@ -45,6 +46,7 @@ REPLY_TO_CHARACTERS_MAX = 256
 DEPTH_MAX = 16  # levels of objects and arrays, the record itself being the first
 
 SOURCES = ("REALTIME_API", "CSV", "KAFKA", "WEBSOCKET", "POLL", "SIMULATION")
+RESOLUTIONS = ("second", "day")
 STATUS_INDEX: dict[str, int] = {status.name.lower(): int(status) for status in Status}
 
 _TIMESTAMP = re.compile(
@@ -80,6 +82,7 @@ class _Data(msgspec.Struct):
     ip: str | None = None
     channel: str | None = None
     status: str | None = None
+    time_resolution: str | None = None
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True):
@@ -100,7 +103,8 @@ class Transaction:
     """One valid record, read but not yet placed or hashed.
 
     ``ts_ms`` is ms since 1970 UTC, ``amount_minor`` minor units; ``currency``, ``country`` and ``status`` are
-    the numbers of ``MicroBatch``; missing text is ``""``, missing coordinates are NaN.
+    the numbers of ``MicroBatch``; missing text is ``""``, missing coordinates are NaN; ``day_only`` when the time
+    is known only to the day.
     """
 
     account_id: str
@@ -120,6 +124,7 @@ class Transaction:
     ip: str
     channel: str
     reply_to: str
+    day_only: bool
 
 
 def parse_record(value: bytes, append_ms: int, future_tolerance_ms: int) -> Transaction:
@@ -161,6 +166,8 @@ def parse_record(value: bytes, append_ms: int, future_tolerance_ms: int) -> Tran
     status = STATUS_INDEX.get(data.status or "approved", -1)
     if status < 0:
         raise EventError("data.status", f"one of {', '.join(STATUS_INDEX)}", data.status or "")
+    if data.time_resolution and data.time_resolution not in RESOLUTIONS:
+        raise EventError("data.time_resolution", f"one of {', '.join(RESOLUTIONS)}", data.time_resolution)
     return Transaction(
         account_id=meta.account_id,
         user_id=meta.user_id,
@@ -179,6 +186,7 @@ def parse_record(value: bytes, append_ms: int, future_tolerance_ms: int) -> Tran
         ip=_check_text("data.ip", data.ip),
         channel=_check_text("data.channel", data.channel),
         reply_to=_check_text("meta.reply_to", meta.reply_to, REPLY_TO_CHARACTERS_MAX),
+        day_only=data.time_resolution == "day",
     )
 
 

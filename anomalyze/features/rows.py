@@ -75,7 +75,6 @@ def prepare_rows(
     amount_base_minor: npt.NDArray[np.int64],
     amount_base_null: npt.NDArray[np.bool_],
     accounts: Sequence[AccountParameters] | None = None,
-    day_only: npt.NDArray[np.bool_] | None = None,
 ) -> RowInputs:
     """Bring a micro-batch into the kernel's form; once a batch, before its partitions.
 
@@ -86,8 +85,6 @@ def prepare_rows(
         is no rate.
     accounts
         Overrides, one for each of ``batch.accounts``; None: the defaults for all.
-    day_only
-        Rows whose time is known only to the day.
 
     Raises
     ------
@@ -127,7 +124,7 @@ def prepare_rows(
     codes[:, R_APPEND] = batch.append_ms
     codes[:, R_OFFSET] = _utc_offsets(batch, zones)
     codes[:, R_ACCOUNT] = batch.account
-    codes[:, R_DAY_ONLY] = 0 if day_only is None else day_only
+    codes[:, R_DAY_ONLY] = batch.day_only
     return RowInputs(
         codes,
         text_keys(batch.accounts).view(np.int64),

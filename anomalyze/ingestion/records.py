@@ -25,7 +25,7 @@ FRAME = {"ts": pl.Int64, "line": pl.Int64, "user": pl.String, "value": pl.String
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Whose file it is, what its rows without an id are named after, and when it came.
+    """Whose rows they are, what those without an id are named after, when they came, and by which way.
 
     ``received_ms`` stands for "now" when times are judged, so that reading a file again gives the same rows.
     """
@@ -34,6 +34,7 @@ class Source:
     digest: str
     received_ms: int
     future_tolerance_ms: int
+    kind: str = "CSV"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def build_records(
         fields["tx_id"] = pl.select(
             pl.concat_str(pl.lit(f'"{source.digest[:16]}-'), pl.Series(lines).cast(pl.String), pl.lit('"'))
         ).to_series()
-    values = _wire_values(fields, ts, mapping, source.account_id)
+    values = _wire_values(fields, ts, mapping, source)
     refused = _unread(raw, fields, ts, lines, mapping)
     bad = {one.index for one in refused}
     records = values.cast(pl.Binary).to_list()
@@ -112,14 +113,14 @@ def build_records(
 
 
 def _wire_values(
-    fields: dict[str, pl.Series], ts: pl.Series, mapping: FileMapping, account_id: str
+    fields: dict[str, pl.Series], ts: pl.Series, mapping: FileMapping, source: Source
 ) -> pl.Series:
     stamp = ts.cast(pl.Datetime("ms"), strict=False).dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
-    account = msgspec.json.encode(account_id).decode()
+    account = msgspec.json.encode(source.account_id).decode()
     parts: list[pl.Series | pl.Expr] = [
         pl.lit('{"meta":{"timestamp":"'),
         stamp,
-        pl.lit('","source":"CSV","user_id":'),
+        pl.lit(f'","source":"{source.kind}","user_id":'),
         fields["user_id"],
         pl.lit(f',"account_id":{account}}},"data":{{"tx_id":'),
         fields["tx_id"],
@@ -131,6 +132,8 @@ def _wire_values(
         if field not in NEEDED:
             # Absent where the file has nothing; a part that is null is left out.
             parts.append(pl.concat_str(pl.lit(f',"{field}":'), column))
+    if mapping.time_resolution == "day":
+        parts.append(pl.lit(',"time_resolution":"day"'))
     for field, value in mapping.constants.items():
         shown = value if field in NUMBERS else msgspec.json.encode(value).decode()
         parts.append(pl.lit(f',"{field}":{shown}'))

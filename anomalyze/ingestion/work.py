@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import psycopg
 
 from anomalyze.bus.contract import Bus
-from anomalyze.bus.partitioner import murmur2_partitions
-from anomalyze.bus.topics import SCORED, TRANSACTIONS
+from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, TransientError
 from anomalyze.ingestion.container import free_bytes, unpack
 from anomalyze.ingestion.mapping import FileMapping
 from anomalyze.ingestion.order import OrderedRows
+from anomalyze.ingestion.pace import DETECTOR_GROUP, UNJUDGED_MAX, Pace
 from anomalyze.ingestion.parse import parse_file
+from anomalyze.ingestion.publish import publish_rows
 from anomalyze.ingestion.receive import read_parts, source_of
 from anomalyze.log import get
 from anomalyze.storage import upload as store
@@ -32,18 +32,11 @@ from anomalyze.storage.objects import ObjectStore
 from anomalyze.storage.pool import connect, postgres_errors
 from anomalyze.storage.upload import Upload
 
-__all__ = ["UNJUDGED_MAX", "Progress", "work_off"]
+__all__ = ["Progress", "work_off"]
 
 BATCH_ROWS = 5_000
-FLUSH_TIMEOUT_S = 30.0
 PROGRESS_S = 0.5
-# Rows published and not yet judged, in all partitions: what live traffic may have to wait behind, a fifth of a
-# second or so of a detector's work.
-UNJUDGED_MAX = 10_000
-LAG_LOOK_S = 0.05
-# A detector that judges nothing for so long is down: somebody else shall go on later.
-JUDGE_TIMEOUT_S = 600.0
-DETECTOR_GROUP = "detector"
+LOOK_S = 0.05
 FREE_BYTES_MIN = 1_000_000_000
 
 
@@ -81,16 +74,10 @@ class Work:
         self._connection = connection
         self._upload = upload
         self._bus = bus
-        self._unjudged_max = unjudged_max
+        self._pace = Pace(bus, unjudged_max)
         self._report = report
         self._stop = stop
         self._said_at = 0.0
-        self._lag = unjudged_max  # not known: looked at before the first row goes out
-        self._lag_at = float("-inf")
-        self._sent_since = 0
-        self._unnoted = 0
-        self._committed = -1
-        self._scored_then = 0
         # What was judged stays so; a mapping that changed begins with nothing published.
         self.progress = Progress(
             published=upload.rows_published, scored=min(upload.rows_scored, upload.rows_published)
@@ -147,17 +134,17 @@ class Work:
         producer = self._bus.producer()
         try:
             for batch in ordered.read(self.progress.published, BATCH_ROWS):
-                self._await_room(batch.height, total)
-                keys = batch["user"].cast(pl.Binary).to_list()
-                values = batch["value"].cast(pl.Binary).to_list()
-                producer.send_many(TRANSACTIONS, murmur2_partitions(keys, partitions), keys, values)
-                producer.flush(FLUSH_TIMEOUT_S)
-                self._sent_since += batch.height
-                done = self.progress
-                published = done.published + batch.height
-                scored = max(done.scored, published - self._unnoted - self._sent_since, 0)
-                self.progress = replace(done, published=published, scored=scored)
-                self.say("publishing", total=total)
+                while batch.height:
+                    rows = min(batch.height, self._pace.batch_rows)
+                    self._pace.await_room(rows, self._say_waiting)
+                    part, batch = batch.head(rows), batch.slice(rows)
+                    publish_rows(producer, partitions, part)
+                    self._pace.sent(rows)
+                    done = self.progress
+                    published = done.published + rows
+                    scored = max(done.scored, published - self._pace.unjudged, 0)
+                    self.progress = replace(done, published=published, scored=scored)
+                    self.say("publishing", total=total)
             self.say("waiting for verdicts", now=True, total=total)
         finally:
             producer.close()
@@ -176,50 +163,14 @@ class Work:
                 return
             if waiting != before:
                 moved_at, before = time.monotonic(), waiting
-            self._give_up_after(moved_at)
+            self._pace.give_up_after(moved_at)
             self.say("waiting for verdicts", total=total)
-            time.sleep(LAG_LOOK_S)
+            time.sleep(LOOK_S)
 
-    def _await_room(self, rows: int, total: int) -> None:
-        """Wait until so many more rows leave few unjudged ones in the log."""
-        moved_at = time.monotonic()
-        while self._lag + self._sent_since + rows > self._unjudged_max:
-            wait_s = self._lag_at + LAG_LOOK_S - time.monotonic()
-            if wait_s > 0:
-                time.sleep(wait_s)
-            before = self._lag
-            self._look_at_lag()
-            if self._lag == 0 or self._lag + rows <= self._unjudged_max:
-                return
-            if self._lag != before:
-                moved_at = time.monotonic()
-            self._give_up_after(moved_at)
-            self.say("publishing: the detector has work waiting", total=total)
-
-    def _look_at_lag(self) -> None:
-        """How many rows wait: those behind the detector's last commit, less what it has put out since.
-
-        It commits once a second only. What it puts out counts as judged for the pace, never for the progress: a
-        worker that takes over may put out again what another had.
-        """
-        found = self._bus.committed(TRANSACTIONS, DETECTOR_GROUP)
-        marks = self._bus.watermarks(TRANSACTIONS)
-        scored_now = sum(end for _, end in self._bus.watermarks(SCORED).values())
-        committed = sum(found.values())
-        if committed != self._committed:
-            self._committed, self._scored_then = committed, scored_now
-        self._unnoted = sum(max(0, end - max(found.get(p, low), low)) for p, (low, end) in marks.items())
-        self._lag = max(0, self._unnoted - (scored_now - self._scored_then))
-        self._lag_at, self._sent_since = time.monotonic(), 0
-        scored = max(self.progress.scored, self.progress.published - self._unnoted)
+    def _say_waiting(self) -> None:
+        scored = max(self.progress.scored, self.progress.published - self._pace.unjudged)
         self.progress = replace(self.progress, scored=scored)
-
-    def _give_up_after(self, moved_at: float) -> None:
-        if time.monotonic() - moved_at > JUDGE_TIMEOUT_S:
-            raise TransientError(
-                f"the detector has judged nothing for {JUDGE_TIMEOUT_S:.0f} s: is it running? See /system",
-                retry_after_s=60.0,
-            )
+        self.say("publishing: the detector has work waiting", total=self.progress.read)
 
 
 def work_off(

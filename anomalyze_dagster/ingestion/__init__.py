@@ -1,8 +1,8 @@
-"""Ingestion: files of transactions onto the log."""
+"""Ingestion: files and polled tables of transactions onto the log."""
 
 import dagster as dg
 
-from anomalyze_dagster.ingestion.jobs import work_off_upload
-from anomalyze_dagster.ingestion.sensors import landing, uploads
+from anomalyze_dagster.ingestion.jobs import poll_source, work_off_upload
+from anomalyze_dagster.ingestion.sensors import landing, sources, uploads
 
-definitions = dg.Definitions(jobs=[work_off_upload], sensors=[uploads, landing])
+definitions = dg.Definitions(jobs=[work_off_upload, poll_source], sensors=[uploads, landing, sources])

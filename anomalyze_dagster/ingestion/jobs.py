@@ -1,4 +1,5 @@
-"""One run works one upload off. A run that is killed leaves an attempt to the sensor, which starts the next."""
+"""One run works one upload off, or reads what one polled table has. A run that is killed leaves the rest to the sensors,
+which start the next."""
 
 import dagster as dg
 
@@ -7,7 +8,7 @@ from anomalyze.settings import Settings
 from anomalyze_dagster.resources import BusResource, ObjectsResource, PostgresResource
 from anomalyze_dagster.sources import UPLOADED_FILES
 
-__all__ = ["work_off_upload"]
+__all__ = ["poll_source", "work_off_upload"]
 
 
 class UploadConfig(dg.Config):
@@ -73,3 +74,54 @@ def publish_rows(
 )
 def work_off_upload() -> None:
     publish_rows()
+
+
+class SourceConfig(dg.Config):
+    """Which source: the name of its file."""
+
+    source: str
+
+
+@dg.op(
+    tags={"kind": "sql"},
+    description="Reads the rows behind the stored position and publishes them; the position follows the log.",
+)
+def publish_polled_rows(
+    context: dg.OpExecutionContext, config: SourceConfig, postgres: PostgresResource, bus: BusResource
+) -> None:
+    from anomalyze.ingestion import drain
+
+    settings = Settings()
+    with bus.open() as log:
+        try:
+            done = drain.poll_source(
+                config.source,
+                dsn=postgres.dsn,
+                config_dir=settings.config_dir,
+                bus=log,
+                future_tolerance_s=settings.future_tolerance_s,
+                run_id=context.run_id,
+                report=lambda so_far: context.log.info(f"{so_far}"),
+            )
+        except AnomalyzeError as error:
+            # The sensor asks again, later each time.
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+    if done is None:
+        context.log.info("nothing to do: no source of this name, or another run is at it")
+        return
+    context.add_output_metadata(
+        {
+            "source": config.source,
+            "rows_read": done.read,
+            "rows_published": done.published,
+            "rows_refused": done.refused,
+        }
+    )
+
+
+@dg.job(
+    description="New and changed rows of a polled table become judged transactions.",
+    executor_def=dg.in_process_executor,
+)
+def poll_source() -> None:
+    publish_polled_rows()

@@ -1,14 +1,16 @@
-"""Looks for uploads that wait for somebody to work them off, and for files that other systems dropped."""
+"""Looks for uploads that wait for somebody to work them off, for files that other systems dropped, and for new rows of
+polled tables."""
 
 import dagster as dg
 
-from anomalyze_dagster.ingestion.jobs import work_off_upload
+from anomalyze_dagster.ingestion.jobs import poll_source, work_off_upload
 from anomalyze_dagster.resources import ObjectsResource, PostgresResource
 
-__all__ = ["landing", "uploads"]
+__all__ = ["landing", "sources", "uploads"]
 
 INTERVAL_S = 5
 LANDING_INTERVAL_S = 15
+SOURCES_INTERVAL_S = 15
 
 
 @dg.sensor(
@@ -63,3 +65,35 @@ def landing(
         context.log.info(f"{upload.name} of {upload.account_id}: {upload.upload_id}, {upload.state}")
     # The sensor of uploads starts the runs.
     return dg.SkipReason(f"{len(taken)} files taken")
+
+
+@dg.sensor(
+    job=poll_source,
+    name="sources",
+    minimum_interval_seconds=SOURCES_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="A run for each polled table (metrics_config/sources) that has rows behind its position.",
+)
+def sources(
+    context: dg.SensorEvaluationContext, postgres: PostgresResource
+) -> dg.SensorResult | dg.SkipReason:
+    from anomalyze.settings import Settings
+
+    config_dir = Settings().config_dir
+    if not any((config_dir / "sources").glob("*.yaml")):
+        return dg.SkipReason("no source is configured")
+    from anomalyze.ingestion.watch import find_ready
+
+    with postgres.connect() as connection:
+        ready = find_ready(connection, config_dir)
+    if not ready:
+        return dg.SkipReason("no source has new rows")
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_config={"ops": {"publish_polled_rows": {"config": {"source": state.name}}}},
+                tags={"source": state.name, "account": state.account_id},
+            )
+            for state in ready
+        ]
+    )

@@ -31,6 +31,7 @@ from realtime.api import (
     problems,
     read_routes,
     score_routes,
+    source_routes,
     upload_routes,
 )
 from realtime.api.champion import Champion
@@ -129,6 +130,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
     app.include_router(score_routes.router)
     app.include_router(read_routes.router)
     app.include_router(upload_routes.router)
+    app.include_router(source_routes.router)
     app.include_router(label_routes.router)
     app.include_router(live_routes.router)
     app.include_router(health.router)

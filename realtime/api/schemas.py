@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anomalyze.events.batch import Action, Severity, Status
+from anomalyze.events.schema import RESOLUTIONS
 
 __all__ = ["COMPONENTS", "header", "json_answer", "transaction_body"]
 
@@ -78,6 +79,11 @@ COMPONENTS: dict[str, Any] = {
             "device_id": text("what it was paid with"),
             "ip": text("address of the payer"),
             "channel": text("such as card_present or online"),
+            "time_resolution": {
+                "type": "string",
+                "enum": list(RESOLUTIONS),
+                "description": "day: the time of day is not known, and nothing is made of it",
+            },
             "status": {
                 "type": "string",
                 "enum": [status.name.lower() for status in Status],

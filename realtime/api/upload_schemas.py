@@ -68,6 +68,25 @@ UPLOAD_COMPONENTS: dict[str, Any] = {
         ]
     },
     "Uploads": record({"uploads": {"type": "array", "items": {"$ref": "#/components/schemas/Upload"}}}),
+    "Sources": record(
+        {
+            "sources": {
+                "type": "array",
+                "items": record(
+                    {
+                        "name": STRING,
+                        "table": STRING,
+                        "position": {**MAYBE_TEXT, "description": "cursor of the last row that the log has"},
+                        "rows": record({"read": COUNT, "published": COUNT, "refused": COUNT}),
+                        "error": {**MAYBE_TEXT, "description": "why it cannot be read"},
+                        "looked_at": MAYBE_MOMENT,
+                        "read_at": MAYBE_MOMENT,
+                        "run_id": MAYBE_TEXT,
+                    }
+                ),
+            }
+        }
+    ),
     "UploadPreview": record(
         {
             "columns": {"type": "array", "items": STRING},

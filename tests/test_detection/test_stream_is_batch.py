@@ -56,6 +56,10 @@ def build_log() -> Log:
             if lot < 0.03:
                 late.append((user, value))
                 continue
+            if 0.1 <= lot < 0.15:
+                body = msgspec.json.decode(value)
+                body["data"]["time_resolution"] = "day"
+                value = msgspec.json.encode(body)
             log.append(user, ts_ms + 40, value)
             if lot < 0.06:
                 log.append(user, ts_ms + 90, value)  # the same again
@@ -159,6 +163,9 @@ def test_the_log_has_everything_in_it(whole: Worker) -> None:
     """Else the property would hold of nothing."""
     records = [msgspec.json.decode(value) for partition in whole.scored for value in partition]
     assert sum("status_update" in r["verdict"] for r in records) > 5
+    days = [r for r in records if r["data"].get("time_resolution") and "enrichment" in r]
+    assert len(days) > 20
+    assert all("user_tx_count_10m" not in r["enrichment"]["features"] for r in days)
     assert len(whole.conflicts) > 5
     assert sum(LENGTHS) - len(records) > 20  # repeats and conflicts say nothing
     severities = {r["verdict"].get("final_severity") for r in records}

@@ -144,6 +144,15 @@ def test_what_is_missing_is_null() -> None:
     assert batch.replies == {}
 
 
+def test_times_may_be_known_to_the_day_only() -> None:
+    for word, known in (("day", True), ("second", False), ("", False), (None, False)):
+        assert only(record(data={"time_resolution": word})).day_only.tolist() == [known]
+    assert not only(record()).day_only[0]
+    for word in ("hour", "seconds", "days", "d\u0061y!", "a day", "Day", "secondly"):
+        assert letter(record(data={"time_resolution": word})) == ("invalid", "data.time_resolution")
+    assert letter(record(data={"time_resolution": 1})) == ("invalid", "data.time_resolution")
+
+
 def test_coordinates_beat_the_place_and_the_place_gives_the_country() -> None:
     batch = only(record(data={"location": "Lagos", "latitude": 6.5, "longitude": -0.0}))
     assert (batch.latitude[0], batch.longitude[0], batch.radius_km[0]) == (6.5, 0.0, 0.0)
@@ -175,7 +184,7 @@ def test_coordinates_are_the_nearest_doubles() -> None:
 def test_payload_key_ignores_identity_status_and_the_unknown() -> None:
     same = [
         record(),
-        record(data={"tx_id": "other", "status": "declined", "note": 1}),
+        record(data={"tx_id": "other", "status": "declined", "note": 1, "time_resolution": "day"}),
         record({"timestamp": "2025-12-20T11:00:00Z"}),
         record(data={"amount": 4500.5, "merchant_id": None}),
         record().replace(b"4500.5", b"4500.500"),

@@ -28,7 +28,7 @@ def record(tx: int, ts: int, amount: int | None = 1000, **other: Any) -> dict[st
     return base | {"tx": tx, "ts": ts, "amount": amount} | other
 
 
-def make_batch(records: list[dict[str, Any]], partition: int = 0) -> MicroBatch:
+def make_batch(records: list[dict[str, Any]], partition: int = 0, day_only: bool = False) -> MicroBatch:
     """The micro-batch of a list of records, all of one partition."""
     n = len(records)
     accounts = [f"acct_{i}" for i in range(1 + max((r["account"] for r in records), default=0))]
@@ -63,6 +63,7 @@ def make_batch(records: list[dict[str, Any]], partition: int = 0) -> MicroBatch:
         currency=column("currency", np.int16),
         status=column("status", np.int8),
         country=column("country", np.int16, -1),
+        day_only=np.full(n, day_only),
         latitude=places[:, 0].copy(),
         longitude=places[:, 1].copy(),
         radius_km=places[:, 2].copy(),
@@ -82,11 +83,10 @@ def judge(
     day_only: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features, dispositions and flags of records, in order, as one micro-batch."""
-    batch = make_batch(records)
+    batch = make_batch(records, day_only=day_only)
     missing = np.array([r["amount"] is None for r in records], dtype=np.bool_)
     overrides = None if accounts is None else [accounts] * len(batch.accounts)
-    known = np.full(batch.n, day_only)
-    rows = prepare_rows(spec, batch, batch.amount_minor, missing, overrides, known)
+    rows = prepare_rows(spec, batch, batch.amount_minor, missing, overrides)
     out = np.full((batch.n, len(spec.names)), -1.0)
     disposition = np.full(batch.n, -1, dtype=np.int8)
     flags = np.full(batch.n, 255, dtype=np.uint8)

@@ -12,19 +12,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import psycopg
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as websocket
 
+from anomalyze.backtest.run import Replay
+from anomalyze.backtest.stored import read_stored
 from anomalyze.bus.embedded import EmbeddedBus
+from anomalyze.detection.detector import Detector
+from anomalyze.detection.training import build_bundle
 from anomalyze.errors import ConfigError, TransientError
 from anomalyze.ingestion import work
 from anomalyze.ingestion.work import Progress, work_off
 from anomalyze.storage.objects import open_objects
 from anomalyze.storage.pool import connect
 from anomalyze.storage.upload import ATTEMPTS_MAX, find_startable
-from tests.test_realtime.conftest import Api, wait_until
+from tests.test_realtime.conftest import CONFIGURATION, Api, wait_until
 
 HEAD = "id,user,time,amount,currency\n"
 
@@ -256,6 +261,42 @@ def test_a_form_and_packed_files(api: Api) -> None:
     for bad in ({"files": {"other": b"x"}}, {"files": [("file", b"x"), ("file", b"y")]}):
         answer = client.post("/v1/uploads", **bad)
         assert answer.status_code == 422, answer.text
+
+
+def test_a_file_of_days_says_nothing_of_hours(api: Api, work_upload: Callable[..., Progress | None]) -> None:
+    client, name = api.client("ingest", "read"), uuid.uuid4().hex[:10]
+    text = HEAD + "".join(f"d{name}{i},u{name},2025-11-{1 + i:02d},{i + 1}.25,USD\n" for i in range(20))
+    taken = upload(client, text)
+    assert taken["mapping"]["time_resolution"] == "day"
+    assert work_upload(taken["id"]) is not None
+    wait_until(lambda: len(stored(api, name)) == 20, "the sink stores them")
+    with psycopg.connect(api.platform.dsn) as connection:
+        rows_stored = connection.execute(
+            "SELECT enrichment, src_partition, src_offset FROM transactions WHERE user_id = %s ORDER BY ts",
+            [f"u{name}"],
+        ).fetchall()
+    for enrichment, _, _ in rows_stored:
+        assert "user_tx_count_24h" in enrichment["features"]
+        assert not {"user_tx_count_10m", "user_tx_count_1h"} & enrichment["features"].keys()
+    # What is learned from says so too, so that a replay computes the same.
+    replay = Replay(Detector(build_bundle(CONFIGURATION)))
+    found = {}
+    for chunk in read_stored(api.platform.dsn, "acct_a", 0, 1 << 42):
+        batch = replay.decode(chunk)
+        features = replay.detector.process(batch, replay.states).features
+        for row in range(batch.n):
+            if b'"u%b"' % name.encode() in batch.row_bytes(row):
+                found[int(batch.ts_ms[row])] = (bool(batch.day_only[row]), features[row])
+    names = replay.detector.spec.names
+    assert len(found) == 20
+    for (enrichment, _, _), (_, (day_only, values)) in zip(rows_stored, sorted(found.items()), strict=True):
+        assert day_only
+        assert all(
+            round(values[names.index(n)], 6) == v
+            for n, v in enrichment["features"].items()
+            if isinstance(v, int)
+        )
+        assert all(np.isnan(values[names.index(n)]) for n in ("user_tx_count_1h", "local_hour"))
 
 
 def objects_of(api: Api) -> set[str]:

@@ -1,0 +1,128 @@
+"""How fast rows may go onto the log: no faster than the detector judges, so that live traffic never waits long.
+
+A live record waits for what is being judged when it comes and for what lies before it. So the rows that wait are kept
+to what the detector judges in a few hundredths of a second, as it was seen to do: more where it is fast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from anomalyze.bus.contract import Bus
+from anomalyze.bus.topics import SCORED, TRANSACTIONS
+from anomalyze.errors import TransientError
+
+__all__ = ["DETECTOR_GROUP", "JUDGE_TIMEOUT_S", "UNJUDGED_MAX", "UNJUDGED_MIN", "Pace"]
+
+DETECTOR_GROUP = "detector"
+# Rows that may wait, in all partitions, however fast the detector is.
+UNJUDGED_MAX = 10_000
+# And however slow: with fewer, every micro-batch would cost more than its rows.
+UNJUDGED_MIN = 500
+# A live record waits about twice as long: for the micro-batch at work, and for its own.
+WAIT_AIM_S = 0.02
+# How much of the rate seen last counts.
+RATE_SHARE = 0.3
+LOOK_S_MIN, LOOK_S_MAX = 0.004, 0.05
+# A detector that judges nothing for so long is down: somebody else shall go on later.
+JUDGE_TIMEOUT_S = 600.0
+
+
+class Pace:
+    """Rows of everybody's that wait for the detector, and how many more may.
+
+    Parameters
+    ----------
+    bus
+        Asked for what was judged.
+    unjudged_max
+        Rows that may wait at most.
+    """
+
+    def __init__(self, bus: Bus, unjudged_max: int = UNJUDGED_MAX) -> None:
+        self._bus = bus
+        self._most = unjudged_max
+        self._window = min(unjudged_max, UNJUDGED_MIN)
+        self._rate = 0.0
+        self._lag = unjudged_max  # not known: looked at before the first row goes out
+        self._looked_at = float("-inf")
+        self._look_s = LOOK_S_MIN
+        self._sent_since = 0
+        self._unnoted = 0
+        self._committed = -1
+        self._scored_then = 0
+        self._scored_before = 0
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows to publish at once: half of what may wait, so that the detector never waits for us."""
+        return max(1, self._window // 2)
+
+    @property
+    def unjudged(self) -> int:
+        """Rows that are not known to be judged, at most."""
+        return self._unnoted + self._sent_since
+
+    def sent(self, rows: int) -> None:
+        """Note rows that the log has acknowledged."""
+        self._sent_since += rows
+
+    def await_room(self, rows: int, waiting: Callable[[], None]) -> None:
+        """Wait until so many more rows leave few unjudged ones in the log.
+
+        Parameters
+        ----------
+        waiting
+            Called now and then meanwhile.
+
+        Raises
+        ------
+        TransientError
+            The detector has judged nothing for ten minutes.
+        """
+        moved_at = time.monotonic()
+        while self._lag + self._sent_since + rows > self._window:
+            time.sleep(max(0.0, self._looked_at + self._look_s - time.monotonic()))
+            before = self._lag
+            self.look()
+            if self._lag == 0 or self._lag + rows <= self._window:
+                self._look_s = LOOK_S_MIN
+                return
+            # A detector that is far behind is not asked two hundred times a second.
+            self._look_s = min(LOOK_S_MAX, 1.5 * self._look_s)
+            if self._lag != before:
+                moved_at = time.monotonic()
+            self.give_up_after(moved_at)
+            waiting()
+
+    def look(self) -> None:
+        """See how many rows wait: those behind the detector's last commit, less what it has put out since.
+
+        It commits once a second only. What it puts out counts as judged for the pace, never for the progress: a
+        worker that takes over may put out again what another had.
+        """
+        found = self._bus.committed(TRANSACTIONS, DETECTOR_GROUP)
+        marks = self._bus.watermarks(TRANSACTIONS)
+        scored_now = sum(end for _, end in self._bus.watermarks(SCORED).values())
+        committed = sum(found.values())
+        if committed != self._committed:
+            self._committed, self._scored_then = committed, scored_now
+        self._unnoted = sum(max(0, end - max(found.get(p, low), low)) for p, (low, end) in marks.items())
+        now = time.monotonic()
+        judged, took_s = scored_now - self._scored_before, now - self._looked_at
+        if self._sent_since and judged > 0 and 0 < took_s < 1.0:
+            rate = judged / took_s
+            self._rate = rate if self._rate == 0 else (1 - RATE_SHARE) * self._rate + RATE_SHARE * rate
+            self._window = min(self._most, max(UNJUDGED_MIN, int(self._rate * WAIT_AIM_S)))
+        self._scored_before = scored_now
+        self._lag = max(0, self._unnoted - (scored_now - self._scored_then))
+        self._looked_at, self._sent_since = now, 0
+
+    def give_up_after(self, moved_at: float) -> None:
+        """Raises ``TransientError`` when nothing has moved since that moment for too long."""
+        if time.monotonic() - moved_at > JUDGE_TIMEOUT_S:
+            raise TransientError(
+                f"the detector has judged nothing for {JUDGE_TIMEOUT_S:.0f} s: is it running? See /system",
+                retry_after_s=60.0,
+            )
