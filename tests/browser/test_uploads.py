@@ -167,3 +167,41 @@ def test_readers_and_strangers_change_nothing(site: Site, tmp_path: Path) -> Non
     for (upload_id,) in ids[:1]:
         assert other.get(f"/uploads/{upload_id}").status_code == 404
         assert other.get(f"/uploads/{upload_id}/refused.csv").status_code == 404
+
+
+def test_polled_tables_stand_below_the_files(page: Page, site: Site) -> None:
+    page.goto("/uploads")
+    expect(page.locator("#sources")).to_have_count(0)
+    with site.connect() as connection:
+        for name, account, error in (
+            ("shop", site.mine.account_id, None),
+            ("till", site.mine.account_id, "the table cannot be read: connection refused"),
+            ("strange", site.other.account_id, None),
+        ):
+            connection.execute(
+                "INSERT INTO sources (name, account_id, identity, table_name, position, rows_published, rows_refused, "
+                "looked_at, read_at, error) VALUES (%s, %s, 'x', 'public.payments', "
+                """'{"cursor": ["time", "2025-11-03T10:00:00"], "tie": ["int", "1"]}', 1200, 1, now(), now(), %s)""",
+                [name, account, error],
+            )
+        connection.execute(
+            "INSERT INTO source_errors (source, account_id, column_name, reason, raw) "
+            "VALUES ('shop', %s, 'amount', 'amount: expected a number, got x', '{}')",
+            [site.mine.account_id],
+        )
+    try:
+        page.reload()
+        sources = page.locator("#sources")
+        expect(sources).to_contain_text("Followed")
+        expect(sources).to_contain_text("connection refused")
+        expect(sources).not_to_contain_text("strange")
+        with page.expect_download() as download:
+            sources.get_by_role("link", name="1").first.click()
+        assert "amount: expected a number" in download.value.path().read_text()
+        for width, height in WIDTHS:
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+        assert site.client(site.other.admin_key).get("/sources/shop/refused.csv").status_code == 404
+    finally:
+        with site.connect() as connection:
+            connection.execute("DELETE FROM sources")
