@@ -16,6 +16,7 @@ import polars as pl
 
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector, PartitionState, Verdicts
+from anomalyze.detection.search import search_fit
 from anomalyze.detection.supervised import Supervised
 from anomalyze.detection.training import TRAINED_ON, Frame, instant, train_bundle
 from anomalyze.errors import ConfigError, ContractError
@@ -30,6 +31,9 @@ from anomalyze.models.boosting import SUPERVISED_INPUTS, train_supervised
 from anomalyze.models.forest import ModelInput
 
 __all__ = [
+    "SUSPECT",
+    "USER_DAY_ROWS_MAX",
+    "Delay",
     "FrameCollector",
     "LabelledBatch",
     "LearningFrame",
@@ -38,6 +42,7 @@ __all__ = [
     "label_table",
     "refresh_instants",
     "training_frame",
+    "within_daily_limit",
 ]
 
 DAY_MS = 86_400_000
@@ -46,7 +51,10 @@ WINDOW_DAYS = 56
 CALIBRATION_DAYS_MIN = 7
 # One busy user, or one attack, is not to decide what everybody's fraud looks like.
 USER_DAY_ROWS_MAX = 50
-UNKNOWN, GENUINE, FRAUD = -1, 0, 1
+SUSPECT, UNKNOWN, GENUINE, FRAUD = -2, -1, 0, 1
+
+# Ms until a transaction without a label counts as genuine: of all accounts, or of each.
+Delay = int | Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,8 @@ class LabelledBatch:
     batch
         In the order of the log.
     fraud
-        int8 ``[n]``: 1 fraud, 0 genuine, -1 no label.
+        int8 ``[n]``: 1 fraud, 0 genuine, -1 no label, -2 none and part of a case that nobody has decided yet: however
+        long that lasts, it teaches nothing.
     known_ms
         int64 ``[n]``: when the label became known, ms since 1970; of no meaning without one.
     """
@@ -86,6 +95,8 @@ class LearningFrame:
         int64: event time.
     fraud, known_ms
         As in ``LabelledBatch``.
+    severity
+        int8: of the verdict by the bundle that was replayed.
     """
 
     names: tuple[str, ...]
@@ -97,6 +108,7 @@ class LearningFrame:
     ts_ms: npt.NDArray[np.int64]
     fraud: npt.NDArray[np.int8]
     known_ms: npt.NDArray[np.int64]
+    severity: npt.NDArray[np.int8]
 
     def column(self, name: str) -> npt.NDArray[np.float64]:
         """One feature."""
@@ -106,15 +118,30 @@ class LearningFrame:
         """Some of the rows."""
         taken = {
             name: getattr(self, name)[rows]
-            for name in ("features", "account", "user", "merchant", "ts_ms", "fraud", "known_ms")
+            for name in (
+                "features",
+                "account",
+                "user",
+                "merchant",
+                "ts_ms",
+                "fraud",
+                "known_ms",
+                "severity",
+            )
         }
         return replace(self, **taken)
 
-    def labels_at(self, as_of_ms: int, delay_ms: int) -> npt.NDArray[np.int8]:
+    def delays(self, delay_ms: Delay) -> npt.NDArray[np.int64]:
+        """Each row's delay."""
+        if isinstance(delay_ms, int):
+            return np.full(len(self.ts_ms), delay_ms, dtype=np.int64)
+        return np.array([delay_ms[name] for name in self.accounts], dtype=np.int64)[self.account]
+
+    def labels_at(self, as_of_ms: int, delay_ms: Delay) -> npt.NDArray[np.int8]:
         """What each row counts as by then: its label if it was known, genuine after the delay, else -1."""
-        known = (self.fraud != UNKNOWN) & (self.known_ms < as_of_ms)
-        presumed = np.where(self.ts_ms + delay_ms < as_of_ms, GENUINE, UNKNOWN)
-        return np.where(known, self.fraud, presumed).astype(np.int8)
+        known = (self.fraud > UNKNOWN) & (self.known_ms < as_of_ms)
+        settled = (self.ts_ms + self.delays(delay_ms) < as_of_ms) & (self.fraud != SUSPECT)
+        return np.where(known, self.fraud, np.where(settled, GENUINE, UNKNOWN)).astype(np.int8)
 
     def with_profiles(self, snapshots: Iterable[Snapshot]) -> LearningFrame:
         """The frame with its profile columns as the detector would have had them."""
@@ -156,6 +183,7 @@ class FrameCollector:
                 batch.ts_ms[rows],
                 part.fraud[rows],
                 part.known_ms[rows],
+                verdicts.severity[rows],
             )
         )
 
@@ -163,12 +191,8 @@ class FrameCollector:
         """All rows so far."""
         if not self._parts:
             raise ConfigError("training: expected a history, got no transaction")
-        features, account, user, merchant, ts_ms, fraud, known_ms = (
-            np.concatenate(column) for column in zip(*self._parts, strict=True)
-        )
-        return LearningFrame(
-            self.names, features, tuple(self._accounts), account, user, merchant, ts_ms, fraud, known_ms
-        )
+        features, account, *others = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        return LearningFrame(self.names, features, tuple(self._accounts), account, *others)
 
 
 def training_frame(
@@ -176,7 +200,7 @@ def training_frame(
     history: Iterable[LabelledBatch],
     states: Mapping[int, PartitionState],
     *,
-    delay_ms: int,
+    delay_ms: Delay,
     snapshots: Iterable[Snapshot] | None = None,
 ) -> LearningFrame:
     """Run a history through the bundle's detector and join what the profiles then in force said.
@@ -204,10 +228,10 @@ def training_frame(
     return frame.with_profiles(snapshots)
 
 
-def label_table(frame: LearningFrame, delay_ms: int) -> pl.DataFrame:
+def label_table(frame: LearningFrame, delay_ms: Delay) -> pl.DataFrame:
     """What was known of each row and when, for ``compute_profiles``: labels, and genuine ones by default."""
-    settled = frame.ts_ms + delay_ms
-    labelled = frame.fraud != UNKNOWN
+    settled = frame.ts_ms + frame.delays(delay_ms)
+    labelled = frame.fraud > UNKNOWN
     presumed = ~labelled | (frame.known_ms > settled)
     log_ratio = frame.column("user_amount_lr")
     parts = []
@@ -246,7 +270,7 @@ def build_candidate(
     frame: LearningFrame,
     *,
     as_of_ms: int,
-    delay_ms: int,
+    delay_ms: Delay,
     window_days: int = WINDOW_DAYS,
     seed: int = 0,
 ) -> Bundle:
@@ -285,30 +309,50 @@ def build_candidate(
 
 
 def fit_supervised(
-    frame: LearningFrame, as_of_ms: int, delay_ms: int, *, window_days: int = WINDOW_DAYS, seed: int = 0
+    frame: LearningFrame, as_of_ms: int, delay_ms: Delay, *, window_days: int = WINDOW_DAYS, seed: int = 0
 ) -> Supervised:
-    """The supervised model of the weeks that end where labels end, calibrated on the rows since then."""
-    end_ms = as_of_ms - max(delay_ms, CALIBRATION_DAYS_MIN * DAY_MS)
-    start_ms = end_ms - window_days * DAY_MS
-    label = frame.labels_at(as_of_ms, delay_ms)
-    learned = (frame.ts_ms >= start_ms) & (frame.ts_ms < end_ms) & (label != UNKNOWN)
-    learned &= _within_daily_limit(frame)
+    """The supervised model of the weeks that end where labels end, calibrated on the rows since then.
+
+    How it is fitted is chosen among a few ways on the newest quarter of these weeks (``detection.search``).
+    """
+    learned, label = learned_rows(frame, as_of_ms, delay_ms, window_days)
+    end_ms = window_end(frame, as_of_ms, delay_ms)
     later = (frame.ts_ms >= end_ms) & (frame.ts_ms < as_of_ms)
+    fraud = label[learned] == FRAUD
+    fit, figures = search_fit(
+        frame.features[learned], frame.names, fraud, frame.user[learned], frame.ts_ms[learned], seed=seed
+    )
     trained = train_supervised(
         frame.features[learned],
         frame.names,
-        label[learned] == FRAUD,
+        fraud,
         frame.features[later],
-        window=(instant(start_ms), instant(end_ms)),
+        window=(instant(int(end_ms.min()) - window_days * DAY_MS), instant(int(end_ms.max()))),
         seed=seed,
+        fit=fit,
     )
     accounts = sorted({frame.accounts[i] for i in np.unique(frame.account[learned & (label == FRAUD)])})
-    return Supervised.of(trained, accounts)
+    return Supervised.of(replace(trained, metrics={**trained.metrics, **figures}), accounts)
 
 
-def _within_daily_limit(frame: LearningFrame) -> npt.NDArray[np.bool_]:
+def window_end(frame: LearningFrame, as_of_ms: int, delay_ms: Delay) -> npt.NDArray[np.int64]:
+    """Of each row's account: where its settled labels end."""
+    return as_of_ms - np.maximum(frame.delays(delay_ms), CALIBRATION_DAYS_MIN * DAY_MS)
+
+
+def learned_rows(
+    frame: LearningFrame, as_of_ms: int, delay_ms: Delay, window_days: int = WINDOW_DAYS
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8]]:
+    """Which rows a supervised model learns from at an instant, and what each row counts as then."""
+    end_ms = window_end(frame, as_of_ms, delay_ms)
+    label = frame.labels_at(as_of_ms, delay_ms)
+    within = (frame.ts_ms >= end_ms - window_days * DAY_MS) & (frame.ts_ms < end_ms)
+    return within & (label != UNKNOWN) & within_daily_limit(frame.user, frame.ts_ms), label
+
+
+def within_daily_limit(user: npt.NDArray[np.uint64], ts_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """The first ``USER_DAY_ROWS_MAX`` rows of each user and day."""
-    rows = pl.DataFrame({"user": frame.user, "day": frame.ts_ms // DAY_MS})
+    rows = pl.DataFrame({"user": user, "day": ts_ms // DAY_MS})
     number = rows.select(pl.int_range(pl.len()).over("user", "day")).to_series().to_numpy()
     within: npt.NDArray[np.bool_] = number < USER_DAY_ROWS_MAX
     return within

@@ -90,7 +90,10 @@ def build_models(bundle: Bundle, names: Sequence[str], policy: Policy) -> Models
     if supervised is None:
         return ModelJudge(bundle, names, policy.model.levels, policy.model.learning_rows_min)
     assert bundle.supervised is not None
-    return _Pair(bundle, supervised, names, policy, proven=bundle.supervised.proven)
+    proven = frozenset(
+        account for account in bundle.supervised.proofs if bundle.supervised.proven_for(account)
+    )
+    return _Pair(bundle, supervised, names, policy, proven)
 
 
 class ModelJudge:
@@ -223,7 +226,7 @@ class _Pair:
     """
 
     def __init__(
-        self, bundle: Bundle, supervised: Bundle, names: Sequence[str], policy: Policy, *, proven: bool
+        self, bundle: Bundle, supervised: Bundle, names: Sequence[str], policy: Policy, proven: frozenset[str]
     ) -> None:
         self._forest = ModelJudge(bundle, names, policy.model.levels, policy.model.learning_rows_min)
         self._supervised = ModelJudge(
@@ -233,10 +236,8 @@ class _Pair:
         caps = policy.caps
         learning = int(Severity[caps.model_learning])
         self._forest_caps = (learning, int(Severity[caps.model_alone]))
-        self._supervised_caps = (
-            learning,
-            int(Severity[caps.model_proven if proven else caps.model_alone]),
-        )
+        self._proven = proven
+        self._supervised_caps = (learning, int(Severity[caps.model_alone]), int(Severity[caps.model_proven]))
         self.inputs = tuple(dict.fromkeys([*self._forest.inputs, *self._supervised.inputs]))
         self._of_forest = np.array([self.inputs.index(name) for name in self._forest.inputs], dtype=np.intp)
         self._of_supervised = np.array(
@@ -255,7 +256,7 @@ class _Pair:
         forest = self._forest.judge(features, accounts, account)
         if self._reads_profiles and not profiled:
             return self._alone(forest)
-        return self._join(forest, self._supervised.judge(features, accounts, account))
+        return self._join(forest, self._supervised.judge(features, accounts, account), accounts, account)
 
     def judge_inputs(
         self,
@@ -269,9 +270,8 @@ class _Pair:
         forest = self._forest.judge_inputs(inputs[:, self._of_forest], accounts, account)
         if self._reads_profiles and not profiled:
             return self._alone(forest)
-        return self._join(
-            forest, self._supervised.judge_inputs(inputs[:, self._of_supervised], accounts, account)
-        )
+        supervised = self._supervised.judge_inputs(inputs[:, self._of_supervised], accounts, account)
+        return self._join(forest, supervised, accounts, account)
 
     def _alone(self, forest: ModelJudgement) -> ModelJudgement:
         """What the forest says where no profiles are in force: the other one would take them for good news."""
@@ -283,9 +283,17 @@ class _Pair:
             by_forest=np.ones(len(capped), dtype=np.bool_),
         )
 
-    def _join(self, forest: ModelJudgement, supervised: ModelJudgement) -> ModelJudgement:
+    def _join(
+        self,
+        forest: ModelJudgement,
+        supervised: ModelJudgement,
+        accounts: Sequence[str],
+        account: npt.NDArray[np.int32],
+    ) -> ModelJudgement:
+        learning, alone, proven = self._supervised_caps
+        known = np.array([proven if name in self._proven else alone for name in accounts])[account]
         strange = np.minimum(forest.severity, np.where(forest.learning, *self._forest_caps))
-        fraud = np.minimum(supervised.severity, np.where(supervised.learning, *self._supervised_caps))
+        fraud = np.minimum(supervised.severity, np.where(supervised.learning, learning, known))
         by_forest = strange > fraud
         return ModelJudgement(
             tail=np.where(by_forest, forest.tail, supervised.tail),

@@ -1,20 +1,17 @@
 """Whether a model beats rules and statistics: average precision on later days, bootstrapped by user.
 
 Rows of one user are no independent witnesses, so whole users are drawn. The bundle keeps the lower bound of the
-lead, and how many known frauds it rests on; only then may the model say more than MEDIUM.
+lead, and how many known fraud cases it rests on; only then may the model say more than MEDIUM of that account.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.bundle import Bundle
-from anomalyze.errors import ContractError
+from anomalyze.detection.supervised import Proof
 
-__all__ = ["average_precision", "compute_lead", "prove_supervised"]
+__all__ = ["average_precision", "compute_lead", "prove"]
 
 ROUNDS = 200
 LOWER_SHARE = 0.05
@@ -89,32 +86,26 @@ def compute_lead(
     return whole, float(np.quantile(leads, LOWER_SHARE)) if leads else 0.0
 
 
-def prove_supervised(
-    bundle: Bundle,
+def prove(
     learned: npt.NDArray[np.float64],
     other: npt.NDArray[np.float64],
     fraud: npt.NDArray[np.bool_],
     user: npt.NDArray[np.uint64],
+    day: npt.NDArray[np.int64],
     *,
     seed: int = 0,
-) -> Bundle:
-    """The bundle with what its supervised model achieved on later rows with settled labels.
+) -> Proof:
+    """What a supervised model achieved on an account's later rows with settled labels, ``[n]`` each.
 
     Parameters
     ----------
     learned
-        Its ``ml_score`` ``[n]``, of rows after its window.
+        Its scores of rows after its window.
     other
         What rules and statistics say of the same rows: higher = more suspicious.
-
-    Raises
-    ------
-    ContractError
-        The bundle has no supervised model.
+    day
+        Days since 1970: frauds of a user on one day are one case.
     """
-    if bundle.supervised is None:
-        raise ContractError(f"bundle {bundle.id}: expected a supervised model to prove, it has none")
-    _, low = compute_lead(learned, other, fraud, user, seed=seed)
-    return replace(
-        bundle, supervised=replace(bundle.supervised, matured_frauds=int(fraud.sum()), lead_low=low)
-    )
+    lead, low = compute_lead(learned, other, fraud, user, seed=seed)
+    cases = len(np.unique(np.column_stack([user[fraud], day[fraud].astype(np.uint64)]), axis=0))
+    return Proof(cases, lead, low)

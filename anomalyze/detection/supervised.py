@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,33 @@ from anomalyze.models.calibration import Calibration
 from anomalyze.models.forest import ModelInput
 from anomalyze.models.training import TrainedModel
 
-__all__ = ["PROVEN_FRAUDS_MIN", "Supervised", "plain_inputs", "plain_values", "read_values"]
+__all__ = ["PROVEN_CASES_MIN", "Proof", "Supervised", "plain_inputs", "plain_values", "read_values"]
 
-# A model that shall say more than MEDIUM has to have been right about so many frauds whose labels are known.
-PROVEN_FRAUDS_MIN = 50
+# A model that shall say more than MEDIUM has to have been right about so many fraud cases of that account.
+PROVEN_CASES_MIN = 50
 _MODEL, _POINTS = "supervised.onnx", "supervised.points"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How a model did on an account's later days whose labels are settled.
+
+    Attributes
+    ----------
+    cases
+        Known frauds among them, by user and day.
+    lead, lead_low
+        Its lead in average precision over rules and statistics, and the lower bound of that, by users resampled.
+    """
+
+    cases: int
+    lead: float
+    lead_low: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has beaten rules and statistics on enough known fraud cases, and that is no chance."""
+        return self.cases >= PROVEN_CASES_MIN and self.lead_low > 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,9 +51,8 @@ class Supervised:
         As of ``TrainedModel``.
     accounts
         Whose labels it learned from; of the others it is LEARNING.
-    matured_frauds, lead_low
-        How it did on later days whose labels are known: frauds among them, and the lower bound of its lead in
-        average precision over rules and statistics.
+    proofs
+        How it did on later days, by account: of the others nothing is known.
     """
 
     onnx: bytes
@@ -41,13 +62,17 @@ class Supervised:
     window: tuple[str, str]
     metrics: Mapping[str, float]
     accounts: tuple[str, ...]
-    matured_frauds: int = 0
-    lead_low: float = 0.0
+    proofs: Mapping[str, Proof] = field(default_factory=dict)
 
     @property
     def proven(self) -> bool:
-        """Whether it may say more than MEDIUM: it has beaten rules and statistics on enough known frauds."""
-        return self.matured_frauds >= PROVEN_FRAUDS_MIN and self.lead_low > 0.0
+        """Whether it may say more than MEDIUM of any account."""
+        return any(proof.holds for proof in self.proofs.values())
+
+    def proven_for(self, account: str) -> bool:
+        """Whether it may say more than MEDIUM of this account."""
+        proof = self.proofs.get(account)
+        return proof is not None and proof.holds
 
     @classmethod
     def of(cls, trained: TrainedModel, accounts: Sequence[str]) -> Supervised:
@@ -76,9 +101,14 @@ class Supervised:
             "window": self.window,
             "metrics": dict(self.metrics),
             "accounts": list(self.accounts),
-            "matured_frauds": self.matured_frauds,
-            "lead_low": self.lead_low,
+            **self._proofs(),
         }
+
+    def _proofs(self) -> dict[str, Any]:
+        # A bundle without any reads as those of before there were any: the same bytes, the same name.
+        if not self.proofs:
+            return {"matured_frauds": 0, "lead_low": 0.0}
+        return {"proofs": {account: asdict(proof) for account, proof in sorted(self.proofs.items())}}
 
     @classmethod
     def read(cls, entry: Mapping[str, Any] | None, parts: Mapping[str, bytes]) -> Supervised | None:
@@ -93,8 +123,7 @@ class Supervised:
             window=(entry["window"][0], entry["window"][1]),
             metrics=entry["metrics"],
             accounts=tuple(entry["accounts"]),
-            matured_frauds=int(entry["matured_frauds"]),
-            lead_low=float(entry["lead_low"]),
+            proofs={account: Proof(**proof) for account, proof in entry.get("proofs", {}).items()},
         )
 
 

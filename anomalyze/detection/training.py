@@ -6,7 +6,7 @@ and serving cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,7 +88,10 @@ def build_bundle(config_dir: Path) -> Bundle:
 
 
 def collect_frame(
-    bundle: Bundle, batches: Iterable[MicroBatch], states: Mapping[int, PartitionState]
+    bundle: Bundle,
+    batches: Iterable[MicroBatch],
+    states: Mapping[int, PartitionState],
+    admit: Callable[[MicroBatch], npt.NDArray[np.bool_]] | None = None,
 ) -> Frame:
     """Run a history through the bundle's detector and keep what it computed.
 
@@ -98,6 +101,8 @@ def collect_frame(
         Micro-batches in the order of the log.
     states
         By partition; moved on.
+    admit
+        Which rows of a micro-batch may be kept; all make the history of those after them.
     """
     detector = Detector(bundle)
     source = np.array([detector.spec.index(name) for name in TRAINED_ON], dtype=np.intp)
@@ -108,6 +113,8 @@ def collect_frame(
     for batch in batches:
         verdicts = detector.process(batch, states)
         judged = verdicts.disposition == Disposition.JUDGE
+        if admit is not None:
+            judged &= admit(batch)
         codes = np.array([ids.setdefault(name, len(ids)) for name in batch.accounts], dtype=np.int32)
         features.append(verdicts.features[judged][:, source])
         account.append(codes[batch.account[judged]])

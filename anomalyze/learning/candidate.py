@@ -6,10 +6,12 @@ serving cannot differ; nothing here computes a feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from anomalyze.backtest.mapping import SourceChunk
@@ -18,15 +20,18 @@ from anomalyze.backtest.stored import read_stored
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector
 from anomalyze.detection.policy import parse_policy
+from anomalyze.detection.state import PartitionState
 from anomalyze.detection.training import Frame, build_bundle, collect_frame, train_bundle
 from anomalyze.events.batch import MicroBatch, Severity
 from anomalyze.features.snapshot import Profiles
+from anomalyze.learning.admission import Admission, read_suspects
 from anomalyze.learning.evaluation import Evaluation, Tally, judge_days, leaking_rows
 from anomalyze.learning.history import History, Span
 from anomalyze.learning.labels import add_supervised
 from anomalyze.learning.profiles import DELAY_DAYS
-from anomalyze.learning.quality import compare_quality
+from anomalyze.learning.quality import Quality, compare_quality
 from anomalyze.models.calibration import fit_calibration
+from anomalyze.storage.pool import connect
 
 __all__ = ["base_bundle", "calibrate_later", "join_frames", "train_candidate"]
 
@@ -53,6 +58,7 @@ def train_candidate(
     champion: Bundle | None,
     *,
     delay_days: float = DELAY_DAYS,
+    account_delay_days: Mapping[str, float] | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Bundle, Evaluation]:
@@ -64,8 +70,8 @@ def train_candidate(
         Where the transactions are.
     base
         What `base_bundle` gave.
-    delay_days
-        After so many a transaction that nobody labelled counts as genuine.
+    delay_days, account_delay_days
+        After so many a transaction that nobody labelled counts as genuine; an account may have its own.
     say
         Told what is being done.
 
@@ -74,25 +80,65 @@ def train_candidate(
     ContractError
         The exported model does not score as the trained one.
     """
+    delays = {
+        account: round((account_delay_days or {}).get(account, delay_days) * DAY_MS)
+        for account in history.accounts
+    }
     replays = {account: Replay(Detector(base)) for account in history.accounts}
-    frames = []
-    for what, part in (("learning from", history.train), ("calibrating on", history.calibrate)):
-        say(f"{what} {part}")
-        collected = [
-            frame
-            for account, replay in replays.items()
-            if (frame := collect_account(base, replay, dsn, account, part)) is not None
-        ]
-        frames.append(join_frames(collected))
-    train, later = frames
+    say(f"learning from {history.train}")
+    with connect(dsn, program="anomalyze-learning") as connection:
+        admissions = {
+            account: Admission(read_suspects(connection, account, history.train.start)) for account in replays
+        }
+    train = collect_part(base, replays, dsn, history.train, admissions)
+    begun = {account: copy_replay(replay) for account, replay in replays.items()}
+    # Rare is what is rare among all that comes: rows that nothing is learned from count here.
+    say(f"calibrating on {history.calibrate}")
+    later = collect_part(base, replays, dsn, history.calibrate)
     bundle = calibrate_later(train_bundle(base, train, "trained", seed=seed), train, later)
-    bundle, profiles = add_supervised(dsn, history, bundle, int(delay_days * DAY_MS), seed=seed, say=say)
+    learned = add_supervised(
+        dsn,
+        history,
+        bundle,
+        champion,
+        delays,
+        profiles_ms=history.calibrate.bounds_ms[0],
+        seed=seed,
+        say=say,
+    )
     say(f"judging {history.evaluate} by the candidate and by the champion")
-    evaluation = evaluate(dsn, history, replays, bundle, champion, profiles)
-    return bundle, evaluation
+    evaluation = evaluate(dsn, history, replays, learned.bundle, champion, learned.profiles)
+    matured, quality = compare_matured(
+        dsn, history, begun, learned.bundle, champion, learned.profiles, delays
+    )
+    return learned.bundle, msgspec.structs.replace(
+        evaluation,
+        quality=quality,
+        matured=matured,
+        canary=learned.canary,
+        proofs=dict(learned.bundle.supervised.proofs) if learned.bundle.supervised else {},
+        champion_proofs=dict(learned.champion),
+    )
 
 
-def collect_account(base: Bundle, replay: Replay, dsn: str, account: str, part: Span) -> Frame | None:
+def collect_part(
+    base: Bundle,
+    replays: Mapping[str, Replay],
+    dsn: str,
+    part: Span,
+    admissions: Mapping[str, Admission] | None = None,
+) -> Frame:
+    """All accounts' rows of a part, of those that are admitted. The replays move on."""
+    collected = (
+        collect_account(base, replay, dsn, account, part, None if admissions is None else admissions[account])
+        for account, replay in replays.items()
+    )
+    return join_frames([frame for frame in collected if frame is not None])
+
+
+def collect_account(
+    base: Bundle, replay: Replay, dsn: str, account: str, part: Span, admission: Admission | None
+) -> Frame | None:
     """One account's rows of a part; None when it has none. The replay moves on."""
     chunks = read_stored(dsn, account, *part.bounds_ms)
     first = next(chunks, None)
@@ -104,7 +150,15 @@ def collect_account(base: Bundle, replay: Replay, dsn: str, account: str, part: 
         for chunk in chunks:
             yield replay.decode(chunk)
 
-    return collect_frame(base, batches(), replay.states)
+    return collect_frame(base, batches(), replay.states, None if admission is None else admission.admit)
+
+
+def copy_replay(replay: Replay) -> Replay:
+    """The replay as it stands, to go on from once more."""
+    states = {partition: PartitionState.empty() for partition in replay.states}
+    for partition, state in states.items():
+        state.restore(replay.states[partition].snapshot())
+    return Replay(replay.detector, states, [list(labels) for labels in replay.labels])
 
 
 def join_frames(frames: Sequence[Frame]) -> Frame:
@@ -176,10 +230,6 @@ def evaluate(
                 leak_rows, leaking = leak_rows + rows, leaking + differing
         judge_days(account, replay, batches, judges, profiles)
     results = [tally.result() for _, tally in judges]
-    quality = None
-    if len(judges) > 1:
-        mine, theirs = ((tally.cases, tally.frauds) for _, tally in judges)
-        quality = compare_quality(mine, theirs, budget=results[1].cases_from(Severity.MEDIUM))
     return Evaluation(
         accounts=list(history.accounts),
         windows={
@@ -192,5 +242,49 @@ def evaluate(
         leaking=leaking,
         candidate=results[0],
         champion=results[1] if len(results) > 1 else None,
-        quality=quality,
     )
+
+
+def compare_matured(
+    dsn: str,
+    history: History,
+    begun: Mapping[str, Replay],
+    bundle: Bundle,
+    champion: Bundle | None,
+    profiles: Profiles,
+    delay_ms: Mapping[str, int],
+) -> tuple[str, Quality | None]:
+    """Fraud found by candidate and champion on the newest days that are settled and taught neither of them anything.
+
+    Parameters
+    ----------
+    begun
+        The replays where the forest's rows of training end.
+
+    Returns
+    -------
+    tuple
+        The days in words, and what was found; None without a champion.
+    """
+    if champion is None:
+        return "", None
+    end_ms = history.evaluate.bounds_ms[1]
+    windows = [one.supervised.window for one in (bundle, champion) if one.supervised is not None]
+    if champion.kind == "trained" and champion.training_window is not None:
+        windows.append(champion.training_window)
+    ended_ms = [int(datetime.fromisoformat(end).timestamp() * 1000) for _, end in windows]
+    start_ms = max(history.calibrate.bounds_ms[0], *ended_ms, 0)
+    days = {account: (start_ms, end_ms - delay) for account, delay in delay_ms.items()}
+    judges = [(Detector(one), Tally(one.id, days)) for one in (bundle, champion)]
+    settled_ms = max(end for _, end in days.values())
+    for account, replay in begun.items():
+        copies = [copy_replay(replay) for _ in judges]
+        for chunk in read_stored(dsn, account, history.calibrate.bounds_ms[0], max(days[account][1], 0)):
+            for (detector, tally), copy in zip(judges, copies, strict=True):
+                tally.judge(account, detector, copy, [copy.decode(chunk)], profiles)
+    mine, theirs = ((tally.cases, tally.frauds) for _, tally in judges)
+    words = " to ".join(
+        f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}" for ms in (start_ms, settled_ms)
+    )
+    quality = compare_quality(mine, theirs, budget=judges[1][1].result().cases_from(Severity.MEDIUM))
+    return words if settled_ms > start_ms else "none yet", quality

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from anomalyze.backtest.run import Replay
+from anomalyze.detection.canary import Canary
 from anomalyze.detection.detector import Detector, Verdicts
 from anomalyze.detection.state import PartitionState
+from anomalyze.detection.supervised import Proof
 from anomalyze.events.batch import MicroBatch, Severity
 from anomalyze.features.snapshot import Profiles
 from anomalyze.features.state import Disposition
@@ -76,6 +78,12 @@ class Evaluation(msgspec.Struct, frozen=True):
         None when no champion was there to compare with.
     quality
         Fraud found by both within the same budget of cases; None without a champion.
+    matured
+        Days that quality was judged on, in words: later than any of the candidate's training, and settled.
+    canary
+        What became of labels drawn by lot; None where no model learned from labels.
+    proofs, champion_proofs
+        What the models that learned from labels proved, candidate's and champion's, by account.
     """
 
     accounts: list[str]
@@ -86,13 +94,26 @@ class Evaluation(msgspec.Struct, frozen=True):
     candidate: Judged
     champion: Judged | None
     quality: Quality | None = None
+    matured: str = ""
+    canary: Canary | None = None
+    proofs: dict[str, Proof] = {}
+    champion_proofs: dict[str, Proof] = {}
 
 
 class Tally:
-    """Counts over micro-batches of several accounts."""
+    """Counts over micro-batches of several accounts.
 
-    def __init__(self, bundle: str) -> None:
+    Parameters
+    ----------
+    bundle
+        Whose verdicts.
+    days_ms
+        By account, the event times ``[start, end)`` that count; None: all.
+    """
+
+    def __init__(self, bundle: str, days_ms: Mapping[str, tuple[int, int]] | None = None) -> None:
         self._bundle = bundle
+        self._days_ms = days_ms
         self.cases: dict[str, FoundCase] = {}
         self.frauds: list[Fraud] = []
         self._tails: list[npt.NDArray[np.float64]] = []
@@ -113,6 +134,9 @@ class Tally:
             verdicts = detector.process(batch, replay.states, profiles)
             self._row_us.append((time.perf_counter() - begun_s) / max(batch.n, 1) * 1e6)
             judged = verdicts.disposition == Disposition.JUDGE
+            if self._days_ms is not None:
+                start_ms, end_ms = self._days_ms[account]
+                judged &= (batch.ts_ms >= start_ms) & (batch.ts_ms < end_ms)
             fraud = judged & (replay.labels_of(batch) == 1)
             self._rows += int(judged.sum())
             self._found += int((verdicts.severity[fraud] >= Severity.MEDIUM).sum())

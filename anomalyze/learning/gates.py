@@ -31,11 +31,12 @@ LATENCY_SLACK_US = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether a check passed, and the sentence and figures that people see."""
+    """Whether a check passed, the sentence and figures that people see, and whether they are told when it did not."""
 
     passed: bool
     says: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    is_alarm: bool = True
 
 
 def check_parity(bundle: Bundle, evaluation: Evaluation) -> Outcome:
@@ -124,24 +125,45 @@ def check_latency(bundle: Bundle, evaluation: Evaluation) -> Outcome:
     )
 
 
+def check_canary(bundle: Bundle, evaluation: Evaluation) -> Outcome:
+    """Labels drawn by lot are not found again: nothing that the model learns from tells of the future."""
+    canary = evaluation.canary
+    if bundle.supervised is None:
+        return Outcome(True, "No model learned from labels.")
+    if canary is None:
+        return Outcome(True, "Too few labels to draw lots with.")
+    return Outcome(
+        canary.sings,
+        f"A model that learned labels drawn by lot finds {canary.frauds:,} of them in {canary.rows:,} later rows with "
+        f"a ROC AUC of {canary.auc:.3f}; chance explains up to {canary.allowed:.3f}."
+        + ("" if canary.sings else " Some value that it learns from holds what became known later."),
+        {"auc": canary.auc, "allowed": canary.allowed},
+    )
+
+
 def check_quality(bundle: Bundle, evaluation: Evaluation) -> Outcome:
-    """It does not find less confirmed fraud than the champion within the same budget of cases."""
+    """On matured days it surely finds more fraud value than the champion within the same budget of cases.
+
+    With too few matured cases nothing is known, which holds up nothing: the first models come before any label.
+    """
     quality = evaluation.quality
     if quality is None:
         return Outcome(True, "No champion to compare with.")
     if not quality.known:
         return Outcome(
             True,
-            f"Not known: {quality.fraud_cases:,} confirmed fraud cases on the judged days, {FRAUD_CASES_MIN} are "
-            "needed.",
+            f"Not known: {quality.fraud_cases:,} confirmed fraud cases on matured days ({evaluation.matured}), "
+            f"{FRAUD_CASES_MIN} are needed.",
             {"fraud_cases": float(quality.fraud_cases)},
         )
     return Outcome(
-        not quality.worse,
-        f"Of {quality.value:,.0f} lost in {quality.fraud_cases:,} fraud cases it finds {quality.candidate:,.0f} in "
-        f"{quality.budget:,} cases, the champion {quality.champion:,.0f}; 95 % interval of the difference "
-        f"{quality.low:+,.0f} to {quality.high:+,.0f}.",
+        quality.better,
+        f"Of {quality.value:,.0f} lost in {quality.fraud_cases:,} fraud cases of {evaluation.matured} it finds "
+        f"{quality.candidate:,.0f} in {quality.budget:,} cases, the champion {quality.champion:,.0f}; 95 % interval of "
+        f"the difference {quality.low:+,.0f} to {quality.high:+,.0f}, which has to lie above zero.",
         {"low": quality.low, "high": quality.high},
+        # That the champion stays because nothing surely better came is no trouble.
+        is_alarm=quality.worse,
     )
 
 
@@ -150,6 +172,7 @@ GATES: Mapping[str, Callable[[Bundle, Evaluation], Outcome]] = {
     "parity": check_parity,
     "calibration": check_calibration,
     "no_future_leak": check_future,
+    "shuffled_labels": check_canary,
     "alert_volume": check_volume,
     "latency": check_latency,
     "quality": check_quality,

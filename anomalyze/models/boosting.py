@@ -8,6 +8,7 @@ The raw score is the log odds of fraud; higher = stranger; it is additive over t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from lightgbm import Booster
 
 __all__ = [
+    "DEFAULT_FIT",
     "FRAUDS_MIN",
     "SUPERVISED_INPUTS",
+    "Fit",
     "fold_boosting",
     "train_boosting",
     "train_supervised",
@@ -37,19 +40,38 @@ __all__ = [
 FRAUDS_MIN = 50
 INFINITE = 1e300
 GENUINE_SHARE = 0.2
-PARAMETERS = {
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a fit may vary in: LightGBM's parameters of these names, and how many trees (``rounds``)."""
+
+    learning_rate: float = 0.05
+    max_depth: int = 4
+    num_leaves: int = 15
+    min_child_samples: int = 100
+    rounds: int = 100
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All of LightGBM's parameters."""
+        return PARAMETERS | {name: value for name, value in asdict(self).items() if name != "rounds"}
+
+
+DEFAULT_FIT = Fit()
+ROUNDS = DEFAULT_FIT.rounds
+PARAMETERS: dict[str, Any] = {
     "objective": "binary",
-    "learning_rate": 0.05,
-    "max_depth": 4,
-    "num_leaves": 15,
-    "min_child_samples": 100,
+    "learning_rate": DEFAULT_FIT.learning_rate,
+    "max_depth": DEFAULT_FIT.max_depth,
+    "num_leaves": DEFAULT_FIT.num_leaves,
+    "min_child_samples": DEFAULT_FIT.min_child_samples,
     "max_bin": 1023,
     "num_threads": 1,
     "deterministic": True,
     "force_row_wise": True,
     "verbosity": -1,
 }
-ROUNDS = 100
 # What the amount says against the user's own history, how unusual his last weeks were, what labels said of the
 # merchant; then what thieves do elsewhere: bring nothing on FDH, and cost nothing.
 SUPERVISED_INPUTS = tuple(
@@ -111,6 +133,7 @@ def train_supervised(
     seed: int = 0,
     inputs: Sequence[ModelInput] = SUPERVISED_INPUTS,
     label_p: float = 0.005,
+    fit: Fit = DEFAULT_FIT,
 ) -> TrainedModel:
     """Train on labelled rows, export, calibrate on later ones, and refuse what does not serve as it was trained.
 
@@ -127,6 +150,8 @@ def train_supervised(
         First and last instant of the rows, RFC 3339.
     label_p
         Share of history beyond the label ANOMALY.
+    fit
+        How: the default, or what a search among the rows of training preferred.
 
     Raises
     ------
@@ -142,7 +167,7 @@ def train_supervised(
         )
     if not len(later):
         raise ContractError("supervised training: expected rows after the window to calibrate on, got none")
-    booster, trained_on = train_boosting(rows, fraud, seed=seed)
+    booster, trained_on = train_boosting(rows, fraud, seed=seed, fit=fit)
     ensemble = fold_boosting(booster, len(used))
     onnx = ensemble_to_onnx(ensemble)
     difference = check_boosting_parity(booster, ensemble, onnx, rows)
@@ -166,12 +191,13 @@ def train_supervised(
             "nodes": float(ensemble.node_count),
             "seed": float(seed),
             "parity_difference_max": difference,
+            **{name: float(value) for name, value in asdict(fit).items()},
         },
     )
 
 
 def train_boosting(
-    rows: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], *, seed: int
+    rows: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], *, seed: int, fit: Fit = DEFAULT_FIT
 ) -> tuple[Booster, int]:
     """Fit on float32 ``[n, k]`` rows, NaN = missing; returns the booster and how many rows it saw.
 
@@ -188,7 +214,7 @@ def train_boosting(
         weight=weight,
         params={"max_bin": PARAMETERS["max_bin"], "verbosity": -1},
     )
-    booster = lightgbm.train(PARAMETERS | {"seed": seed}, data, num_boost_round=ROUNDS)
+    booster = lightgbm.train(fit.parameters | {"seed": seed}, data, num_boost_round=fit.rounds)
     return booster, int(kept.sum())
 
 

@@ -19,7 +19,16 @@ from anomalyze.storage.pool import postgres_errors
 from anomalyze.storage.position import Position, lock_positions, store_positions
 from anomalyze.storage.query import Query
 
-__all__ = ["Label", "decode_label", "encode_label", "known_labels", "read_labels", "store_labels"]
+__all__ = [
+    "Label",
+    "decode_label",
+    "encode_label",
+    "known_labels",
+    "newest_label",
+    "read_labels",
+    "store_labels",
+    "suspects",
+]
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -168,3 +177,25 @@ def known_labels(account_id: str, known_before: datetime) -> Query[list[dict[str
         {"account": account_id, "before": known_before},
         list,
     )
+
+
+def suspects(account_id: str, severity_min: int, since: datetime) -> Query[list[dict[str, Any]]]:
+    """Transactions of cases that nobody has decided yet: ``user_id`` and ``tx_id``, of cases from a severity on."""
+    return Query(
+        """
+        SELECT a.user_id, a.tx_id FROM cases c
+        JOIN anomalies a ON a.account_id = c.account_id AND a.case_id = c.case_id
+            AND a.ts BETWEEN c.opened_at AND c.last_at
+        WHERE c.account_id = %(account)s AND c.state = 'open' AND c.severity >= %(severity)s
+            AND c.last_at >= %(since)s
+        """,
+        {"account": account_id, "severity": severity_min, "since": since},
+        list,
+    )
+
+
+def newest_label(connection: psycopg.Connection[Any]) -> int:
+    """Number of the label that was stored last; 0 while there is none."""
+    row = connection.execute("SELECT coalesce(max(label_id), 0) FROM labels").fetchone()
+    assert row is not None
+    return int(row[0])

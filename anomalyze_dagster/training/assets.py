@@ -31,7 +31,7 @@ class Training(dg.Config):
     output_required=False,
     retry_policy=RETRY,
     description="A bundle with a model trained on the stored transactions, replayed through the detector in the order "
-    "of the log: learned on the oldest 60 %, calibrated on the next 20 %, judged beside the champion on the newest "
+    "of the log (no open case at HIGH or above, at most 50 rows a user and day): learned on the oldest 60 %, calibrated on the next 20 %, judged beside the champion on the newest "
     "20 %. With too little history the run says so and ends without one.",
 )
 def candidate_bundle(
@@ -39,12 +39,15 @@ def candidate_bundle(
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     from anomalyze.learning.candidate import base_bundle, train_candidate
     from anomalyze.learning.history import TooLittle, choose_history
+    from anomalyze.learning.labels import own_delays
     from anomalyze.learning.promotion import CHAMPION
     from anomalyze.learning.shelf import store_candidate
+    from anomalyze.storage.label import newest_label
     from anomalyze_dagster.training.show import show_candidate
 
     with retried():
         with postgres.connect() as connection:
+            newest = newest_label(connection)
             history = choose_history(connection, rows_min=config.rows_min, days_min=config.days_min)
         if isinstance(history, TooLittle):
             context.log.info(f"Skipped: {history.reason}.")
@@ -52,14 +55,16 @@ def candidate_bundle(
         store = objects.bundles()
         champion_id = store.pointer(CHAMPION)
         champion = None if champion_id is None else store.load(champion_id)
+        base = base_bundle(Settings().config_dir, champion)
         bundle, evaluation = train_candidate(
             postgres.dsn,
             history,
-            base_bundle(Settings().config_dir, champion),
+            base,
             champion,
             delay_days=config.delay_days,
+            account_delay_days=own_delays(base),
             seed=config.seed,
             say=context.log.info,
         )
         store_candidate(objects.open(), bundle, evaluation)
-    yield dg.MaterializeResult(metadata=show_candidate(bundle, evaluation))
+    yield dg.MaterializeResult(metadata={**show_candidate(bundle, evaluation), "newest_label": newest})

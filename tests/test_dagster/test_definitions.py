@@ -15,7 +15,7 @@ from anomalyze_dagster.training.checks import WHAT
 
 # asset: what it needs | group | checks. Change it here when the graph changes on purpose.
 GRAPH = """\
-candidate_bundle: labels merchant_profiles transactions | training | alert_volume calibration latency no_future_leak parity quality
+candidate_bundle: labels merchant_profiles transactions | training | alert_volume calibration latency no_future_leak parity quality shuffled_labels
 champion: published_challenger | publishing |
 drift_report: champion transactions | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
 labels:  | stored |
@@ -55,7 +55,11 @@ def test_schedules_and_sensors_run_without_being_switched_on() -> None:
         "watch_daily",
         "forget_old_runs_nightly",
     }
-    assert {s.name for s in repository.sensor_defs} >= {"promote_automatically", "alarm_of_failed_runs"}
+    assert {s.name for s in repository.sensor_defs} >= {
+        "promote_automatically",
+        "alarm_of_failed_runs",
+        "train_on_labels",
+    }
     for schedule in repository.schedule_defs:
         assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING, schedule.name
     for sensor in repository.sensor_defs:

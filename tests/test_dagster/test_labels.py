@@ -56,7 +56,10 @@ def test_a_candidate_learns_which_merchants_are_compromised(settings: Settings, 
     bundle, evaluation = load_candidate(open_objects(settings.object_store))
     assert bundle.supervised is not None
     assert bundle.supervised.accounts == ("default",)
-    assert not bundle.supervised.proven
+    assert evaluation.proofs == dict(bundle.supervised.proofs)
+    assert bundle.supervised.proven_for("default"), evaluation.proofs
+    assert evaluation.canary is not None
+    assert evaluation.canary.sings
     assert evaluation.champion is not None
     assert evaluation.candidate.fraud == evaluation.champion.fraud > 100
     assert ranking(history_dsn, bundle, evaluation.candidate.rows) > 0.7

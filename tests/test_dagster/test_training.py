@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import psycopg
 import pytest
 
 from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.canary import Canary
+from anomalyze.detection.supervised import Supervised
 from anomalyze.errors import ContractError
 from anomalyze.learning import gates
 from anomalyze.learning.evaluation import Evaluation, Judged
@@ -110,11 +114,43 @@ def changed(evaluation: Evaluation = EVALUATION, **of_candidate: object) -> Eval
             "quality",
             msgspec.structs.replace(EVALUATION, quality=Quality(9, 50, 900.0, 1.0, 80.0, -99.0, -1.0)),
         ),
+        (
+            "quality",
+            msgspec.structs.replace(EVALUATION, quality=Quality(9, 50, 900.0, 90.0, 80.0, -9.0, 29.0)),
+        ),
     ],
 )
 def test_gates_refuse_what_they_name(starter: Bundle, gate: str, evaluation: Evaluation) -> None:
     assert gates.GATES[gate](starter, EVALUATION).passed
     assert not gates.GATES[gate](starter, evaluation).passed
+
+
+def test_quality_needs_fifty_matured_cases_and_a_lead_that_is_no_chance(starter: Bundle) -> None:
+    few, sure = Quality(9, 49, 9.0, 1.0, 8.0, -9.0, -1.0), Quality(9, 50, 900.0, 90.0, 80.0, 1.0, 19.0)
+    for quality in (few, sure):
+        assert gates.check_quality(starter, msgspec.structs.replace(EVALUATION, quality=quality)).passed
+    unsure = Quality(9, 50, 900.0, 90.0, 80.0, -9.0, 29.0)
+    outcome = gates.check_quality(starter, msgspec.structs.replace(EVALUATION, quality=unsure))
+    assert (outcome.passed, outcome.is_alarm) == (False, False)
+
+
+def test_a_canary_that_died_keeps_the_candidate(starter: Bundle) -> None:
+    assert starter.model is not None
+    assert starter.calibration is not None
+    learned = Supervised(
+        onnx=starter.model,
+        inputs=starter.inputs,
+        reference=starter.reference,
+        calibration=starter.calibration,
+        window=("2025-01-01T00:00:00Z", "2025-02-01T00:00:00Z"),
+        metrics={},
+        accounts=("default",),
+    )
+    bundle = replace(starter, supervised=learned)
+    for auc, passed in ((0.54, True), (0.56, False)):
+        evaluation = msgspec.structs.replace(EVALUATION, canary=Canary(1_000, 60, auc, 0.55))
+        assert gates.check_canary(bundle, evaluation).passed is passed
+        assert gates.check_canary(starter, evaluation).passed
 
 
 def found(users: int, caught_every: int) -> tuple[dict[str, FoundCase], list[Fraud]]:
@@ -135,25 +171,24 @@ def test_quality_says_better_only_when_it_is_no_chance() -> None:
     assert compare_quality(nothing, nothing, budget=10).fraud_cases == 0
 
 
-def test_labels_reach_the_comparison(settings: Settings, history_dsn: str) -> None:
+def test_labels_of_matured_days_reach_the_comparison(settings: Settings, history_dsn: str) -> None:
     with psycopg.connect(history_dsn) as connection:
         connection.execute(
             "INSERT INTO labels (account_id, user_id, tx_id, fraud, known_at, source, recorded_by) "
             "SELECT account_id, user_id, tx_id, true, now(), 'chargeback', 'test' FROM transactions "
-            "WHERE ts > now() - interval '5 days' ORDER BY severity DESC, ts DESC LIMIT 90"
+            "WHERE ts > now() - interval '8 days' AND ts < now() - interval '4 days' "
+            "ORDER BY severity DESC, ts DESC LIMIT 200"
         )
-    result = run_job("train")
-    assert result.success
+    result = run_job("train", {"ops": {"candidate_bundle": {"config": {"delay_days": 3.0}}}})
     _, evaluation = load_candidate(open_objects(settings.object_store))
-    assert evaluation.candidate.fraud > 80
+    assert evaluation.candidate.fraud > 20
     assert evaluation.quality is not None
     assert evaluation.quality.known
     assert evaluation.quality.value > evaluation.quality.champion > 0
+    assert checks_of(result)["quality"] is evaluation.quality.better
 
 
 def test_parity_is_asked_of_the_file(starter: Bundle) -> None:
-    from dataclasses import replace
-
     assert gates.check_parity(starter, EVALUATION).passed
     worse = replace(starter, metrics={**starter.metrics, "parity_difference_max": 1e-3})
     assert not gates.check_parity(worse, EVALUATION).passed

@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
+from anomalyze.detection import search
 from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.canary import release_canary
 from anomalyze.detection.detector import Detector, PartitionState
 from anomalyze.detection.learning import (
+    SUSPECT,
     FrameCollector,
     LabelledBatch,
     LearningFrame,
@@ -21,14 +25,16 @@ from anomalyze.detection.learning import (
     refresh_instants,
     training_frame,
 )
-from anomalyze.detection.proof import average_precision, compute_lead, prove_supervised
+from anomalyze.detection.proof import average_precision, compute_lead, prove
+from anomalyze.detection.search import FITS, search_fit
+from anomalyze.detection.supervised import Proof
 from anomalyze.detection.training import build_bundle
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Control, MicroBatch, Severity
 from anomalyze.events.gazetteer import Gazetteer
 from anomalyze.events.hashing import text_keys
 from anomalyze.features.snapshot import Profiles, merchant_keys
-from anomalyze.models.boosting import SUPERVISED_INPUTS
+from anomalyze.models.boosting import DEFAULT_FIT, SUPERVISED_INPUTS, Fit
 from anomalyze.simulation.starter import decode_traffic
 from anomalyze.simulation.world import Simulation
 
@@ -213,16 +219,24 @@ def test_a_proven_model_may_say_more_than_medium(
     told = [d for d in details.values() if d["model"]["groups"][0]["group"] == "merchant"]  # type: ignore[index]
     assert told
     assert any("frauds at" in str(d["sentence"]).lower() for d in told), [d["sentence"] for d in told][:5]
-    proven = replace(no_rules, supervised=replace(candidate.supervised, matured_frauds=50, lead_low=0.01))
+    proven = replace(
+        no_rules, supervised=replace(candidate.supervised, proofs={"acct": Proof(50, 0.1, 0.01)})
+    )
     assert judge_latest(proven, history, frame)[0].max() == Severity.HIGH
-    for short in ({"matured_frauds": 49, "lead_low": 0.01}, {"matured_frauds": 500, "lead_low": 0.0}):
-        unproven = replace(no_rules, supervised=replace(candidate.supervised, **short))  # type: ignore[arg-type]
+    for proofs in (
+        {"acct": Proof(49, 0.1, 0.01)},
+        {"acct": Proof(500, 0.1, 0.0)},
+        {"another": Proof(500, 0.1, 0.01)},
+    ):
+        unproven = replace(no_rules, supervised=replace(candidate.supervised, proofs=proofs))
         assert judge_latest(unproven, history, frame)[0].max() == Severity.MEDIUM
 
 
 def test_without_profiles_the_forest_judges_alone(history: History, candidate: Bundle) -> None:
     assert candidate.supervised is not None
-    proven = replace(candidate, supervised=replace(candidate.supervised, matured_frauds=50, lead_low=0.01))
+    proven = replace(
+        candidate, supervised=replace(candidate.supervised, proofs={"acct": Proof(50, 0.1, 0.01)})
+    )
     one, other = (Detector(b) for b in (proven, replace(candidate, supervised=None)))
     states = {0: PartitionState.empty()}, {0: PartitionState.empty()}
     for part in history.parts[-12:]:
@@ -243,7 +257,7 @@ def test_a_model_says_nothing_of_accounts_it_did_not_learn_from(
         candidate,
         rules={},
         account_calibrations={},
-        supervised=replace(candidate.supervised, accounts=("another",), matured_frauds=99, lead_low=0.5),
+        supervised=replace(candidate.supervised, accounts=("another",), proofs={"acct": Proof(99, 0.9, 0.5)}),
     )
     _, details = judge_latest(strangers, history, frame)
     assert all(d["model"]["severity"] == "NONE" for d in details.values())  # type: ignore[index]
@@ -322,13 +336,73 @@ def test_average_precision_and_lead() -> None:
 
 def test_proof_goes_into_the_bundle(candidate: Bundle, frame: LearningFrame) -> None:
     later = frame.at(frame.ts_ms >= START_MS + (DAYS - 4) * DAY)
-    fraud = later.fraud == 1
-    proven = prove_supervised(candidate, fraud + 0.0, np.zeros(len(fraud)), fraud, later.user)
-    assert proven.supervised is not None
-    assert proven.supervised.matured_frauds == fraud.sum()
-    assert proven.supervised.lead_low > 0.5
-    with pytest.raises(ContractError, match="expected a supervised model to prove"):
-        prove_supervised(replace(candidate, supervised=None), fraud + 0.0, fraud + 0.0, fraud, later.user)
+    fraud, day = later.fraud == 1, later.ts_ms // DAY
+    found = prove(fraud + 0.0, np.zeros(len(fraud)), fraud, later.user, day)
+    assert found.cases == len({*zip(later.user[fraud].tolist(), day[fraud].tolist(), strict=True)}) >= 50
+    assert found.lead_low > 0.5
+    assert not prove(np.zeros(len(fraud)), fraud + 0.0, fraud, later.user, day).holds
+    assert candidate.supervised is not None
+    proven = replace(candidate, supervised=replace(candidate.supervised, proofs={"acct": found}))
+    again = Bundle.from_bytes(proven.data, proven.id).supervised
+    assert again is not None
+    assert again.proofs == {"acct": found}
+    assert (again.proven_for("acct"), again.proven_for("another")) == (True, False)
+
+
+def test_the_canary_dies_of_what_tells_of_the_future(frame: LearningFrame, candidate: Bundle) -> None:
+    as_of, spec = START_MS + (DAYS - 8) * DAY, Detector(candidate).spec
+    instants = refresh_instants(spec, int(frame.ts_ms.min()), int(frame.ts_ms.max()) + 1)
+
+    def join(one: LearningFrame) -> LearningFrame:
+        return one.with_profiles(compute_snapshots(label_table(one, DELAY_MS), instants))
+
+    def leaking(one: LearningFrame) -> LearningFrame:
+        """The merchant's share of frauds of the whole day, as a careless query computes it."""
+        features, day = one.features.copy(), one.ts_ms // DAY
+        rows = pl.DataFrame({"merchant": one.merchant, "day": day, "fraud": one.fraud == 1})
+        share = rows.select(pl.col("fraud").mean().over("merchant", "day")).to_series().to_numpy()
+        features[:, one.names.index("merchant_fraud_share_30d")] = share
+        return replace(one, features=features)
+
+    sound = release_canary(frame, as_of, DELAY_MS, join)
+    assert sound is not None
+    assert sound.sings, sound
+    assert sound.frauds > 50
+    found = release_canary(frame, as_of, DELAY_MS, leaking)
+    assert found is not None
+    assert not found.sings, found
+    few = replace(frame, fraud=np.where(frame.fraud == 1, -1, frame.fraud).astype(np.int8))
+    assert release_canary(few, as_of, DELAY_MS, join) is None
+
+
+def test_a_fit_replaces_the_default_only_when_it_surely_leads(frame: LearningFrame) -> None:
+    fraud = frame.fraud == 1
+    given = (frame.features, frame.names, fraud, frame.user, frame.ts_ms)
+    fit, figures = search_fit(*given)
+    assert {name.removeprefix("search_ap_") for name in figures if "_ap_" in name} == set(FITS)
+    assert (fit, figures) == search_fit(*given)
+    leads = {name: figures.get(f"search_low_{name}", 0.0) for name in FITS}
+    assert fit == DEFAULT_FIT or leads[next(name for name in FITS if FITS[name] == fit)] > 0
+    few = np.cumsum(fraud) <= 60
+    assert search_fit(*given[:2], fraud & few, *given[3:]) == (DEFAULT_FIT, {})
+    blind = {"default": Fit(rounds=1, num_leaves=2, max_depth=1), "sighted": DEFAULT_FIT}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "FITS", blind)
+        assert search_fit(*given)[0] == blind["sighted"]
+        patch.setattr(search, "FITS", {"default": DEFAULT_FIT, "blind": blind["default"]})
+        assert search_fit(*given)[0] == DEFAULT_FIT
+
+
+def test_suspects_teach_nothing_however_long_they_wait(frame: LearningFrame) -> None:
+    open_cases = replace(frame, fraud=np.where(frame.fraud == -1, SUSPECT, frame.fraud).astype(np.int8))
+    late = START_MS + 400 * DAY
+    assert set(np.unique(open_cases.labels_at(late, DELAY_MS))) == {-1, 1}
+    assert set(np.unique(frame.labels_at(late, DELAY_MS))) == {0, 1}
+    assert label_table(open_cases, DELAY_MS).equals(label_table(frame, DELAY_MS))
+    own = {"acct": DELAY_MS}
+    assert np.array_equal(
+        frame.labels_at(START_MS + 9 * DAY, own), frame.labels_at(START_MS + 9 * DAY, DELAY_MS)
+    )
 
 
 def test_every_input_is_a_feature(history: History) -> None:
