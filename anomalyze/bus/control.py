@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import TRANSACTIONS
 
-__all__ = ["announce", "encode_control"]
+__all__ = ["announce", "announce_all", "encode_control"]
 
 FLUSH_TIMEOUT_S = 30.0
 
@@ -31,11 +31,17 @@ def announce(bus: Bus, kind: str, body: Mapping[str, Any]) -> None:
     Writing it again is harmless: the second one changes nothing. Raises ``TransientError`` when it is not
     known to be everywhere: announce it again.
     """
-    value = encode_control(kind, body)
+    announce_all(bus, kind, [body])
+
+
+def announce_all(bus: Bus, kind: str, bodies: Sequence[Mapping[str, Any]]) -> None:
+    """Write several control records to every partition, in their order; otherwise as `announce`."""
+    values = [encode_control(kind, body) for body in bodies]
     producer = bus.producer()
     try:
         for partition in range(bus.partitions(TRANSACTIONS)):
-            producer.send(TRANSACTIONS, partition, None, value)
+            for value in values:
+                producer.send(TRANSACTIONS, partition, None, value)
         producer.flush(FLUSH_TIMEOUT_S)
     finally:
         producer.close()

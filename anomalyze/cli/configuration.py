@@ -221,12 +221,30 @@ def _sources_schema() -> dict[str, Any]:
     return SourceFile.model_json_schema()
 
 
+def _load_accounts(documents: Sequence[Document], folder: Path, result: CheckResult) -> Any:
+    from anomalyze.detection.account import load_account_files
+    from anomalyze.rules.column import ColumnTypes
+
+    spec, rules, policy = (result.loaded.get(name) for name in ("features", "rules", "policy"))
+    if spec is None or rules is None or policy is None:
+        message = "accounts are checked once features.yaml, policy.yaml and rules/ have no mistake"
+        raise ConfigProblems([Problem(str(folder / "accounts"), 1, 1, "", message)])
+    return load_account_files(list(documents), rules, ColumnTypes.of_features(spec.kinds), policy)
+
+
+def _accounts_schema() -> dict[str, Any]:
+    from anomalyze.detection.account import AccountDocument
+
+    return AccountDocument.model_json_schema()
+
+
 KINDS: tuple[ConfigKind, ...] = (
     ConfigKind("features", "features.yaml", True, _load_features, _features_schema),
     ConfigKind("currency_rates", "currency_rates.yaml", True, _load_rates, _rates_schema),
     ConfigKind("places", "places.yaml", False, _load_places, _places_schema),
     ConfigKind("policy", "policy.yaml", True, _load_policy, _policy_schema),
     ConfigKind("rules", "rules/*.yaml", True, _load_rules, _rules_schema),
+    ConfigKind("accounts", "accounts/*.yaml", False, _load_accounts, _accounts_schema),
     ConfigKind("uploads", "uploads/*.yaml", False, _load_uploads, _uploads_schema),
     ConfigKind("sources", "sources/*.yaml", False, _load_sources, _sources_schema),
 )

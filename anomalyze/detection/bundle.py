@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Literal, Protocol
@@ -34,6 +34,9 @@ __all__ = [
     "ANY",
     "BUNDLE_BYTES_MAX",
     "FORMAT",
+    "GAZETTEER",
+    "RATES",
+    "RULES",
     "Bundle",
     "BundleStore",
     "Move",
@@ -44,6 +47,8 @@ __all__ = [
 FORMAT = 1
 BUNDLE_BYTES_MAX = MODEL_BYTES_MAX + (64 << 20)
 _MANIFEST = "manifest.json"
+# Names of the parts that a detector reads.
+RULES, RATES, GAZETTEER = "rules.json", "currency_rates.json", "gazetteer.json"
 
 ANY: Final = "any"
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
@@ -437,8 +442,23 @@ class BundleStore:
                 return move
         raise TransientError(f"pointer {name}: moved by others {_ATTEMPTS_MAX} times in a row")
 
-    def roll_back(self, name: str, note: str = "") -> Move:
+    def roll_back(
+        self,
+        name: str,
+        note: str = "",
+        *,
+        counts: Callable[[str, str], bool] = lambda last, earlier: True,
+        compose: Callable[[str, str], str] = lambda last, earlier: earlier,
+    ) -> Move:
         """Point at the bundle before the one in force; once more, at the one before that.
+
+        Parameters
+        ----------
+        counts
+            Whether an earlier bundle differs from the one in force (ids: in force, earlier) in what is to be rolled
+            back; one that does not is passed over.
+        compose
+            Makes and publishes what is pointed at from the bundle in force and the one gone back to; its id.
 
         Raises
         ------
@@ -451,13 +471,14 @@ class BundleStore:
         if not moves:
             raise ContractError(f"pointer {name}: it was never set; nothing to roll back")
         last = moves[max(moves)]
-        target = moves.get((last.back_to or last.number) - 1)
-        while target is not None and target.back_to is not None:
-            target = moves.get(target.back_to)
+        target = _before(moves, last.back_to or last.number)
+        while target is not None and not counts(last.id, target.id):
+            target = _before(moves, target.number)
         if target is None:
             raise ContractError(f"pointer {name}: there is no bundle before {last.id}")
         self.load(target.id)
-        move = Move(last.number + 1, target.id, target.number, note[:_NOTE_LENGTH_MAX])
+        made = compose(last.id, target.id)
+        move = Move(last.number + 1, made, target.number, note[:_NOTE_LENGTH_MAX])
         if not self._write(name, move):
             raise TransientError(f"pointer {name}: somebody moved it just now; look again")
         return move
@@ -489,6 +510,14 @@ class BundleStore:
         except (ValueError, KeyError, TypeError) as error:
             raise ContractError(f"pointer: the object {path} is damaged: {error!r:.200}") from error
         return move
+
+
+def _before(moves: Mapping[int, Move], number: int) -> Move | None:
+    """The move that first led to where the pointer stood before this one."""
+    found = moves.get(number - 1)
+    while found is not None and found.back_to is not None:
+        found = moves.get(found.back_to)
+    return found
 
 
 def _bundle_path(bundle_id: str) -> str:

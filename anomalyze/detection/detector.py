@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.account import account_policies, account_rates
+from anomalyze.detection.bundle import GAZETTEER, RATES, RULES, Bundle
 from anomalyze.detection.case import anomaly_id
 from anomalyze.detection.column import Columns
 from anomalyze.detection.counterfactual import change_columns, columns_to_change, describe_changes
@@ -36,9 +37,6 @@ from anomalyze.features.state import Disposition
 from anomalyze.rules import ColumnTypes, RuleMode, RuleSet, compile_rules
 
 __all__ = ["GAZETTEER", "RATES", "RULES", "STATE_FORMAT", "Detector", "PartitionState", "Verdicts"]
-
-# Names of the bundle's parts that a detector reads.
-RULES, RATES, GAZETTEER = "rules.json", "currency_rates.json", "gazetteer.json"
 
 SEVERITIES = tuple(Severity)
 # As plain numbers: on the way of every call, looking up a member of an enumeration is not free.
@@ -98,8 +96,10 @@ class Detector:
         proven = supervised is not None and supervised.proven
         self._decision = compile_decision(self.policy, self.rules.rules, starter=starter, proven=proven)
         self.two_quantile = TwoQuantile.from_statistics(bundle.statistics)
-        self._amounts = AmountJudge(self.policy.statistics, self.two_quantile)
-        self._model = build_models(bundle, self.spec.names, self.policy)
+        policies = account_policies(bundle, self.policy)
+        self._amounts = AmountJudge(self.policy, self.two_quantile, policies)
+        self._model = build_models(bundle, self.spec.names, self.policy, policies)
+        self._account_rates = account_rates(bundle)
         self._explainer = Explainer(
             self.spec,
             self.rules,
@@ -283,15 +283,22 @@ class Detector:
         return features, disposition, history
 
     def _amounts_base(self, batch: MicroBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        bases = [self.base_currency(account) for account in batch.accounts]
+        # By the name of the account whose table it is ("": everybody's) and the currency.
+        bases = [
+            (account if account in self._account_rates else "", self.base_currency(account))
+            for account in batch.accounts
+        ]
         if len(set(bases)) == 1:
-            return self.rates.to_base_minor(batch.amount_minor, batch.currency, batch.ts_ms, bases[0])
+            owner, base = bases[0]
+            rates = self._account_rates.get(owner, self.rates)
+            return rates.to_base_minor(batch.amount_minor, batch.currency, batch.ts_ms, base)
         amount = np.zeros(batch.n, dtype=np.int64)
         unknown = np.ones(batch.n, dtype=np.bool_)
-        for base in sorted(set(bases)):
-            rows = np.flatnonzero(np.array([b == base for b in bases])[batch.account])
-            amount[rows], unknown[rows] = self.rates.to_base_minor(
-                batch.amount_minor[rows], batch.currency[rows], batch.ts_ms[rows], base
+        for one in sorted(set(bases)):
+            rows = np.flatnonzero(np.array([b == one for b in bases])[batch.account])
+            rates = self._account_rates.get(one[0], self.rates)
+            amount[rows], unknown[rows] = rates.to_base_minor(
+                batch.amount_minor[rows], batch.currency[rows], batch.ts_ms[rows], one[1]
             )
         return amount, unknown
 
@@ -306,7 +313,7 @@ class Detector:
         """Rules, statistics and model side by side, then the policy; ``states`` are only read."""
         columns = Columns(batch, self._places, features)
         fired, shadow = self._evaluate(batch, columns, states)
-        judged = self._amounts.judge(columns, batch.n)
+        judged = self._amounts.judge(columns, batch.n, batch.accounts, batch.account)
         model = self._model.judge(features, batch.accounts, batch.account, profiled=profiled)
         severity = self._decision.decide(fired, judged.severity, model.severity, model.learning)
         return _Decided(columns, fired, shadow, judged, model, severity)
@@ -450,7 +457,7 @@ class Detector:
         fired = self._live(batch, states, changed, rows[at], account)
         inputs = np.column_stack([changed[name] for name in self._model.inputs] or [np.empty((len(at), 0))])
         model = self._model.judge_inputs(inputs, batch.accounts, account, profiled=profiled)
-        statistics = self._amounts.judge(changed, len(at))
+        statistics = self._amounts.judge(changed, len(at), batch.accounts, account)
         severity = self._decision.decide(fired, statistics.severity, model.severity, model.learning)
         names = [name for name, here in applying.items() for _ in range(len(here))]
         for i, name, level in zip(at.tolist(), names, severity.tolist(), strict=True):

@@ -6,7 +6,7 @@ was fraud before. Both may flag; ``ml_score`` is the supervised one's where ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -84,16 +84,41 @@ class Models(Protocol):
     ) -> list[dict[str, float]]: ...
 
 
-def build_models(bundle: Bundle, names: Sequence[str], policy: Policy) -> Models:
-    """The model or models of a bundle; ``names`` are the features in the order of the matrix' columns."""
+def build_models(
+    bundle: Bundle, names: Sequence[str], policy: Policy, own: Mapping[str, Policy] | None = None
+) -> Models:
+    """The model or models of a bundle.
+
+    Parameters
+    ----------
+    names
+        Features in the order of the matrix' columns.
+    own
+        Policies of the accounts that have thresholds of their own.
+    """
     supervised = bundle.supervised_view()
+    own = own or {}
     if supervised is None:
-        return ModelJudge(bundle, names, policy.model.levels, policy.model.learning_rows_min)
+        return ModelJudge(
+            bundle, names, policy.model.levels, policy.model.learning_rows_min, forest_limits(own)
+        )
     assert bundle.supervised is not None
     proven = frozenset(
         account for account in bundle.supervised.proofs if bundle.supervised.proven_for(account)
     )
-    return _Pair(bundle, supervised, names, policy, proven)
+    return _Pair(bundle, supervised, names, policy, own, proven)
+
+
+# An account's own levels, and the most that the model says there.
+OwnLimits = Mapping[str, tuple[Sequence[TailLevel], int]]
+
+
+def forest_limits(own: Mapping[str, Policy]) -> OwnLimits:
+    """Levels and cap of the forest by account."""
+    return {
+        account: (policy.model.levels, int(Severity[policy.caps.model_alone]))
+        for account, policy in own.items()
+    }
 
 
 class ModelJudge:
@@ -107,6 +132,8 @@ class ModelJudge:
         Feature names in the order of the matrix' columns.
     levels, learning_rows_min
         Thresholds by rarity, and how much history an account needs.
+    own
+        Levels and cap of the accounts that have their own.
 
     Attributes
     ----------
@@ -115,7 +142,12 @@ class ModelJudge:
     """
 
     def __init__(
-        self, bundle: Bundle, names: Sequence[str], levels: Sequence[TailLevel], learning_rows_min: int
+        self,
+        bundle: Bundle,
+        names: Sequence[str],
+        levels: Sequence[TailLevel],
+        learning_rows_min: int,
+        own: OwnLimits | None = None,
     ) -> None:
         unknown = [i.name for i in bundle.inputs if i.name not in names]
         if unknown:
@@ -133,7 +165,8 @@ class ModelJudge:
             if calibration.rows >= learning_rows_min
         }
         self._starter = bundle.kind == "starter"
-        self._levels = sorted(((level.tail, int(Severity[level.severity])) for level in levels), reverse=True)
+        self._levels = steps(levels)
+        self._own_limits = {account: (steps(theirs), cap) for account, (theirs, cap) in (own or {}).items()}
 
     def judge(
         self,
@@ -183,6 +216,14 @@ class ModelJudge:
         p_min = np.array([self._of(name).p_min for name in accounts])[account]
         for limit, level in self._levels:
             severity[tail <= np.maximum(limit, p_min)] = level
+        for code, name in enumerate(accounts if self._own_limits else ()):
+            if name in self._own_limits:
+                levels, cap = self._own_limits[name]
+                rows = np.flatnonzero(account == code)
+                theirs = np.zeros(len(rows), dtype=np.int8)
+                for limit, level in levels:
+                    theirs[tail[rows] <= np.maximum(limit, p_min[rows])] = min(level, cap)
+                severity[rows] = theirs
         return severity
 
     def explain(
@@ -219,6 +260,11 @@ class ModelJudge:
         return [(self._of(name), np.flatnonzero(account == i)) for i, name in enumerate(accounts)]
 
 
+def steps(levels: Sequence[TailLevel]) -> list[tuple[float, int]]:
+    """Thresholds, mildest first."""
+    return sorted(((level.tail, int(Severity[level.severity])) for level in levels), reverse=True)
+
+
 class _Pair:
     """Forest and supervised model side by side; the supervised one gives ``ml_score``.
 
@@ -226,12 +272,24 @@ class _Pair:
     """
 
     def __init__(
-        self, bundle: Bundle, supervised: Bundle, names: Sequence[str], policy: Policy, proven: frozenset[str]
+        self,
+        bundle: Bundle,
+        supervised: Bundle,
+        names: Sequence[str],
+        policy: Policy,
+        own: Mapping[str, Policy],
+        proven: frozenset[str],
     ) -> None:
-        self._forest = ModelJudge(bundle, names, policy.model.levels, policy.model.learning_rows_min)
-        self._supervised = ModelJudge(
-            supervised, names, policy.supervised.levels, policy.model.learning_rows_min
-        )
+        rows_min = policy.model.learning_rows_min
+        self._forest = ModelJudge(bundle, names, policy.model.levels, rows_min, forest_limits(own))
+        limits = {
+            account: (
+                theirs.supervised.levels,
+                int(Severity[theirs.caps.model_proven if account in proven else theirs.caps.model_alone]),
+            )
+            for account, theirs in own.items()
+        }
+        self._supervised = ModelJudge(supervised, names, policy.supervised.levels, rows_min, limits)
         self._reads_profiles = not set(MERCHANT_PROFILE).isdisjoint(self._supervised.inputs)
         caps = policy.caps
         learning = int(Severity[caps.model_learning])

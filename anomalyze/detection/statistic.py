@@ -9,12 +9,12 @@ fraud it is the best single statistic that needs no label (average precision .21
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.policy import Level, Statistics, TailLevel
+from anomalyze.detection.policy import Level, Policy, TailLevel
 from anomalyze.events.batch import Severity
 
 __all__ = ["COLUMNS", "NAMES", "AmountJudge", "Judged", "TwoQuantile", "fit_two_quantile"]
@@ -133,6 +133,39 @@ class Judged:
     severities: npt.NDArray[np.int8]
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Thresholds of one policy: value and severity by statistic, the smallest amount, the most they say.
+
+    The platform's own cap is the decision's business; here stands what an account lowers it to.
+    """
+
+    steps: tuple[list[tuple[float, int]], ...]
+    amount_min: float
+    cap: int = int(Severity.CRITICAL)
+
+    @classmethod
+    def of(cls, policy: Policy, two_quantile: TwoQuantile | None) -> Limits:
+        """Those of a policy."""
+        said = policy.statistics
+        steps = (plain(said.robust_z), plain(said.iqr), rare(said.two_quantile, two_quantile))
+        return cls(steps, said.amount_base_min)
+
+    @classmethod
+    def of_account(cls, policy: Policy, two_quantile: TwoQuantile | None) -> Limits:
+        """Those of an account's policy, its cap among them."""
+        return replace(cls.of(policy, two_quantile), cap=int(Severity[policy.caps.statistics_alone]))
+
+    def severities(self, values: npt.NDArray[np.float64], amount: Column) -> npt.NDArray[np.int8]:
+        """Severity by statistic and row, int8 ``[3, n]``."""
+        severities = np.zeros(values.shape, dtype=np.int8)
+        for value, severity, limits in zip(values, severities, self.steps, strict=True):
+            for over, level in limits:
+                severity[value > over] = level
+        severities[:, ~(amount >= self.amount_min)] = 0
+        return np.minimum(severities, np.int8(self.cap))
+
+
 class AmountJudge:
     """Holds amounts against a policy's thresholds; made once a bundle.
 
@@ -142,21 +175,35 @@ class AmountJudge:
         The thresholds.
     two_quantile
         The bundle's fitted statistic; None when its history had no amounts to compare.
+    own
+        Policies of the accounts that have thresholds of their own.
     """
 
-    def __init__(self, policy: Statistics, two_quantile: TwoQuantile | None) -> None:
-        self._amount_min = policy.amount_base_min
+    def __init__(
+        self, policy: Policy, two_quantile: TwoQuantile | None, own: Mapping[str, Policy] | None = None
+    ) -> None:
         self._two_quantile = two_quantile
-        self._limits = (plain(policy.robust_z), plain(policy.iqr), rare(policy.two_quantile, two_quantile))
+        self._limits = Limits.of(policy, two_quantile)
+        self._own = {
+            account: Limits.of_account(theirs, two_quantile) for account, theirs in (own or {}).items()
+        }
 
-    def judge(self, columns: Mapping[str, Column], n: int) -> Judged:
-        """Hold each row's amount against the thresholds.
+    def judge(
+        self,
+        columns: Mapping[str, Column],
+        n: int,
+        accounts: Sequence[str] = (),
+        account: npt.NDArray[np.int32] | None = None,
+    ) -> Judged:
+        """Hold each row's amount against its account's thresholds.
 
         Parameters
         ----------
         columns
             At least those of ``COLUMNS`` that are declared, ``[n]``, NaN = NULL; a statistic whose features
             are not declared is silent.
+        accounts, account
+            Account ids, and each row's index into them; without them the thresholds are everybody's.
         """
         nothing = np.full(n, np.nan)
         amount, lr, rz, low, high, median = (columns.get(name, nothing) for name in COLUMNS)
@@ -164,11 +211,12 @@ class AmountJudge:
         values[0] = rz
         values[1] = quartile_distance(amount, low, high, median)
         values[2] = nothing if self._two_quantile is None else self._two_quantile.score(lr, amount)
-        severities = np.zeros((len(NAMES), n), dtype=np.int8)
-        for value, severity, limits in zip(values, severities, self._limits, strict=True):
-            for over, level in limits:
-                severity[value > over] = level
-        severities[:, ~(amount >= self._amount_min)] = 0
+        severities = self._limits.severities(values, amount)
+        if self._own and account is not None:
+            for code, name in enumerate(accounts):
+                if name in self._own:
+                    rows = np.flatnonzero(account == code)
+                    severities[:, rows] = self._own[name].severities(values[:, rows], amount[rows])
         return Judged(severities.max(axis=0), values, severities)
 
 

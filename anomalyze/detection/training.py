@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.bundle import Bundle
-from anomalyze.detection.detector import GAZETTEER, RATES, RULES, Detector
+from anomalyze.detection.account import Versioned, read_account_folder, with_documents
+from anomalyze.detection.bundle import GAZETTEER, RATES, RULES, Bundle
+from anomalyze.detection.detector import Detector
 from anomalyze.detection.policy import load_policy, parse_policy
 from anomalyze.detection.state import PartitionState
 from anomalyze.detection.statistic import fit_two_quantile
@@ -72,10 +73,12 @@ def build_bundle(config_dir: Path) -> Bundle:
     """
     features = config_dir / "features.yaml"
     policy = config_dir / "policy.yaml"
-    load_policy(policy)
+    levels = load_policy(policy)
     spec = FeatureSpec.load(features)
-    rules = load_rule_set(config_dir / "rules", ColumnTypes.of_features(spec.kinds))
-    return Bundle(
+    columns = ColumnTypes.of_features(spec.kinds)
+    rules = load_rule_set(config_dir / "rules", columns)
+    accounts = read_account_folder(config_dir, rules, columns, levels)
+    bundle = Bundle(
         kind="trained",
         features=spec.text,
         policy=policy.read_text(encoding="utf-8"),
@@ -85,6 +88,7 @@ def build_bundle(config_dir: Path) -> Bundle:
             GAZETTEER: Gazetteer.load(config_dir).content.decode(),
         },
     )
+    return with_documents(bundle, {name: Versioned(0, document) for name, document in accounts.items()})
 
 
 def collect_frame(

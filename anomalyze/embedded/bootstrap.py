@@ -16,13 +16,16 @@ from dataclasses import replace
 
 from anomalyze.bus import open_bus
 from anomalyze.bus.contract import Bus
+from anomalyze.detection.account import with_newest_documents
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.runtime import find_addresses
 from anomalyze.errors import AnomalyzeError
+from anomalyze.learning.account import bring_into_force, tell_lists
 from anomalyze.learning.promotion import CHAMPION, announce_challenger, announce_champion, open_bundles
 from anomalyze.settings import Settings
 from anomalyze.simulation.starter import build_starter_bundle
+from anomalyze.storage.pool import connect
 
 __all__ = ["ensure_bundle"]
 
@@ -62,7 +65,7 @@ def ensure_bundle(settings: Settings, bus: Bus, say: Callable[[str], None]) -> t
 
 def with_configuration(bundle: Bundle, settings: Settings) -> Bundle:
     """The bundle with today's configuration files; itself when they are the same."""
-    found = build_bundle(settings.config_dir)
+    found = with_newest_documents(build_bundle(settings.config_dir), bundle)
     changed = replace(
         bundle,
         features=found.features,
@@ -70,6 +73,7 @@ def with_configuration(bundle: Bundle, settings: Settings) -> Bundle:
         rules=found.rules,
         tables=found.tables,
         hashes=found.hashes,
+        overlays=found.overlays,
     )
     return (
         bundle
@@ -86,10 +90,14 @@ def main() -> int:
         sys.stdout.flush()
 
     settings = Settings()
+    dsn = find_addresses(settings).postgres_dsn
     try:
-        bus = open_bus(settings, postgres_dsn=find_addresses(settings).postgres_dsn)
+        bus = open_bus(settings, postgres_dsn=dsn)
         try:
             bundle, is_starter = ensure_bundle(settings, bus, lambda text: tell(step=text))
+            with connect(dsn) as connection:
+                bundle = bring_into_force(connection, open_bundles(settings), bus) or bundle
+                tell_lists(connection, bus)
         finally:
             bus.close()
     except AnomalyzeError as error:

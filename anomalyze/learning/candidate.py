@@ -17,6 +17,7 @@ import numpy as np
 from anomalyze.backtest.mapping import SourceChunk
 from anomalyze.backtest.run import Replay
 from anomalyze.backtest.stored import read_stored
+from anomalyze.detection.account import with_newest_documents
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector
 from anomalyze.detection.policy import parse_policy
@@ -39,16 +40,12 @@ DAY_MS = 86_400_000
 
 
 def base_bundle(config_dir: Path, champion: Bundle | None) -> Bundle:
-    """Today's configuration without a model, with lists and overlays of the champion."""
+    """Today's configuration without a model, with the champion's lists and what accounts saved."""
     base = build_bundle(config_dir)
     if champion is None:
         return base
-    return replace(
-        base,
-        lists=champion.lists,
-        overlays=champion.overlays,
-        created_from={"parent": champion.id},
-    )
+    made = with_newest_documents(base, champion)
+    return replace(made, lists=champion.lists, created_from={"parent": champion.id})
 
 
 def train_candidate(

@@ -6,14 +6,20 @@ one, or by the next `anomalyze up`.
 
 The challenger is named in the log the same way. It is shadowed while it is not the champion: promoting it ends that,
 rolling back from it begins it again.
+
+What accounts saved goes along: a bundle that is promoted or gone back to takes the newest documents of the champion
+before it. So neither a model that was trained before an edit nor a roll back undoes the edit; an account's settings
+have a history of their own.
 """
 
 from __future__ import annotations
 
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.control import announce
+from anomalyze.detection.account import core_id, with_newest_documents
 from anomalyze.detection.bundle import ANY, Bundle, BundleStore, Move
-from anomalyze.errors import ConfigError
+from anomalyze.errors import ConfigError, ContractError, TransientError
+from anomalyze.log import get
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
 
@@ -26,6 +32,7 @@ __all__ = [
     "open_bundles",
     "promote",
     "publish_challenger",
+    "rename_challenger",
     "roll_back",
 ]
 
@@ -33,6 +40,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 ANNOUNCED = "announced"
 ANNOUNCED_CHALLENGER = "announced-challenger"
+# More people than this do not move the champion at once.
+ATTEMPTS_MAX = 10
 
 
 def open_bundles(settings: Settings) -> BundleStore:
@@ -89,6 +98,12 @@ def promote(
     expected
         Promote only if this bundle (None: no bundle) is the champion now; ``ANY``: whatever is.
 
+    Returns
+    -------
+    Move
+        It names another bundle than the one asked for where accounts saved settings since that was made: the same
+        with these.
+
     Raises
     ------
     ContractError
@@ -96,16 +111,62 @@ def promote(
     TransientError
         When the store or the log does not answer: promote it again.
     """
-    move = store.set_pointer(CHAMPION, bundle_id, expected, note=note)
-    announce_champion(store, bus)
-    return move
+    for _ in range(ATTEMPTS_MAX):
+        champion = store.pointer(CHAMPION)
+        made = _with_settings_of(store, champion, bundle_id)
+        try:
+            move = store.set_pointer(CHAMPION, made, champion if expected == ANY else expected, note=note)
+        except ContractError:
+            if expected == ANY and store.pointer(CHAMPION) != champion:
+                continue  # somebody else moved it: what he saved goes along too
+            raise
+        announce_champion(store, bus)
+        if made != bundle_id:
+            rename_challenger(store, bus, bundle_id, made)
+        return move
+    raise TransientError(f"the champion was moved by others {ATTEMPTS_MAX} times in a row: try again")
+
+
+def _with_settings_of(store: BundleStore, champion: str | None, bundle_id: str) -> str:
+    """Id of the bundle with the champion's newer settings of accounts; published where it is another one."""
+    if champion in (None, bundle_id):
+        return bundle_id
+    assert champion is not None
+    bundle = store.load(bundle_id)
+    try:
+        made = with_newest_documents(bundle, store.load(champion))
+    except ContractError as error:
+        # A damaged champion must not keep a sound one out; the next save lays the settings over it again.
+        get().error("settings_not_carried", bundle=bundle_id, champion=champion, reason=str(error))
+        return bundle_id
+    return bundle_id if made is bundle else store.publish(made)
 
 
 def roll_back(store: BundleStore, bus: Bus, note: str = "") -> Move:
-    """Make the champion before this one the champion again and tell the log. Raises as `promote`."""
-    move = store.roll_back(CHAMPION, note)
+    """Make the champion before this one the champion again and tell the log. Raises as `promote`.
+
+    Champions that differ in accounts' settings only count as one, and the newest settings stay.
+    """
+
+    def differs(last: str, earlier: str) -> bool:
+        return _core(store, last) != _core(store, earlier)
+
+    move = store.roll_back(
+        CHAMPION,
+        note,
+        counts=differs,
+        compose=lambda last, earlier: _with_settings_of(store, last, earlier),
+    )
     announce_champion(store, bus)
     return move
+
+
+def _core(store: BundleStore, bundle_id: str) -> str:
+    """What a bundle is apart from settings; of one that is damaged, its id."""
+    try:
+        return core_id(store.load(bundle_id))
+    except ContractError:
+        return bundle_id
 
 
 def announce_champion(store: BundleStore, bus: Bus) -> None:
@@ -121,6 +182,16 @@ def announce_challenger(store: BundleStore, bus: Bus) -> None:
     challenger = store.pointer(CHALLENGER)
     if challenger is not None and store.pointer(ANNOUNCED_CHALLENGER) != challenger:
         _tell_of_challenger(store, bus, challenger)
+
+
+def rename_challenger(store: BundleStore, bus: Bus, before: str, after: str) -> None:
+    """Where the challenger is the champion, it stays so when that becomes the same with newer settings.
+
+    Else the log would take the challenger for another bundle, and shadow it.
+    """
+    if store.pointer(CHALLENGER) == before != after:
+        store.set_pointer(CHALLENGER, after, before, note="with the accounts' newest settings")
+        announce_challenger(store, bus)
 
 
 def _tell_of_challenger(store: BundleStore, bus: Bus, challenger: str) -> None:

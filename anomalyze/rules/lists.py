@@ -17,7 +17,15 @@ import numpy.typing as npt
 from anomalyze.errors import ContractError, EventError
 from anomalyze.rules.column import TEXT_COLUMNS
 
-__all__ = ["MAX_ENTRIES", "NEVER_MS", "TEXT_COLUMNS", "ListEntry", "ListTable", "list_value_key"]
+__all__ = [
+    "MAX_ENTRIES",
+    "NEVER_MS",
+    "TEXT_COLUMNS",
+    "ListEntry",
+    "ListTable",
+    "list_value_key",
+    "parse_entry",
+]
 
 # 1 million entries are 32 MB; whoever needs more wants a profile, not a list.
 MAX_ENTRIES = 1_000_000
@@ -101,7 +109,7 @@ class ListTable:
         EventError
             Not such a record, an unknown field, or the table is full: the record changes nothing.
         """
-        entry = _parse_entry(body)
+        entry = parse_entry(body)
         scope = _Scope(entry.list, entry.field)
         if entry.op == "remove":
             if scope in self._scope_code and entry.account_id in self._account_code:
@@ -254,7 +262,8 @@ class ListTable:
         return table
 
 
-def _parse_entry(body: Mapping[str, Any]) -> ListEntry:
+def parse_entry(body: Mapping[str, Any]) -> ListEntry:
+    """One change from a control record's body. Raises ``EventError`` when it is none."""
     known = {name: body[name] for name in ListEntry.__struct_fields__ if name in body}
     try:
         entry = msgspec.convert(known, ListEntry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,10 +24,12 @@ from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
 from anomalyze.storage.pool import AsyncPool
 from realtime.api import (
+    account_routes,
     docs_routes,
     health,
     ingest_routes,
     label_routes,
+    list_routes,
     live_routes,
     problems,
     read_routes,
@@ -89,9 +92,13 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             disk=Disk(settings.data_dir),
             champion=champion,
             objects=open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url),
+            dsn=addresses.postgres_dsn,
         )
         app.state.shared = shared
+        settling = asyncio.create_task(account_routes.settle(shared))
         yield
+        settling.cancel()
+        await asyncio.gather(settling, return_exceptions=True)
         shared.scored.close()
         shared.anomalies.close()
         shared.ingest.close()
@@ -116,9 +123,9 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
-            expose_headers=["Retry-After", "Idempotent-Replayed"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID"],
+            expose_headers=["Retry-After", "Idempotent-Replayed", "ETag"],
         )
     app.add_middleware(problems.Unforeseen)
     app.add_middleware(SecurityHeaders)
@@ -132,6 +139,8 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
     app.include_router(upload_routes.router)
     app.include_router(source_routes.router)
     app.include_router(label_routes.router)
+    app.include_router(account_routes.router)
+    app.include_router(list_routes.router)
     app.include_router(live_routes.router)
     app.include_router(health.router)
     app.include_router(docs_routes.router)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from realtime.api.account_schemas import ACCOUNT_COMPONENTS
 from realtime.api.schemas import COMPONENTS
 from realtime.api.upload_schemas import UPLOAD_COMPONENTS
 
@@ -36,7 +37,12 @@ def build(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     components = made.setdefault("components", {})
-    components["schemas"] = {**components.get("schemas", {}), **COMPONENTS, **UPLOAD_COMPONENTS}
+    components["schemas"] = {
+        **components.get("schemas", {}),
+        **COMPONENTS,
+        **UPLOAD_COMPONENTS,
+        **ACCOUNT_COMPONENTS,
+    }
     components["securitySchemes"] = {
         "key": {
             "type": "http",

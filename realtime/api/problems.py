@@ -29,6 +29,7 @@ TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    412: "Changed by somebody else",
     413: "Too large",
     415: "Unsupported media type",
     422: "Not acceptable as sent",

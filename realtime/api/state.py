@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis.asyncio
 from fastapi import Request
@@ -43,6 +43,8 @@ class State:
     disk: Disk
     champion: Champion
     objects: ObjectStore
+    # Of PostgreSQL, for what threads do; it holds a password.
+    dsn: str = field(repr=False)
 
 
 def state_of(request: Request) -> State:

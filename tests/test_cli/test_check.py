@@ -40,7 +40,7 @@ def line_of(path: Path, words: str) -> int:
 def test_the_shipped_configuration_has_no_mistake() -> None:
     result = check_configuration(SHIPPED)
     assert [str(problem) for problem in result.problems] == []
-    assert set(result.loaded) == {kind.name for kind in KINDS} - {"places", "uploads", "sources"}
+    assert set(result.loaded) == {kind.name for kind in KINDS} - {"places", "accounts", "uploads", "sources"}
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in KINDS])

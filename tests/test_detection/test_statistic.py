@@ -16,7 +16,7 @@ statistics:
   robust_z: [{over: 10, severity: LOW}, {over: 20, severity: MEDIUM}]
   iqr: [{over: 5, severity: LOW}]
   two_quantile: [{tail: 0.01, severity: LOW}, {tail: 0.001, severity: MEDIUM}]
-""").statistics
+""")
 
 
 def column(*values: float) -> np.ndarray:

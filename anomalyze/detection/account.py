@@ -1,0 +1,431 @@
+"""What one account changes about how its transactions are judged: one document a account, part of the bundle.
+
+A document comes from ``accounts/<account>.yaml`` or was saved by an admin of the account (then it has a version, and
+takes the place of whatever files say). It travels whole in ``Bundle.overlays``; what it says of rules is also laid
+over the bundle's rule set, as far as these rules are still there.
+
+Of two bundles the higher version of an account's document is the newer one, whichever bundle is younger: so a model
+that was trained before an edit takes the edit along when it is promoted (`with_newest_documents`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
+
+from anomalyze.config import ConfigProblems, Document, Problem, StrictModel, load_document, validate
+from anomalyze.config.tables import RatesFile
+from anomalyze.detection.bundle import RULES, Bundle
+from anomalyze.detection.policy import Level, Policy, SeverityName, TailLevel
+from anomalyze.errors import ConfigError, ContractError
+from anomalyze.events.batch import Severity
+from anomalyze.events.money import CURRENCY_INDEX, RateTable
+from anomalyze.rules.column import ColumnTypes
+from anomalyze.rules.compiled import check_rules
+from anomalyze.rules.file import OverlayEntry, RuleId
+from anomalyze.rules.rule import MAX_RULES, Overlay, RuleMode, RuleSet
+
+__all__ = [
+    "ACCOUNTS",
+    "DOCUMENT_BYTES_MAX",
+    "AccountDocument",
+    "Thresholds",
+    "Versioned",
+    "account_policies",
+    "account_rates",
+    "check_document",
+    "core_id",
+    "describe_changes",
+    "document_of",
+    "label_delays",
+    "load_account_files",
+    "read_account_folder",
+    "version_of",
+    "with_documents",
+    "with_newest_documents",
+]
+
+# Folder of the files, beside rules/.
+ACCOUNTS = "accounts"
+DOCUMENT_BYTES_MAX = 65_536
+# More steps than severities say nothing new.
+LEVELS_MAX = 5
+RATE_DAYS_MAX = 1_000
+LABEL_DELAY_DAYS_MAX = 365.0
+_LINE_LENGTH_MAX = 300
+
+
+class Caps(StrictModel):
+    """The most that one kind of finding reaches alone; lower than the platform's, never higher."""
+
+    statistics_alone: SeverityName | None = None
+    model_alone: SeverityName | None = None
+    model_proven: SeverityName | None = None
+
+
+Levels = Annotated[tuple[Level, ...], Field(max_length=LEVELS_MAX)]
+TailLevels = Annotated[tuple[TailLevel, ...], Field(max_length=LEVELS_MAX)]
+
+
+class Thresholds(StrictModel):
+    """Levels of ``policy.yaml`` that are the account's own; what is not given stays the platform's."""
+
+    amount_base_min: float | None = Field(
+        default=None, ge=0, le=1e12, description="smaller amounts are never flagged by a statistic"
+    )
+    robust_z: Levels | None = Field(default=None, description="as statistics.robust_z of policy.yaml")
+    iqr: Levels | None = Field(default=None, description="as statistics.iqr")
+    two_quantile: TailLevels | None = Field(default=None, description="as statistics.two_quantile")
+    model: TailLevels | None = Field(default=None, description="as model.levels")
+    supervised: TailLevels | None = Field(default=None, description="as supervised.levels")
+    caps: Caps = Caps()
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("expected a time zone such as Europe/Berlin") from error
+    return name
+
+
+def _currency(code: str) -> str:
+    if code not in CURRENCY_INDEX:
+        raise ValueError("expected an ISO 4217 code such as EUR")
+    return code
+
+
+class AccountDocument(StrictModel):
+    """What an account changes; whatever is not named stays as the platform has it.
+
+    Examples
+    --------
+    >>> AccountDocument(time_zone="Europe/Riga").to_json()
+    {'time_zone': 'Europe/Riga'}
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, title="accounts/<account>.yaml")
+
+    version: Literal[1] = Field(default=1, description="of the format")
+    rules: dict[RuleId, OverlayEntry] = Field(
+        default={}, max_length=MAX_RULES, description="mode and parameters by rule"
+    )
+    time_zone: Annotated[str, Field(max_length=64), AfterValidator(_time_zone)] | None = Field(
+        default=None, description="of local hours, such as Europe/Berlin"
+    )
+    base_currency: Annotated[str, Field(max_length=3), AfterValidator(_currency)] | None = Field(
+        default=None, description="ISO 4217; amounts are compared in it"
+    )
+    currency_rates: RatesFile | None = Field(
+        default=None, description="a dated table in the place of currency_rates.yaml"
+    )
+    population_amount_median: float | None = Field(
+        default=None, gt=0, le=1e12, description="usual amount before a user has a history"
+    )
+    thresholds: Thresholds = Thresholds()
+    label_delay_days: float | None = Field(
+        default=None,
+        ge=0,
+        le=LABEL_DELAY_DAYS_MAX,
+        description="after so long a payment that nobody complained of counts as genuine",
+    )
+
+    @field_validator("currency_rates")
+    @classmethod
+    def _rates_can_be_read(cls, value: RatesFile | None) -> RatesFile | None:
+        if value is None:
+            return None
+        if len(value.tables) > RATE_DAYS_MAX:
+            raise ValueError(f"expected at most {RATE_DAYS_MAX:,} days of rates, got {len(value.tables):,}")
+        try:
+            RateTable.parse(value.model_dump(mode="json"), "currency_rates")
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """What was given, as plain values; equal documents give equal ones."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def rule_overlays(self) -> dict[str, Overlay]:
+        """What it says of rules."""
+        return {
+            rule_id: Overlay(None if entry.mode is None else RuleMode[entry.mode.upper()], entry.parameters)
+            for rule_id, entry in self.rules.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A document and its version: 1, 2, …; 0 for one that comes from files."""
+
+    version: int
+    document: AccountDocument
+
+
+def check_document(
+    document: Document, rules: RuleSet, columns: ColumnTypes, policy: Policy
+) -> AccountDocument:
+    """Read a document and hold it against what judges.
+
+    Raises
+    ------
+    ConfigProblems
+        Every mistake, with its place; a rule or parameter that is not there with the one that was probably meant.
+    """
+    made = validate(document, AccountDocument)
+    laid = RuleSet(rules.rules, {"account": made.rule_overlays()})
+    _, mistakes = check_rules(laid, columns)
+    problems = [
+        document.problem(("rules", *m.path[1:]), m.error.message, m.error.suggestion)
+        for m in mistakes
+        if m.overlay
+    ]
+    for rule_id, entry in made.rules.items():
+        for name, value in entry.parameters.items():
+            texts = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(text, str) and not text.isprintable() for text in texts):
+                problems.append(
+                    document.problem(
+                        ("rules", rule_id, "parameters", name), "expected text without control characters"
+                    )
+                )
+    for name, asked in made.thresholds.caps.model_dump().items():
+        most = getattr(policy.caps, name)
+        if asked is not None and Severity[asked] > Severity[most]:
+            message = f"expected at most the platform's {most}, got {asked}"
+            problems.append(document.problem(("thresholds", "caps", name), message))
+    if problems:
+        raise ConfigProblems(sorted(problems))
+    return made
+
+
+def load_account_files(
+    documents: list[Document], rules: RuleSet, columns: ColumnTypes, policy: Policy
+) -> dict[str, AccountDocument]:
+    """Documents by account; a file's name without ending is the account's.
+
+    Raises
+    ------
+    ConfigProblems
+        Every mistake of every file.
+    """
+    found: dict[str, AccountDocument] = {}
+    problems: list[Problem] = []
+    for document in documents:
+        try:
+            found[Path(document.file).stem] = check_document(document, rules, columns, policy)
+        except ConfigProblems as error:
+            problems += error.problems
+    if problems:
+        raise ConfigProblems(sorted(problems))
+    return found
+
+
+def read_account_folder(
+    config_dir: Path, rules: RuleSet, columns: ColumnTypes, policy: Policy
+) -> dict[str, AccountDocument]:
+    """What ``accounts/*.yaml`` of a configuration folder say. Raises as `load_account_files`."""
+    paths = sorted((config_dir / ACCOUNTS).glob("*.yaml"))
+    return load_account_files([load_document(path) for path in paths], rules, columns, policy)
+
+
+def version_of(bundle: Bundle, account_id: str) -> int:
+    """Version of the account's document in a bundle; 0: no saved one."""
+    return int(bundle.overlays.get(account_id, {}).get("saved", 0))
+
+
+def document_of(bundle: Bundle, account_id: str) -> Versioned:
+    """The account's document as a bundle has it, from wherever it came; an empty one where it has none."""
+    overlay = dict(bundle.overlays.get(account_id, {}))
+    version = int(overlay.pop("saved", 0))
+    if not version:  # files may say the same of rules in two places; the rule set has the sum
+        overlaid = rule_set_of(bundle).overlays.get(account_id, {})
+        overlay["rules"] = {
+            rule_id: {
+                **({} if one.mode is None else {"mode": one.mode.name.lower()}),
+                "parameters": {n: list(v) if isinstance(v, tuple) else v for n, v in one.parameters.items()},
+            }
+            for rule_id, one in overlaid.items()
+        }
+    known = {name: value for name, value in overlay.items() if name in AccountDocument.model_fields}
+    try:
+        return Versioned(version, AccountDocument.model_validate(known))
+    except ValidationError as error:
+        raise ContractError(
+            f"bundle {bundle.id}: the overlay of {account_id} is malformed: {error}"
+        ) from error
+
+
+def rule_set_of(bundle: Bundle) -> RuleSet:
+    """The bundle's rules with what accounts change about them."""
+    return RuleSet.from_json(bundle.rules[RULES].encode()) if bundle.rules else RuleSet()
+
+
+def with_documents(bundle: Bundle, documents: Mapping[str, Versioned]) -> Bundle:
+    """The bundle with these accounts' documents in the place of whatever it had of them.
+
+    What a document says of a rule or a parameter that the bundle does not have (any more) stays in the document and
+    has no effect.
+    """
+    if not documents:
+        return bundle
+    overlays = dict(bundle.overlays)
+    rules = rule_set_of(bundle)
+    laid = dict(rules.overlays)
+    for account_id, one in documents.items():
+        saved = {"saved": one.version} if one.version else {}
+        overlays[account_id] = saved | one.document.to_json()
+        own = one.document.rule_overlays()
+        if not one.version:
+            own = {**laid.get(account_id, {}), **own}
+        laid[account_id] = own
+    made = replace(bundle, overlays=overlays)
+    if not bundle.rules:
+        return made
+    fitting = _fitting(RuleSet(rules.rules, laid), bundle)
+    return replace(made, rules={**bundle.rules, RULES: fitting.to_json().decode()})
+
+
+def _fitting(rules: RuleSet, bundle: Bundle) -> RuleSet:
+    """The rule set without overlays of rules and parameters that it lacks."""
+    from anomalyze.features.spec import FeatureSpec  # here: it loads compiled code
+
+    columns = ColumnTypes.of_features(FeatureSpec.from_yaml(bundle.features, "features.yaml").kinds)
+    _, mistakes = check_rules(rules, columns)
+    wrong = {mistake.path for mistake in mistakes if mistake.overlay}
+    laid = {
+        account: {
+            rule_id: replace(
+                one,
+                parameters={
+                    name: value
+                    for name, value in one.parameters.items()
+                    if (account, rule_id, "parameters", name) not in wrong
+                },
+            )
+            for rule_id, one in by_rule.items()
+            if (account, rule_id) not in wrong
+        }
+        for account, by_rule in rules.overlays.items()
+    }
+    return RuleSet(rules.rules, {account: by_rule for account, by_rule in laid.items() if by_rule})
+
+
+def with_newest_documents(bundle: Bundle, other: Bundle) -> Bundle:
+    """The bundle with those saved documents of another that are newer than its own; itself where none is."""
+    newer = {
+        account: document_of(other, account)
+        for account in other.overlays
+        if version_of(other, account) > version_of(bundle, account)
+    }
+    return with_documents(bundle, newer)
+
+
+def core_id(bundle: Bundle) -> str:
+    """What a bundle is apart from accounts' documents: equal for two that differ in these only."""
+    rules = dict(bundle.rules)
+    if RULES in rules:
+        rules[RULES] = RuleSet(rule_set_of(bundle).rules).to_json().decode()
+    return replace(bundle, overlays={}, rules=rules, created_from={}).id
+
+
+def account_policies(bundle: Bundle, policy: Policy) -> dict[str, Policy]:
+    """The policy of each account that has thresholds of its own.
+
+    Raises
+    ------
+    ContractError
+        An overlay is malformed.
+    """
+    found: dict[str, Policy] = {}
+    for account_id, overlay in bundle.overlays.items():
+        if overlay.get("thresholds"):
+            found[account_id] = _laid_over(policy, document_of(bundle, account_id).document.thresholds)
+    return found
+
+
+def _laid_over(policy: Policy, own: Thresholds) -> Policy:
+    statistics = {
+        name: getattr(own, name)
+        for name in ("amount_base_min", "robust_z", "iqr", "two_quantile")
+        if getattr(own, name) is not None
+    }
+    caps = {
+        name: asked
+        for name, asked in own.caps.model_dump().items()
+        if asked is not None and Severity[asked] < Severity[getattr(policy.caps, name)]
+    }
+    changed: dict[str, Any] = {
+        "statistics": policy.statistics.model_copy(update=statistics),
+        "caps": policy.caps.model_copy(update=caps),
+    }
+    if own.model is not None:
+        changed["model"] = policy.model.model_copy(update={"levels": own.model})
+    if own.supervised is not None:
+        changed["supervised"] = policy.supervised.model_copy(update={"levels": own.supervised})
+    return policy.model_copy(update=changed)
+
+
+def account_rates(bundle: Bundle) -> dict[str, RateTable]:
+    """Tables of the accounts that have their own. Raises ``ContractError`` where one cannot be read."""
+    found: dict[str, RateTable] = {}
+    for account_id, overlay in bundle.overlays.items():
+        if overlay.get("currency_rates"):
+            try:
+                found[account_id] = RateTable.parse(overlay["currency_rates"], f"{account_id}.currency_rates")
+            except ConfigError as error:
+                raise ContractError(f"bundle {bundle.id}: {error}") from error
+    return found
+
+
+def label_delays(bundle: Bundle | None) -> dict[str, float]:
+    """Days of each account that has a label delay of its own."""
+    overlays = {} if bundle is None else bundle.overlays
+    return {
+        account: float(overlay["label_delay_days"])
+        for account, overlay in overlays.items()
+        if "label_delay_days" in overlay
+    }
+
+
+def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs between two documents (plain values), a line each.
+
+    >>> describe_changes({"time_zone": "UTC"}, {"rules": {"AMOUNT_LIMIT": {"parameters": {"limit": 5.0}}}})
+    ['rules.AMOUNT_LIMIT.parameters.limit: default → 5', 'time_zone: UTC → default']
+    """
+    old, new = dict(_flat(before)), dict(_flat(after))
+    lines = [
+        f"{name}: {_shown(old.get(name))} → {_shown(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
+    ]
+    return [line[:_LINE_LENGTH_MAX] for line in lines]
+
+
+_ABSENT = object()
+
+
+def _flat(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, inner in value.items():
+        if isinstance(inner, Mapping) and inner and name != "currency_rates":
+            found += _flat(inner, (*path, name))
+        else:
+            found.append((".".join((*path, name)), inner))
+    return found
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "default"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
