@@ -333,7 +333,7 @@ def core_id(bundle: Bundle) -> str:
     rules = dict(bundle.rules)
     if RULES in rules:
         rules[RULES] = RuleSet(rule_set_of(bundle).rules).to_json().decode()
-    return replace(bundle, overlays={}, rules=rules, created_from={}).id
+    return replace(bundle, overlays={}, rules=rules).id
 
 
 def account_policies(bundle: Bundle, policy: Policy) -> dict[str, Policy]:

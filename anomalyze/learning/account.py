@@ -231,7 +231,6 @@ def bring_into_force(connection: psycopg.Connection[Any], store: BundleStore, bu
         }
         made = with_documents(bundle, _readable(lacking))
         if made.id != champion:
-            made = replace(made, created_from={**bundle.created_from, "parent": champion})
             store.publish(made)
             names = ", ".join(f"{account} {one.version}" for account, one in sorted(lacking.items()))
             try:
