@@ -213,7 +213,8 @@ class Detector:
             if self.bundle.tables.get(name) != other.bundle.tables.get(name):
                 return name
         for account in sorted(self.bundle.overlays.keys() | other.bundle.overlays.keys()):
-            if self._parameters(account) != other._parameters(account):
+            rates = [one.bundle.overlays.get(account, {}).get("currency_rates") for one in (self, other)]
+            if self._parameters(account) != other._parameters(account) or rates[0] != rates[1]:
                 return f"overlay of {account}"
         return None
 
