@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -115,8 +116,11 @@ class KafkaProducer:
     def close(self) -> None:
         """Release the connection; what was not flushed may be lost."""
         self._failure = self._failure or "it was closed"
-        self._producer.purge()
-        self._producer.flush(1.0)
+        # Giving up a record in flight breaks the order that was asked for, which the library calls fatal and tells
+        # by an exception, or by a SystemError when it happens inside a callback. Here it is what is wanted.
+        with suppress(KafkaException, SystemError):
+            self._producer.purge()
+            self._producer.flush(1.0)
 
     def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None and self._failure is None:

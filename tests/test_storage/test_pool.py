@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -14,14 +13,15 @@ from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import free_port
 from anomalyze.errors import TransientError
 from anomalyze.storage.pool import AsyncPool, Pool, connect
+from tests.folders import passable_folder
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> EmbeddedPostgres:
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.owner() == tmp_path.owner() and parent != Path("/"):
-            os.chmod(parent, parent.stat().st_mode | 0o011)
-    return EmbeddedPostgres(tmp_path / "pg", free_port())
+def server() -> Iterator[EmbeddedPostgres]:
+    with passable_folder() as folder:
+        server = EmbeddedPostgres(folder / "pg", free_port())
+        yield server
+        server.stop()
 
 
 def test_a_pool_outlives_its_server(server: EmbeddedPostgres) -> None:
