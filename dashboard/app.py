@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from anomalyze.access.sessions import SessionSigner
 from anomalyze.access.verify import AsyncKeyVerifier
+from anomalyze.bus import open_bus
 from anomalyze.errors import TransientError
 from anomalyze.settings import Settings
 from anomalyze.storage import board_feed
@@ -26,6 +27,8 @@ from anomalyze.storage.objects import open_objects
 from anomalyze.storage.pool import AsyncPool
 from dashboard import routes
 from dashboard.anomaly import anomaly_page
+from dashboard.bundle_moves import promote, roll_back
+from dashboard.bundles import bundles_page
 from dashboard.decision import decide
 from dashboard.events import events, new_rows
 from dashboard.heartbeat import Requests, keep_beating
@@ -100,6 +103,7 @@ def create_app(
     state.api_port = settings.api_port
     state.dagster_port = settings.dagster_port
     state.objects = open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url)
+    state.open_bus = lambda: open_bus(settings, postgres_dsn=dsn)
     state.upload_bytes_max = settings.upload_bytes_max
     state.future_tolerance_s = settings.future_tolerance_s
     _add_routes(app)
@@ -128,6 +132,9 @@ def _add_routes(app: FastHTML) -> None:
         (routes.UPLOAD_START, start_upload, "post"),
         (routes.SOURCE_REFUSED, refused_rows, "get"),
         (routes.UPLOAD, upload_page, "get"),
+        (routes.BUNDLES, bundles_page, "get"),
+        (routes.BUNDLE_PROMOTE, promote, "post"),
+        (routes.BUNDLE_ROLL_BACK, roll_back, "post"),
         (routes.SYSTEM, system_page, "get"),
     ):
         app.route(path, methods=[method])(handler)

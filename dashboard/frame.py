@@ -73,6 +73,7 @@ KEYS = (
     ("g t", "go to Transactions"),
     ("g u", "go to Users"),
     ("g s", "go to System"),
+    ("g b", "go to Bundles"),
     ("g l", "go to Uploads"),
     ("?", "this list"),
 )
@@ -80,7 +81,7 @@ KEYS = (
 _ENTRIES = (
     (("now", "Now", routes.NOW, "now"),),
     (("transactions", "Transactions", routes.TRANSACTIONS, "tx"), ("users", "Users", routes.USERS, "users")),
-    (("uploads", "Uploads", routes.UPLOADS, "up"),),
+    (("bundles", "Bundles", routes.BUNDLES, "bundle"), ("uploads", "Uploads", routes.UPLOADS, "up")),
     (("system", "System", routes.SYSTEM, "system"),),
 )
 

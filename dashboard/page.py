@@ -32,6 +32,7 @@ _SUBJECTS = {
     routes.TRANSACTIONS: "Transactions",
     routes.USERS: "Users",
     routes.UPLOADS: "Uploads",
+    routes.BUNDLES: "Bundles",
     routes.SYSTEM: "Programs",
 }
 

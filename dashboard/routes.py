@@ -9,6 +9,9 @@ from urllib.parse import quote, urlencode
 
 __all__ = [
     "ANOMALY",
+    "BUNDLES",
+    "BUNDLE_PROMOTE",
+    "BUNDLE_ROLL_BACK",
     "CASE_DECISION",
     "EVENTS",
     "HEALTH",
@@ -51,6 +54,9 @@ UPLOAD = "/uploads/{upload_id}"
 UPLOAD_START = "/uploads/{upload_id}/start"
 UPLOAD_REFUSED = "/uploads/{upload_id}/refused.csv"
 SOURCE_REFUSED = "/sources/{name}/refused.csv"
+BUNDLES = "/bundles"
+BUNDLE_PROMOTE = "/bundles/promote"
+BUNDLE_ROLL_BACK = "/bundles/roll-back"
 SYSTEM = "/system"
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"

@@ -13,6 +13,7 @@ from anomalyze.storage.alarms import load_alarms_of
 from anomalyze.storage.board_feed import ProgramState
 from anomalyze.storage.board_page import DeadLetterGroup
 from dashboard import formatters as form
+from dashboard import routes
 from dashboard.alarms import alarm_section, dagster_address
 from dashboard.components import ago, cell, empty_row, head_cell, missing, moment, table
 from dashboard.element import FT, H2, A, Div, P, Section, Span, Tr, ft
@@ -136,10 +137,24 @@ def _program(program: ProgramState, viewer: Viewer) -> FT:
         cell(_number(state, "restarts", ""), cls="num"),
         cell(moment(program.started_at, viewer.now, viewer.zone, ticks=False), cls="num wide"),
         cell(
-            Span(bundle, cls="mono") if bundle else missing("this program judges nothing"), kind, cls="wide"
+            Span(bundle, cls="mono") if bundle else missing("this program judges nothing"),
+            kind,
+            *_challenger(state),
+            cls="wide",
         ),
         role="row",
     )
+
+
+def _challenger(state: Mapping[str, Any]) -> Sequence[FT | str]:
+    """The challenger that a worker shadows, or why it does not."""
+    challenger = state.get("challenger")
+    if not isinstance(challenger, str):
+        return ()
+    name = Span(challenger.removeprefix("sha256:")[:12], cls="mono")
+    off = state.get("challenger_off")
+    said = A(f"not shadowed: {off}" if off else "shadowed", href=routes.BUNDLES, cls="link")
+    return (", challenger ", name, " ", said)
 
 
 def _name(program: ProgramState) -> FT | str:

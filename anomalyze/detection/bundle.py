@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final, Literal, Protocol
 
@@ -348,19 +349,25 @@ class Move:
         For a roll back: the number of the move that it returned to.
     note
         Who and why, as given.
+    at
+        When, RFC 3339, UTC; None for moves of before it was noted.
     """
 
     number: int
     id: str
     back_to: int | None = None
     note: str = ""
+    at: str | None = None
 
 
 class BundleStore:
-    """Bundles and pointers in an object store."""
+    """Bundles and pointers in an object store; ``clock`` dates the moves of pointers."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(
+        self, objects: Objects, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._objects = objects
+        self._clock = clock
 
     def publish(self, bundle: Bundle) -> str:
         """Write a bundle under its hash; publishing it again changes nothing.
@@ -437,7 +444,8 @@ class BundleStore:
                 )
             if last is not None and current == bundle_id:
                 return last
-            move = Move(1 if last is None else last.number + 1, bundle_id, None, note[:_NOTE_LENGTH_MAX])
+            number = 1 if last is None else last.number + 1
+            move = Move(number, bundle_id, None, note[:_NOTE_LENGTH_MAX], self._now())
             if self._write(name, move):
                 return move
         raise TransientError(f"pointer {name}: moved by others {_ATTEMPTS_MAX} times in a row")
@@ -478,7 +486,7 @@ class BundleStore:
             raise ContractError(f"pointer {name}: there is no bundle before {last.id}")
         self.load(target.id)
         made = compose(last.id, target.id)
-        move = Move(last.number + 1, made, target.number, note[:_NOTE_LENGTH_MAX])
+        move = Move(last.number + 1, made, target.number, note[:_NOTE_LENGTH_MAX], self._now())
         if not self._write(name, move):
             raise TransientError(f"pointer {name}: somebody moved it just now; look again")
         return move
@@ -486,6 +494,9 @@ class BundleStore:
     def history(self, name: str) -> Sequence[Move]:
         """All moves of a pointer, oldest first."""
         return [self._read(path) for path in self._move_paths(name)]
+
+    def _now(self) -> str:
+        return self._clock().isoformat(timespec="seconds")
 
     def _last(self, name: str) -> Move | None:
         paths = self._move_paths(name)
@@ -497,7 +508,7 @@ class BundleStore:
         return self._objects.list(f"pointers/{name}")
 
     def _write(self, name: str, move: Move) -> bool:
-        body = {"id": move.id, "back_to": move.back_to, "note": move.note}
+        body = {"id": move.id, "back_to": move.back_to, "note": move.note, "at": move.at}
         path = f"pointers/{name}/{move.number:010d}.json"
         return self._objects.put(path, json.dumps(body, sort_keys=True).encode(), if_absent=True)
 
@@ -505,7 +516,7 @@ class BundleStore:
         data = self._objects.get(path, bytes_max=_MOVE_BYTES_MAX)
         try:
             body = json.loads(data or b"")
-            move = Move(int(path[-15:-5]), body["id"], body["back_to"], body["note"])
+            move = Move(int(path[-15:-5]), body["id"], body["back_to"], body["note"], body.get("at"))
             _bundle_path(move.id)
         except (ValueError, KeyError, TypeError) as error:
             raise ContractError(f"pointer: the object {path} is damaged: {error!r:.200}") from error
