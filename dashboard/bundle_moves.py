@@ -143,7 +143,9 @@ def _roll_back(store: BundleStore, bus: Bus, sent: dict[str, str], note: str) ->
 
     current = store.pointer(promotion.CHAMPION)
     if current != sent["champion"]:
-        raise ContractError(f"the champion is {current} by now, the page showed {sent['champion']}: look again")
+        raise ContractError(
+            f"the champion is {current} by now, the page showed {sent['champion']}: look again"
+        )
     return promotion.roll_back(store, bus, note).id
 
 

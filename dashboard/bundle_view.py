@@ -42,7 +42,17 @@ from dashboard.element import (  # fmt: skip
 )
 from dashboard.security import Viewer
 
-__all__ = ["actions", "card", "checks", "comparison", "difference_table", "moves", "of_workers", "short", "sign"]
+__all__ = [
+    "actions",
+    "card",
+    "checks",
+    "comparison",
+    "difference_table",
+    "moves",
+    "of_workers",
+    "short",
+    "sign",
+]
 
 SEVERITY_LEVELS = (4, 3, 2, 1)
 
@@ -75,7 +85,9 @@ def card(named: Named | None, viewer: Viewer) -> Sequence[Any]:
             P(sign("down", f"It cannot be read: {named.problem}"), cls="wrap"),
         )
     trained = "–" if found.window is None else " to ".join(day[:10] for day in found.window)
-    model = "isolation forest and a model that learned from labels" if found.is_supervised else "isolation forest"
+    model = (
+        "isolation forest and a model that learned from labels" if found.is_supervised else "isolation forest"
+    )
     return (
         P(Span(short(named.bundle), cls="mono", title=named.bundle), cls="fig"),
         facts(
@@ -117,21 +129,31 @@ def comparison(
         return Section(head, P("Nothing is compared while there is no challenger.", cls="muted"), cls="s")
     total = sum(count.transactions for count in counts)
     if not total:
-        text = "No transaction of this account was judged by both yet. It is shadowed from its publication on."
+        text = (
+            "No transaction of this account was judged by both yet. It is shadowed from its publication on."
+        )
         return Section(head, P(text, cls="muted"), cls="s")
     heads = (
         head_cell("Severity"),
         head_cell("Champion raised", "num"),
         head_cell("Challenger would raise", "num"),
-        head_cell("Only the challenger", "num"),
-        head_cell("Only the champion", "num"),
+        head_cell("Only the challenger", "num mid"),
+        head_cell("Only the champion", "num mid"),
     )
     rows = [severity_row(level, counts) for level in SEVERITY_LEVELS]
     return Section(
         head,
         P(*sentence(counts, total), cls="lead"),
-        P(f"Judged by both since ", moment(min(c.since for c in counts), viewer.now, viewer.zone), ", to the hour.", cls="muted small"),
-        Div(table("Anomalies by severity, champion and challenger", heads, rows, cls="grid"), cls="sheet after"),
+        P(
+            "Judged by both since ",
+            moment(min(c.since for c in counts), viewer.now, viewer.zone),
+            ", to the hour.",
+            cls="muted small",
+        ),
+        Div(
+            table("Anomalies by severity, champion and challenger", heads, rows, cls="grid"),
+            cls="sheet after",
+        ),
         cls="s",
     )
 
@@ -143,7 +165,8 @@ def severity_row(level: int, counts: Sequence[ShadowCount]) -> FT:
     both = sum(c.transactions for c in counts if c.severity == c.challenger_severity == level)
     return Tr(
         cell(severity(level)),
-        *(cell(form.format_count(n), cls="num", title=f"{n:,}") for n in (mine, theirs, theirs - both, mine - both)),
+        *(cell(form.format_count(n), cls="num", title=f"{n:,}") for n in (mine, theirs)),
+        *(cell(form.format_count(n), cls="num mid", title=f"{n:,}") for n in (theirs - both, mine - both)),
         role="row",
     )
 
@@ -174,9 +197,9 @@ def sentence(counts: Sequence[ShadowCount], total: int) -> list[Any]:
 def difference_table(differences: Sequence[ShadowDifference], viewer: Viewer) -> FT:
     """The newest transactions of which they say different things."""
     heads = (
-        head_cell("When", "num"),
+        head_cell("When"),
         head_cell("User"),
-        head_cell("Amount", "num"),
+        head_cell("Amount", "num mid"),
         head_cell("Champion said"),
         head_cell("Challenger says"),
         head_cell("Rules, champion", "wide"),
@@ -184,9 +207,9 @@ def difference_table(differences: Sequence[ShadowDifference], viewer: Viewer) ->
     )
     rows = [
         Tr(
-            cell(moment(d.ts, viewer.now, viewer.zone), cls="num"),
+            cell(moment(d.ts, viewer.now, viewer.zone)),
             cell(user_link(d.user_id), cls="c-id", title=d.tx_id),
-            cell(*money(d.amount, d.currency), cls="num"),
+            cell(*money(d.amount, d.currency), cls="num mid"),
             cell(severity(d.severity)),
             cell(severity(d.challenger_severity)),
             cell(", ".join(d.rule_flags) or form.MISSING, cls="small wide"),
@@ -196,7 +219,7 @@ def difference_table(differences: Sequence[ShadowDifference], viewer: Viewer) ->
         for d in differences
     ] or [empty_row(len(heads), "They said the same of every transaction.")]
     return Section(
-        Div(H2("First differences"), Span("newest first", cls="small muted"), cls="fh"),
+        Div(H2("Differences"), Span("newest first", cls="small muted"), cls="fh"),
         Div(table("Transactions of which they say different things", heads, rows, cls="grid"), cls="sheet"),
         cls="s",
     )
@@ -226,7 +249,10 @@ def checks(standing: Standing) -> FT | None:
     against = f", beside {short(report.champion)}" if report.champion else ""
     return Section(
         head,
-        P(f"On {report.days:.1f} days that it had not seen{against}: {form.plural(report.rows, 'transaction')}.", cls="muted"),
+        P(
+            f"On {report.days:.1f} days that it had not seen{against}: {form.plural(report.rows, 'transaction')}.",
+            cls="muted",
+        ),
         Div(table("Checks of the candidate", heads, rows, cls="grid"), cls="sheet after"),
         cls="s",
     )
@@ -245,19 +271,29 @@ def actions(standing: Standing, viewer: Viewer) -> FT | None:
             f"{short(champion.bundle)}, within seconds. Verdicts that were given stay. Shadowing ends."
         )
         forms.append(
-            _form("Promote the challenger", effect, routes.BUNDLE_PROMOTE, viewer, {"bundle": new.bundle, "champion": champion.bundle})
+            _form(
+                "Promote the challenger",
+                effect,
+                routes.BUNDLE_PROMOTE,
+                viewer,
+                {"bundle": new.bundle, "champion": champion.bundle},
+            )
         )
     if len(standing.moves) > 1:
         effect = (
             f"The bundle before {short(champion.bundle)} judges again from the next transaction on, within seconds. "
             "Verdicts that were given stay."
         )
-        forms.append(_form("Roll back", effect, routes.BUNDLE_ROLL_BACK, viewer, {"champion": champion.bundle}))
+        forms.append(
+            _form("Roll back", effect, routes.BUNDLE_ROLL_BACK, viewer, {"champion": champion.bundle})
+        )
     if not forms:
         return None
     allowed = may_move(viewer)
     note = None if allowed else P("Promoting needs a key of this account with the scope admin.", cls="muted")
-    return Section(Div(H2("Change the champion"), cls="fh"), note, Div(*forms, cls="moves-f"), cls="s", id="change")
+    return Section(
+        Div(H2("Change the champion"), cls="fh"), note, Div(*forms, cls="moves-f"), cls="s", id="change"
+    )
 
 
 def _form(title: str, effect: str, action: str, viewer: Viewer, hidden: dict[str, str]) -> FT:
@@ -292,10 +328,10 @@ def _form(title: str, effect: str, action: str, viewer: Viewer, hidden: dict[str
 
 def moves(standing: Standing, viewer: Viewer) -> FT:
     """The champion's last moves."""
-    heads = (head_cell("Since", "num"), head_cell("Bundle"), head_cell("Move"), head_cell("Note"))
+    heads = (head_cell("Since"), head_cell("Bundle"), head_cell("Move"), head_cell("Note"))
     rows = [
         Tr(
-            cell(since(move.at, viewer), cls="num"),
+            cell(since(move.at, viewer)),
             cell(Span(short(move.id), cls="mono", title=move.id)),
             cell("rolled back" if move.back_to else "promoted"),
             cell(move.note or form.MISSING, cls="wrap"),

@@ -162,7 +162,10 @@ def no_challenger(standing: Standing, viewer: Viewer) -> tuple[Any, ...]:
     """What to do to have one."""
     if standing.is_promoted:
         return ("The last one was promoted.",)
-    return ("Each Monday a candidate that passes every check becomes one; the job ", "train in Dagster trains one now.")
+    return (
+        "Each Monday a candidate that passes every check becomes one; the job ",
+        "train in Dagster trains one now.",
+    )
 
 
 def follows(workers: Workers) -> tuple[Any, ...]:
@@ -181,5 +184,9 @@ def shadows(workers: Workers) -> tuple[Any, ...]:
     if not workers.alive:
         return (view.sign("down", "No detector runs."),)
     if workers.shadowing == 0:
-        return (view.sign("late", "Not shadowed: not yet taken over, or refused (see the alarms on "), A("System", href="/system", cls="link"), ").")
+        return (
+            view.sign("late", "Not shadowed: not yet taken over, or refused (see the alarms on "),
+            A("System", href="/system", cls="link"),
+            ").",
+        )
     return (view.sign("ok", f"Shadowed in {view.of_workers(workers.shadowing)}. It raises no alarm."),)

@@ -363,9 +363,7 @@ class Move:
 class BundleStore:
     """Bundles and pointers in an object store; ``clock`` dates the moves of pointers."""
 
-    def __init__(
-        self, objects: Objects, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, objects: Objects, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._objects = objects
         self._clock = clock
 

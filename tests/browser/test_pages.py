@@ -14,7 +14,18 @@ from playwright.sync_api import Page, expect
 from tests.browser.site import Site
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
-PAGES = ("now", "anomaly", "transactions", "users", "user", "uploads", "system", "missing", "sign-in")
+PAGES = (
+    "now",
+    "anomaly",
+    "transactions",
+    "users",
+    "user",
+    "bundles",
+    "uploads",
+    "system",
+    "missing",
+    "sign-in",
+)
 WIDTHS = ((1440, 900), (1100, 900), (768, 900), (390, 844))
 # Bytes, compressed: UX budget of a first load.
 TOTAL_MAX, HTML_MAX, CSS_MAX, OWN_SCRIPT_MAX = 150_000, 25_000, 10_000, 10_000
@@ -28,6 +39,7 @@ def address(name: str, site: Site) -> str:
         "users": "/users",
         "user": "/users/user_99",
         "uploads": "/uploads",
+        "bundles": "/bundles",
         "system": "/system",
         "missing": "/anomalies/none",
         "sign-in": "/sign-in",

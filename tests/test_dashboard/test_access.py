@@ -23,6 +23,7 @@ PAGES = (
     "/users/x",
     "/uploads",
     "/uploads/x",
+    "/bundles",
     "/system",
     "/nowhere",
 )
