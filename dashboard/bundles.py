@@ -47,14 +47,13 @@ async def render(request: Request, problem: str = "") -> FT:
         standing = await asyncio.to_thread(load_standing, request.app.state.objects)
     except AnomalyzeError as error:
         problem = problem or f"Bundles could not be read: {error}"
-    champion = standing.champion.bundle if standing and standing.champion else ""
     challenger = standing.challenger.bundle if standing and standing.challenger else ""
     async with open_page(request) as connection:
         programs = await board_feed.load_programs(connection)
         account = viewer.account_id
-        counts = await fetch_async(connection, list_counts(account, champion, challenger, days))
+        counts = await fetch_async(connection, list_counts(account, challenger, days))
         differences = await fetch_async(
-            connection, list_differences(account, champion, challenger, days, DIFFERENCES_SHOWN)
+            connection, list_differences(account, challenger, days, DIFFERENCES_SHOWN)
         )
     content: list[Any] = [page_head("Bundles", right=(zone_note(viewer),))]
     if problem:

@@ -136,27 +136,30 @@ class ShadowDifference:
     challenger_flags: list[str]
 
 
-def list_counts(account_id: str, champion: str, challenger: str, days: int) -> Query[list[ShadowCount]]:
-    """What both said of the last so many days of an account, by their severities."""
+def list_counts(account_id: str, challenger: str, days: int) -> Query[list[ShadowCount]]:
+    """What both said of the last so many days of an account, by their severities.
+
+    Whichever champion it was: saved settings make a new one of the same model.
+    """
     return Query(
         "SELECT severity, challenger_severity, sum(transactions)::bigint AS transactions, min(hour) AS since "
         "FROM challenger_hourly WHERE account_id = %(account)s AND hour > now() - %(days)s * interval '1 day' "
-        "AND champion = %(champion)s AND challenger = %(challenger)s GROUP BY 1, 2 ORDER BY 1, 2",
-        {"account": account_id, "days": days, "champion": champion, "challenger": challenger},
+        "AND challenger = %(challenger)s GROUP BY 1, 2 ORDER BY 1, 2",
+        {"account": account_id, "days": days, "challenger": challenger},
         lambda rows: [ShadowCount(**row) for row in rows],
     )
 
 
 def list_differences(
-    account_id: str, champion: str, challenger: str, days: int, limit: int
+    account_id: str, challenger: str, days: int, limit: int
 ) -> Query[list[ShadowDifference]]:
     """Transactions of the last so many days of which they said different severities, the newest first."""
     return Query(
         "SELECT ts, user_id, tx_id, amount, currency, severity, challenger_severity, score, challenger_score, "
         "rule_flags, challenger_flags FROM challenger_differences WHERE account_id = %(account)s "
-        "AND challenger = %(challenger)s AND champion = %(champion)s AND ts > now() - %(days)s * interval '1 day' "
+        "AND challenger = %(challenger)s AND ts > now() - %(days)s * interval '1 day' "
         "ORDER BY ts DESC, user_id DESC, tx_id DESC LIMIT %(limit)s",
-        {"account": account_id, "days": days, "champion": champion, "challenger": challenger, "limit": limit},
+        {"account": account_id, "days": days, "challenger": challenger, "limit": limit},
         lambda rows: [ShadowDifference(**row) for row in rows],
     )
 

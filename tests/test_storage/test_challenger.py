@@ -12,7 +12,7 @@ from anomalyze.storage.challenger import forget_challenges, list_counts, list_di
 from anomalyze.storage.query import fetch
 from tests.test_storage.records import NOON, scored, store
 
-OLD, NEW = "sha256:abc", "sha256:def"
+NEW = "sha256:def"
 
 
 def says(severity: str = "NONE", flags: tuple[str, ...] = (), bundle: str = NEW) -> dict[str, Any]:
@@ -35,23 +35,23 @@ RECORDS = [
 def test_counted_once_and_differences_kept(connection: psycopg.Connection[Any]) -> None:
     store(connection, RECORDS)
     store(connection, RECORDS)  # delivered again
-    counts = fetch(connection, list_counts("acct_7", OLD, NEW, 7))
+    counts = fetch(connection, list_counts("acct_7", NEW, 7))
     assert [(c.severity, c.challenger_severity, c.transactions) for c in counts] == [
         (0, 0, 1),
         (0, 3, 1),
         (1, 0, 1),
         (3, 3, 1),
     ]
-    newest, older = fetch(connection, list_differences("acct_7", OLD, NEW, 7, 10))
+    newest, older = fetch(connection, list_differences("acct_7", NEW, 7, 10))
     assert (newest.tx_id, newest.severity, newest.challenger_severity) == ("tx_0_2", 1, 0)
     assert (newest.rule_flags, newest.challenger_flags) == (["C"], [])
     assert (older.tx_id, older.severity, older.challenger_severity) == ("tx_0_1", 0, 3)
     assert (older.rule_flags, older.challenger_flags) == ([], ["A", "B"])
     assert (older.score, older.challenger_score) == (pytest.approx(0.98), 0.75)
     assert (older.user_id, str(older.amount), older.currency) == ("user_99", "12.5", "USD")
-    assert len(fetch(connection, list_differences("acct_7", OLD, NEW, 7, 1))) == 1
-    assert fetch(connection, list_differences("acct_7", OLD, NEW, 1, 10)) == []
-    assert [c.transactions for c in fetch(connection, list_counts("acct_8", OLD, NEW, 7))] == [1]
+    assert len(fetch(connection, list_differences("acct_7", NEW, 7, 1))) == 1
+    assert fetch(connection, list_differences("acct_7", NEW, 1, 10)) == []
+    assert [c.transactions for c in fetch(connection, list_counts("acct_8", NEW, 7))] == [1]
     # What is too old goes.
     assert forget_challenges(connection) == 0
     connection.execute("UPDATE challenger_differences SET ts = ts - interval '61 days'")
@@ -64,9 +64,9 @@ def test_a_flood_of_differences_is_counted_and_not_kept(
 ) -> None:
     monkeypatch.setattr(challenger, "DIFFERENCES_MAX", 3)
     store(connection, [scored(i, challenger=says("LOW")) for i in range(10)])
-    (count,) = fetch(connection, list_counts("acct_7", OLD, NEW, 7))
+    (count,) = fetch(connection, list_counts("acct_7", NEW, 7))
     assert count.transactions == 10
-    assert len(fetch(connection, list_differences("acct_7", OLD, NEW, 7, 100))) == 3
+    assert len(fetch(connection, list_differences("acct_7", NEW, 7, 100))) == 3
 
 
 def test_one_that_cannot_be_read_is_a_dead_letter(connection: psycopg.Connection[Any]) -> None:
