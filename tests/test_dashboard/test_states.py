@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from anomalyze.embedded.process import free_port
 from anomalyze.storage.migrate import migrate
 from tests.browser.seed import beat
 from tests.browser.site import Site, served
+from tests.folders import passable_folder
 
 
 def words(page: str) -> str:
@@ -104,18 +106,20 @@ def test_dead_program_is_named(site: Site) -> None:
             beat(connection)
 
 
-def test_postgresql_away_shows_the_last_page_and_recovers(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder: Path = tmp_path_factory.mktemp("away")
-    for parent in (folder, *folder.parents):
-        if parent != Path("/") and parent.owner() == folder.owner():
-            parent.chmod(parent.stat().st_mode | 0o011)
-    server = EmbeddedPostgres(folder / "pg", free_port())
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    with passable_folder() as folder:
+        yield folder
+
+
+def test_postgresql_away_shows_the_last_page_and_recovers(own_folder: Path) -> None:
+    server = EmbeddedPostgres(own_folder / "pg", free_port())
     server.start()
     try:
         migrate(server.dsn)
         with psycopg.connect(server.dsn, autocommit=True) as connection:
             _, key = create_key(connection, "acct_1", "first", ["admin"], "test")
-        with served(server.dsn, folder) as url:
+        with served(server.dsn, own_folder) as url:
             site = Site(url, server.dsn, None, None)  # type: ignore[arg-type]
             client = site.client(key)
             assert client.get("/now").status_code == 200
