@@ -64,7 +64,8 @@ def run(since: datetime | None, until: datetime | None, quiet: bool) -> dict[str
     from anomalyze.settings import Settings
     from anomalyze.storage.objects import open_objects
     from anomalyze.storage.pool import connect
-    from realtime.detector.judge import DetectorCache, Judge, ProfileCache
+    from realtime.detector.judge import DetectorCache, Judge
+    from realtime.detector.profiles import ProfileCache
 
     settings = Settings()
     addresses = find_addresses(settings)
@@ -76,7 +77,7 @@ def run(since: datetime | None, until: datetime | None, quiet: bool) -> dict[str
         marks = bus.watermarks(TRANSACTIONS)
         judge = Judge(
             DetectorCache(store.load),
-            ProfileCache(ProfileStore(objects).load),
+            ProfileCache(ProfileStore(objects, settings.data_dir / "profiles").open),
             len(marks),
             settings.future_tolerance_s,
         )

@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.events.batch import MicroBatch, Status
-from anomalyze.events.gazetteer import COUNTRIES
 from anomalyze.events.hashing import text_key
 from anomalyze.events.money import CURRENCIES, CURRENCY_EXPONENTS
+from anomalyze.features.daily import COUNTRY_KEYS
 
 __all__ = ["Columns", "event_column"]
 
 # Hashes of the texts that the batch carries as numbers.
 CURRENCY_KEYS = np.array([text_key(code) for code in CURRENCIES], dtype=np.uint64)
-COUNTRY_KEYS = np.array([*(text_key(code) for code in COUNTRIES), 0], dtype=np.uint64)  # last: unknown (-1)
 STATUS_KEYS = np.array([text_key(status.name.lower()) for status in Status], dtype=np.uint64)
 UNITS = 10.0 ** CURRENCY_EXPONENTS.astype(np.float64)
 

@@ -31,6 +31,8 @@ from anomalyze.events.gazetteer import Gazetteer
 from anomalyze.events.hashing import text_key, user_key
 from anomalyze.events.money import RateTable
 from anomalyze.features import AccountParameters, compute_features, prepare_rows
+from anomalyze.features.catalogue import DAILY_PROFILE
+from anomalyze.features.daily import batch_keys
 from anomalyze.features.snapshot import Profiles, merchant_keys
 from anomalyze.features.spec import FeatureSpec
 from anomalyze.features.state import Disposition
@@ -78,6 +80,8 @@ class Detector:
         Its places: the decoder takes them.
     two_quantile
         Its day-one statistic; None when it was fitted to nothing.
+    daily_entities
+        Kinds of entities whose profiles of whole days its features read.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -108,6 +112,7 @@ class Detector:
             usual_ranges(bundle.statistics),
             starter=starter,
         )
+        self.daily_entities = tuple(dict.fromkeys(DAILY_PROFILE[name][0] for name in self.spec.daily_names))
         self._places = {name: i for i, name in enumerate(self.spec.names)}
         known = ColumnTypes.of_features(self.spec.kinds)
         self._rule_columns = tuple(sorted(self.rules.columns))
@@ -138,8 +143,8 @@ class Detector:
         states
             By partition; changed.
         profiles
-            What labels said of merchants; without them those features are NULL, and a model that reads them is
-            silent.
+            What labels said of merchants, and what was known of everybody at the end of the day before; without
+            them those features are NULL, and a model that reads what labels said is silent.
         """
         features, disposition, history = self._compute_features(batch, states, profiles)
         profiled = profiles is not None
@@ -159,7 +164,8 @@ class Detector:
             shadow=shadow.T,
             ml_score=model.score,
             prediction=model.prediction,
-            profiles=profiles.newest if profiles is not None and self.spec.profile_names else None,
+            profiles=profiles.newest if profiles is not None and self.spec.label_names else None,
+            daily_profiles=profiles.newest_daily if profiles is not None and self.spec.daily_names else None,
             severity=severity,
             action=self._decision.actions[severity],
             dead=conflicts(batch, disposition),
@@ -276,12 +282,31 @@ class Detector:
             compute_features(
                 self.spec, rows, first, end, states[partition].features, features, disposition, history
             )
-        names = self.spec.profile_names
-        if profiles is not None and names:
-            keys = merchant_keys(rows.account_key.view(np.uint64)[batch.account], batch.merchant)
-            keys[disposition != JUDGE] = 0
-            profiles.join(names, batch.ts_ms, keys, features[:, -len(names) :])
+        if profiles is not None and self.spec.profile_names:
+            self._join_profiles(
+                batch, profiles, rows.account_key.view(np.uint64)[batch.account], features, disposition
+            )
         return features, disposition, history
+
+    def _join_profiles(
+        self,
+        batch: MicroBatch,
+        profiles: Profiles,
+        account_key: npt.NDArray[np.uint64],
+        features: npt.NDArray[np.float64],
+        disposition: npt.NDArray[np.int8],
+    ) -> None:
+        """Write the last columns of the features, of judged rows."""
+        first = len(self.spec.source)
+        labels, daily = self.spec.label_names, self.spec.daily_names
+        if labels:
+            keys = merchant_keys(account_key, batch.merchant)
+            keys[disposition != JUDGE] = 0
+            profiles.join(labels, batch.ts_ms, keys, features[:, first : first + len(labels)])
+        if daily and profiles.newest_daily is not None:
+            out = features[:, first + len(labels) :]
+            profiles.join_daily(daily, batch.ts_ms, batch_keys(self.daily_entities, batch, account_key), out)
+            out[disposition != JUDGE] = np.nan
 
     def _amounts_base(self, batch: MicroBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         # By the name of the account whose table it is ("": everybody's) and the currency.

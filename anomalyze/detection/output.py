@@ -82,11 +82,18 @@ class _Form:
     distance: int
 
     @classmethod
-    def of(cls, bundle: str, profiles: str | None, challenger: str | None, spec: FeatureSpec) -> _Form:
+    def of(
+        cls,
+        bundle: str,
+        profiles: str | None,
+        challenger: str | None,
+        daily: str | None,
+        spec: FeatureSpec,
+    ) -> _Form:
         names = list(spec.published)
         decimals = [spec.published[name] for name in names]
         return cls(
-            ScoredEncoder(names, decimals, bundle, profiles, challenger),
+            ScoredEncoder(names, decimals, bundle, profiles, challenger, daily),
             np.array([spec.index(name) for name in names], dtype=np.intp),
             *(
                 spec.index(name) if name in spec.names else -1
@@ -144,8 +151,8 @@ _of_thread = threading.local()
 
 def _form(verdicts: Verdicts) -> _Form:
     challenger = None if verdicts.challenger is None else verdicts.challenger.bundle
-    versions = (verdicts.bundle, verdicts.profiles, challenger)
-    known: tuple[tuple[str, str | None, str | None], _Form] | None = getattr(_of_thread, "form", None)
+    versions = (verdicts.bundle, verdicts.profiles, challenger, verdicts.daily_profiles)
+    known: tuple[tuple[str, str | None, str | None, str | None], _Form] | None = getattr(_of_thread, "form", None)
     if known is None or known[0] != versions:
         known = (versions, _Form.of(*versions, verdicts.spec))
         _of_thread.form = known
@@ -174,6 +181,8 @@ def analysis(verdicts: Verdicts, row: int) -> dict[str, Any]:
     }
     if verdicts.profiles is not None:
         section["profiles"] = verdicts.profiles
+    if verdicts.daily_profiles is not None:
+        section["daily_profiles"] = verdicts.daily_profiles
     shadow = flags(verdicts.rule_ids, verdicts.shadow[row])
     if shadow:
         section["shadow_flags"] = shadow

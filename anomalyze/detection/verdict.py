@@ -109,7 +109,9 @@ class Verdicts:
     dead
         Dead letters of this micro-batch (conflicts).
     profiles
-        Id of the newest snapshot of profiles that judging could see; None without one.
+        Id of the newest snapshot of what labels say that judging could see; None without one.
+    daily_profiles
+        The same of the profiles of whole days.
     challenger
         What another bundle would have said; None where none is shadowed.
     """
@@ -130,4 +132,5 @@ class Verdicts:
     anomalies: dict[int, Anomaly] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
     profiles: str | None = None
+    daily_profiles: str | None = None
     challenger: Challenged | None = None

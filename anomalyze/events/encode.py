@@ -63,8 +63,8 @@ class ScoredEncoder:
         Published features, in the order of the columns given to ``encode``.
     decimals
         Decimals of each (0 to ``DECIMALS_MAX``); trailing zeros are not written.
-    bundle, profiles
-        Versions that the verdicts name; no ``profiles`` where none were used.
+    bundle, profiles, daily_profiles
+        Versions that the verdicts name; no profiles where none were used.
     challenger
         The bundle that is shadowed beside it; None where there is none.
     """
@@ -76,13 +76,15 @@ class ScoredEncoder:
         bundle: str,
         profiles: str | None = None,
         challenger: str | None = None,
+        daily_profiles: str | None = None,
     ) -> None:
         if len(feature_names) != len(decimals) or not all(0 <= d <= DECIMALS_MAX for d in decimals):
             raise ValueError(
                 f"expected 0 to {DECIMALS_MAX} decimals for each of {len(feature_names)} features"
             )
         self._decimals = np.array(decimals, dtype=np.int64)
-        versions = {"bundle": bundle} if profiles is None else {"bundle": bundle, "profiles": profiles}
+        named = {"bundle": bundle, "profiles": profiles, "daily_profiles": daily_profiles}
+        versions = {name: version for name, version in named.items() if version is not None}
         pieces = [
             b',"enrichment":{"user_avg_spend":',
             b',"distance_from_last_tx":',

@@ -8,7 +8,17 @@ older than 24 hours, confirmed fraud left out. NULL is NaN.
 
 from __future__ import annotations
 
-__all__ = ["INTRADAY", "MEASURES", "MERCHANT_PROFILE", "NOT_OF_USER", "WINDOW_MEASURES"]
+__all__ = [
+    "DAILY_MEASURES",
+    "DAILY_PROFILE",
+    "DAILY_WINDOWS_DAYS",
+    "ENTITIES",
+    "INTRADAY",
+    "MEASURES",
+    "MERCHANT_PROFILE",
+    "NOT_OF_USER",
+    "WINDOW_MEASURES",
+]
 
 # Over (t - W, t], the judged transaction included.
 WINDOW_MEASURES: tuple[str, ...] = (
@@ -74,3 +84,28 @@ MERCHANT_PROFILE: tuple[str, ...] = (
     "merchant_unexplained_share_14d",
     "merchant_fraud_share_30d",
 )
+
+# Of whole days, for every entity (``anomalyze.features.daily``): what a stream's own window is too short for, or
+# what one user's history cannot see.
+ENTITIES: tuple[str, ...] = ("user", "merchant", "device", "ip", "country")
+DAILY_WINDOWS_DAYS: tuple[int, ...] = (1, 7, 30, 90)
+_DAILY_WINDOWED = (
+    "tx_count",  # transactions of any status
+    "amount_sum",  # of purchases not known as fraud, here and below
+    "amount_mean",
+    "amount_median",
+    "amount_p95",
+    "fraud_count",  # confirmed frauds known at the end of the day
+    "fraud_share",  # (frauds + .05) / (transactions + 2)
+)
+DAILY_MEASURES: tuple[str, ...] = (
+    *(f"{measure}_{days}d" for measure in _DAILY_WINDOWED for days in DAILY_WINDOWS_DAYS),
+    "first_seen_days",
+)
+# Feature to entity and measure. A name that a window or a label profile can have is theirs.
+DAILY_PROFILE: dict[str, tuple[str, str]] = {
+    f"{entity}_{measure}": (entity, measure)
+    for entity in ENTITIES
+    for measure in DAILY_MEASURES
+    if f"{entity}_{measure}" not in (*MERCHANT_PROFILE, *MEASURES)
+}

@@ -1,4 +1,5 @@
-"""Profiles as the detector reads them: immutable files, joined to a micro-batch by merchant.
+"""Profiles as the detector reads them: immutable files, joined to a micro-batch by merchant, and by whom each day's
+profiles are about (``anomalyze.features.daily_store``).
 
 A snapshot holds what was known before an instant. An event is judged by the newest snapshot whose instant is not
 after the event's own time, in the stream and in training alike; without one its profile features are NULL. The
@@ -11,15 +12,18 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from anomalyze.errors import ContractError
+from anomalyze.features.catalogue import DAILY_PROFILE
+from anomalyze.features.daily_store import DAILY_KEPT_MAX, DailySnapshot, DailyStore
 
 __all__ = [
     "SNAPSHOTS_KEPT_MAX",
@@ -148,27 +152,43 @@ class Profiles:
     Parameters
     ----------
     snapshots
-        Of an instant given twice the later one counts.
+        What labels say, and profiles of whole days. Of an instant given twice the later one of a kind counts.
     """
 
-    def __init__(self, snapshots: Iterable[Snapshot] = ()) -> None:
-        found = {snapshot.as_of_ms: snapshot for snapshot in snapshots}
+    def __init__(self, snapshots: Iterable[Snapshot | DailySnapshot] = ()) -> None:
+        found: dict[int, Snapshot] = {}
+        daily: dict[int, DailySnapshot] = {}
+        for snapshot in snapshots:
+            if isinstance(snapshot, DailySnapshot):
+                daily[snapshot.as_of_ms] = snapshot
+            else:
+                found[snapshot.as_of_ms] = snapshot
         self._snapshots = tuple(found[instant] for instant in sorted(found))
         self._instants = np.array(sorted(found), dtype=np.int64)
+        self._daily = tuple(daily[instant] for instant in sorted(daily))
+        self._daily_instants = np.array(sorted(daily), dtype=np.int64)
 
-    def with_snapshot(self, snapshot: Snapshot) -> Profiles:
-        """These and one more; of all, the newest ``SNAPSHOTS_KEPT_MAX``."""
-        return Profiles(Profiles([*self._snapshots, snapshot])._snapshots[-SNAPSHOTS_KEPT_MAX:])
+    def with_snapshot(self, snapshot: Snapshot | DailySnapshot) -> Profiles:
+        """These and one more; of each kind the newest ``SNAPSHOTS_KEPT_MAX`` and ``DAILY_KEPT_MAX``."""
+        all_of_them = Profiles([*self._snapshots, *self._daily, snapshot])
+        return Profiles(
+            [*all_of_them._snapshots[-SNAPSHOTS_KEPT_MAX:], *all_of_them._daily[-DAILY_KEPT_MAX:]]
+        )
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Ids of the snapshots, oldest first."""
-        return tuple(snapshot.id for snapshot in self._snapshots)
+        """Ids of the snapshots, oldest first, those of days after the others."""
+        return (*(one.id for one in self._snapshots), *(one.id for one in self._daily))
 
     @property
     def newest(self) -> str | None:
-        """Id of the newest snapshot: the version that a verdict names."""
+        """Id of the newest snapshot of what labels say: the version that a verdict names."""
         return self._snapshots[-1].id if self._snapshots else None
+
+    @property
+    def newest_daily(self) -> str | None:
+        """Id of the newest profiles of a whole day: the other version that a verdict names."""
+        return self._daily[-1].id if self._daily else None
 
     def join(
         self,
@@ -202,6 +222,53 @@ class Profiles:
                 if name in snapshot.names:
                     out[rows, column] = snapshot.values[place, snapshot.names.index(name)]
 
+    def daily_rows(
+        self, ts_ms: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[DailySnapshot, npt.NDArray[np.intp] | slice]]:
+        """Each version of daily profiles that events at these times are judged by, and their rows.
+
+        That of the day before, else the newest older one; rows older than all are in none.
+        """
+        if not self._daily or not len(ts_ms):
+            return
+        if ts_ms.min() >= self._daily_instants[-1]:  # nearly always
+            yield self._daily[-1], slice(None)
+            return
+        newest = np.searchsorted(self._daily_instants, ts_ms, side="right") - 1
+        for number in np.unique(newest[newest >= 0]).tolist():
+            yield self._daily[number], np.flatnonzero(newest == number)
+
+    def join_daily(
+        self,
+        names: Sequence[str],
+        ts_ms: npt.NDArray[np.int64],
+        keys: Mapping[str, npt.NDArray[np.uint64]],
+        out: npt.NDArray[np.float64],
+    ) -> None:
+        """Write the features of rows that come from profiles of whole days.
+
+        Parameters
+        ----------
+        names
+            Features wanted (``DAILY_PROFILE``), the columns of ``out``.
+        ts_ms
+            ``[n]``: event times.
+        keys
+            ``[n]`` by entity, as ``entity_keys`` gives them (0 = none), of each entity that ``names`` are of.
+        out
+            float64 ``[n, len(names)]``, written.
+        """
+        out[:] = np.nan
+        columns: dict[str, list[int]] = {}
+        for column, name in enumerate(names):
+            columns.setdefault(DAILY_PROFILE[name][0], []).append(column)
+        for snapshot, rows in self.daily_rows(ts_ms):
+            for entity, places in columns.items():
+                measures = [DAILY_PROFILE[names[place]][1] for place in places]
+                found = snapshot.gather(keys[entity][rows], measures)
+                for i, place in enumerate(places):
+                    out[rows, place] = found[:, i]
+
 
 class Objects(Protocol):
     """What this module asks of an object store (``anomalyze.storage.objects`` has it)."""
@@ -210,12 +277,30 @@ class Objects(Protocol):
 
     def get(self, path: str, *, bytes_max: int | None = None) -> bytes | None: ...
 
+    def delete(self, path: str) -> None: ...
+
 
 class ProfileStore:
-    """Snapshots in an object store, each under its hash."""
+    """Snapshots in an object store, each under its hash.
 
-    def __init__(self, objects: Objects) -> None:
+    Parameters
+    ----------
+    objects
+        The store.
+    folder
+        Where this machine lays out large profiles of days (``DailyStore``); None: only what labels say is read.
+    """
+
+    def __init__(self, objects: Objects, folder: Path | None = None) -> None:
         self._objects = objects
+        self._daily = None if folder is None else DailyStore(objects, folder)
+
+    def open(self, snapshot_id: str) -> Snapshot | DailySnapshot:
+        """A snapshot of either kind. Raises as ``load`` does."""
+        note = None if self._daily is None else self._daily.find(snapshot_id)
+        if self._daily is None or note is None:
+            return self.load(snapshot_id)
+        return self._daily.open(note)
 
     def publish(self, snapshot: Snapshot) -> str:
         """Write a snapshot; publishing it again changes nothing. Returns its id."""

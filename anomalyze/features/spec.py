@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from anomalyze.errors import ConfigError
 from anomalyze.events.money import CURRENCY_INDEX
-from anomalyze.features.catalogue import MEASURES, MERCHANT_PROFILE, WINDOW_MEASURES
+from anomalyze.features.catalogue import DAILY_PROFILE, MEASURES, MERCHANT_PROFILE, WINDOW_MEASURES
 from anomalyze.features.local_time import offset_table
 
 __all__ = ["FeatureDocument", "FeatureKind", "FeatureSpec", "parse_duration_ms"]
@@ -125,6 +125,7 @@ class _Entry(_Strict):
 class _Profiles(_Strict):
     refresh: Duration = "6h"
     merchant: dict[str, _Entry] = {}
+    daily: dict[str, _Entry] = {}
 
 
 class FeatureDocument(_Strict):
@@ -233,7 +234,7 @@ class FeatureSpec:
         for name, entry in document.features.items():
             kinds[name] = _kind(entry, "")
             source.append(first + MEASURES.index(name))
-        for name, entry in document.profiles.merchant.items():
+        for name, entry in (*document.profiles.merchant.items(), *document.profiles.daily.items()):
             kinds[name] = _kind(entry, "")
         return cls(
             names=tuple(kinds),
@@ -248,8 +249,18 @@ class FeatureSpec:
 
     @property
     def profile_names(self) -> tuple[str, ...]:
-        """The last columns: those that come from profiles."""
+        """The last columns: those that come from profiles, first ``label_names``, then ``daily_names``."""
         return self.names[len(self.source) :]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """What labels say of merchants, refreshed within the day."""
+        return tuple(self.document.profiles.merchant)
+
+    @property
+    def daily_names(self) -> tuple[str, ...]:
+        """Profiles of whole days."""
+        return tuple(self.document.profiles.daily)
 
     @property
     def profile_refresh_ms(self) -> int:
@@ -281,7 +292,7 @@ def _check(document: FeatureDocument) -> list[tuple[tuple[str | int, ...], str]]
         for name in names:
             if name not in known:
                 found.append(((section, name), f"{section}: {_unknown(name, known)}"))
-    profiles = document.profiles.merchant
+    profiles, daily = document.profiles.merchant, document.profiles.daily
     if not PROFILE_REFRESH_MS_MIN <= parse_duration_ms(document.profiles.refresh) <= spans[-1]:
         found.append((("profiles", "refresh"), "profiles.refresh: expected 1h to the longest window"))
     for name in profiles:
@@ -291,6 +302,13 @@ def _check(document: FeatureDocument) -> list[tuple[tuple[str | int, ...], str]]
             )
     declared = [f"{m}_{w}" for m in document.windowed for w in document.windows]
     declared += [*document.features, *profiles]
+    for name in daily:
+        path = ("profiles", "daily", name)
+        if name not in DAILY_PROFILE:
+            found.append((path, f"profiles.daily: {_unknown(name, tuple(DAILY_PROFILE))}"))
+        elif name in declared:
+            found.append((path, f"profiles.daily: {name}: expected once, it is declared as a window already"))
+    declared += daily
     for name in document.published:
         if name not in declared:
             found.append((("published", name), f"published: {_unknown(name, declared)}"))

@@ -24,15 +24,17 @@ from anomalyze.features.snapshot import ProfileStore
 from anomalyze.log import get
 from anomalyze.storage.objects import open_objects
 from realtime.detector.alarm import AlarmPost
+from anomalyze.storage.profile_rows import RedisRows
 from realtime.detector.checkpoint import CheckpointStore
 from realtime.detector.history import StoredHistory
-from realtime.detector.judge import DetectorCache, Judge, ProfileCache
+from realtime.detector.judge import DetectorCache, Judge
 from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
+from realtime.detector.profiles import ProfileCache
 from realtime.detector.worker import Worker
 from realtime.program import Heartbeat, Program, retry_until_stopped, start_program
 
-REPLY_TIMEOUT_S = 0.25
+REDIS_TIMEOUT_S = 0.25
 
 
 def main() -> None:
@@ -64,9 +66,17 @@ def run_one(program: Program) -> None:
         metrics.refused(pointer)
         post.bundle_refused(pointer, bundle, reason)
 
+    client = redis.Redis.from_url(
+        program.addresses.redis_url,
+        # Whoever waits gives up within a second: a Redis that hangs must not hold up the commit.
+        socket_timeout=REDIS_TIMEOUT_S,
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    profiles = ProfileStore(objects, settings.data_dir / "profiles")
     judge = Judge(
         DetectorCache(bundles.load),
-        ProfileCache(ProfileStore(objects).load),
+        ProfileCache(profiles.open, RedisRows(client), metrics.profiles_read),
         partition_count,
         settings.future_tolerance_s,
         alarm,
@@ -81,13 +91,7 @@ def run_one(program: Program) -> None:
         AttemptFile(settings.data_dir / "attempts" / program.instance),
         StoredHistory(program.addresses.postgres_dsn),
         lambda: bundles.pointer("champion"),
-        redis.Redis.from_url(
-            program.addresses.redis_url,
-            # Whoever waits gives up within a second: a Redis that hangs must not hold up the commit.
-            socket_timeout=REPLY_TIMEOUT_S,
-            socket_connect_timeout=REPLY_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        ),
+        client,
         metrics,
         settings.checkpoint_interval_s,
     )

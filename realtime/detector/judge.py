@@ -23,9 +23,9 @@ from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.errors import ConfigError, ContractError, ModelError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch
 from anomalyze.events.decode import CONTROL_PREFIX, decode_records
-from anomalyze.features.snapshot import SNAPSHOTS_KEPT_MAX, Profiles, Snapshot
 from anomalyze.features.state import Disposition
 from anomalyze.log import get
+from realtime.detector.profiles import ProfileCache
 from realtime.detector.shadow import Shadow
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "Judge",
     "Outputs",
     "OwnedPartition",
-    "ProfileCache",
     "read_bundles",
     "read_controls",
     "take",
@@ -41,7 +40,6 @@ __all__ = [
 
 # While partitions swap one after the other: champion, the one before, challenger, the one before.
 DETECTORS_KEPT = 4
-PROFILES_KEPT = 4
 
 
 @dataclass(slots=True)
@@ -117,36 +115,6 @@ class DetectorCache:
         """Whether a bundle at hand is ``starter`` or ``trained``; for other threads, so it only looks."""
         detector = self._detectors.get(bundle)
         return None if detector is None else detector.bundle.kind
-
-
-class ProfileCache:
-    """Profiles by the ids of their snapshots: partitions that met the same records share them."""
-
-    def __init__(self, load: Callable[[str], Snapshot]) -> None:
-        self._load = load
-        self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
-        self._profiles: OrderedDict[tuple[str, ...], Profiles] = OrderedDict({(): Profiles()})
-
-    def get(self, ids: tuple[str, ...]) -> Profiles:
-        """The profiles of these snapshots. Raises what loading raises."""
-        profiles = self._profiles.get(ids)
-        if profiles is None:
-            profiles = self._profiles[ids] = Profiles([self._snapshot(one) for one in ids])
-            while len(self._profiles) > PROFILES_KEPT:
-                self._profiles.popitem(last=False)
-        return profiles
-
-    def extended(self, ids: tuple[str, ...], snapshot: str) -> tuple[str, ...]:
-        """The ids with one more snapshot, the oldest left out where there are too many."""
-        return self.get(ids).with_snapshot(self._snapshot(snapshot)).ids
-
-    def _snapshot(self, snapshot_id: str) -> Snapshot:
-        found = self._snapshots.get(snapshot_id)
-        if found is None:
-            found = self._snapshots[snapshot_id] = self._load(snapshot_id)
-            while len(self._snapshots) > 2 * SNAPSHOTS_KEPT_MAX:
-                self._snapshots.popitem(last=False)
-        return found
 
 
 class Judge:
@@ -288,7 +256,9 @@ class Judge:
         if not batch.n:
             return
         states = {p: owned[p].state for p, _, _ in batch.groups}
-        verdicts = detector.process(batch, states, self.profiles.get(first.profiles))
+        profiles = self.profiles.get(first.profiles)
+        self.profiles.fetch(profiles, batch, detector)
+        verdicts = detector.process(batch, states, profiles)
         outputs.dead += verdicts.dead
         begun_s = time.perf_counter()
         verdicts.challenger = self.shadow.judge(detector, batch, verdicts, owned)

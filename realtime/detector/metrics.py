@@ -13,6 +13,7 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from anomalyze.events.batch import DeadLetter, Severity
+from anomalyze.features.daily_store import Fetched
 from realtime.detector.judge import Outputs
 
 __all__ = ["WorkerMetrics"]
@@ -62,6 +63,12 @@ class WorkerMetrics:
         )
         self._lag = Gauge("anomalyze_consumer_lag", "Records behind", ["partition"], registry=registry)
         self._partitions = Gauge("anomalyze_partitions_owned", "Partitions owned", registry=registry)
+        self._profile_rows = Counter(
+            "anomalyze_profile_rows",
+            "Rows of daily profiles by where they came from: memory, redis, file",
+            ["source"],
+            registry=registry,
+        )
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, npt.NDArray[np.int64]]] = deque(maxlen=BATCHES_KEPT)
         self._lag_now: dict[int, int] = {}
@@ -85,6 +92,12 @@ class WorkerMetrics:
                 latency_ms = np.maximum(0, now_ms - append_ms)
                 self._recent.append((time.monotonic(), latency_ms))
                 self._latency_s.observe(float(latency_ms.max()) / 1000)
+
+    def profiles_read(self, fetched: Fetched) -> None:
+        """Rows of daily profiles were fetched for a micro-batch."""
+        for source in fetched.__struct_fields__:
+            if count := getattr(fetched, source):
+                self._profile_rows.labels(source).inc(count)
 
     def dead_letters(self, dead: Sequence[DeadLetter]) -> None:
         """Records that could not be judged."""

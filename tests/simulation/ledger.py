@@ -23,10 +23,10 @@ from realtime.detector.judge import (
     DetectorCache,
     Judge,
     OwnedPartition,
-    ProfileCache,
     read_bundles,
     take,
 )
+from realtime.detector.profiles import ProfileCache
 
 __all__ = ["Comparison", "compare", "replay", "replayed"]
 
@@ -87,7 +87,7 @@ def replayed(bus: Bus, settings: Settings, seed: int) -> Iterator[tuple[int, byt
     marks = bus.watermarks(TRANSACTIONS)
     judge = Judge(
         DetectorCache(BundleStore(objects).load),
-        ProfileCache(ProfileStore(objects).load),
+        ProfileCache(ProfileStore(objects, settings.data_dir / "profiles").open),
         len(marks),
         settings.future_tolerance_s,
     )

@@ -20,6 +20,7 @@ champion: published_challenger | publishing |
 drift_report: champion transactions | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
 labels:  | stored |
 merchant_profiles: labels transactions | features |
+profiles_of_day: labels transactions | features |
 published_challenger: candidate_bundle | publishing |
 transactions: uploaded_files | stored |
 uploaded_files:  | stored |
@@ -50,6 +51,7 @@ def test_every_asset_says_what_it_is_and_whose() -> None:
 def test_schedules_and_sensors_run_without_being_switched_on() -> None:
     repository = definitions.get_repository_def()
     assert {s.name for s in repository.schedule_defs} >= {
+        "profiles_every_night",
         "profiles_every_six_hours",
         "train_weekly",
         "watch_daily",

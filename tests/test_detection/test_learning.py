@@ -141,7 +141,7 @@ def test_without_profiles_what_labels_say_is_null(history: History, frame: Learn
     with_none = detector.process(part.batch, {0: PartitionState.empty()})
     names = detector.spec.profile_names
     assert np.isnan(with_none.features[:, -len(names) :]).all()
-    assert len(names) == 7
+    assert len(detector.spec.label_names) == 7
 
 
 def test_labels_count_from_when_they_are_known(frame: LearningFrame) -> None:

@@ -12,6 +12,7 @@ import pytest
 from anomalyze.errors import ConfigError
 from anomalyze.features import FeatureSpec, geography, layout, local_time, measure
 from anomalyze.features import spec as spec_module
+from anomalyze.features.catalogue import DAILY_PROFILE, ENTITIES
 from anomalyze.features.local_time import local_offset_ms
 
 
@@ -19,7 +20,9 @@ def test_columns_follow_the_file(spec: FeatureSpec) -> None:
     assert spec.names[:3] == ("user_tx_count_5m", "user_tx_count_10m", "user_tx_count_1h")
     assert len(spec.names) == len(set(spec.names)) == len(spec.kinds)
     assert spec.names == (*spec.names[: len(spec.source)], *spec.profile_names)
-    assert all(name.startswith("merchant_") for name in spec.profile_names)
+    assert spec.profile_names == (*spec.label_names, *spec.daily_names)
+    assert all(name.startswith("merchant_") for name in spec.label_names)
+    assert {DAILY_PROFILE[name][0] for name in spec.daily_names} == set(ENTITIES)
     assert set(spec.published) <= set(spec.names)
     assert spec.kinds["user_tx_count_10m"].label == "Transactions in 10m"
     assert spec.kinds["is_new_device"].kind == "flag"
@@ -61,6 +64,17 @@ def test_the_text_is_enough_to_have_the_specification_again(spec: FeatureSpec) -
         ("unit: days, group: time", "unit: days, group: clock", "features.user_age_days.group"),
         ("  user_tx_count_5m: 0", "  user_tx_count_6m: 0", "published: expected a feature that exists"),
         ("  hour_rarity: 3", "  hour_rarity: 3\n  hour_rarity: 2", "hour_rarity: expected once"),
+        ("    merchant_tx_count_30d:", "    merchant_txcount_30d:", r"did you mean merchant_tx_count_30d\?"),
+        (
+            "    user_amount_p95_90d:",
+            "    user_tx_count_30d:",
+            "user_tx_count_30d: expected once, it is declared",
+        ),
+        (
+            "    device_fraud_count_90d:",
+            "    merchant_fraud_share_30d:",
+            "profiles.daily: expected a feature",
+        ),
         ("version: 1", "version: [1", "expected YAML"),
     ],
 )

@@ -36,9 +36,10 @@ from anomalyze.simulation.world import Simulation
 from anomalyze.storage.objects import open_objects
 from realtime.detector.checkpoint import CheckpointStore
 from realtime.detector.history import StoredHistory
-from realtime.detector.judge import DetectorCache, Judge, ProfileCache
+from realtime.detector.judge import DetectorCache, Judge
 from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
+from realtime.detector.profiles import ProfileCache
 from realtime.detector.worker import Worker
 from tests.simulation.ledger import read_all, replayed
 
@@ -156,7 +157,7 @@ class Bed:
         """What judges here."""
         return Judge(
             DetectorCache(self.store.load),
-            ProfileCache(ProfileStore(self.objects).load),
+            ProfileCache(ProfileStore(self.objects, self.folder / "laid-out").open),
             PARTITIONS,
             self.settings.future_tolerance_s,
         )

@@ -51,7 +51,7 @@ def by_tx(records: list[tuple[int, bytes]]) -> dict[str, list[dict[str, Any]]]:
 
 def snapshot_of(account: str, merchant: str, as_of_ms: int) -> Snapshot:
     """What labels said of one merchant."""
-    names = FeatureSpec.load(CONFIG / "features.yaml").profile_names
+    names = FeatureSpec.load(CONFIG / "features.yaml").label_names
     keys = merchant_keys(np.array([text_key(account)], np.uint64), np.array([text_key(merchant)], np.uint64))
     return Snapshot(as_of_ms, names, keys, np.full((1, len(names)), 2.0))
 

@@ -47,6 +47,10 @@ ORDINARY: dict[str, Any] = {
     "user_spend_24h_ratio": 1.1,
     "user_age_days": 200.0,
     "is_new_device": False,
+    "merchant_tx_count_30d": 400.0,
+    "merchant_amount_p95_30d": 60.0,
+    "device_fraud_count_90d": 0.0,
+    "device_fraud_share_90d": 0.005,
     "travel_km": 5.0,
     "travel_kmh": 20.0,
     "hour_rarity": 0.6,
@@ -61,6 +65,7 @@ TESTING = {
 }
 AWAY = {"travel_km": 5570.0, "travel_kmh": 5570.0}
 TAKEN = HIGH | {"is_new_device": True}
+MARKED = {"device_fraud_count_90d": 2.0, "device_fraud_share_90d": 0.2}
 SPENT = {"user_spend_24h_ratio": 15.5, "user_amount_sum_24h": 1085.0, "user_tx_count_24h": 6.0}
 BUSY_HOUR = {"user_tx_count_1h": 12.0, "user_tx_count_7d": 24.0}
 
@@ -74,6 +79,11 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("AMOUNT_SPIKE", HIGH, {"amount_base": 270.0}),
     ("AMOUNT_SPIKE", HIGH, HIGH | {"user_amount_p95": None}),
     ("AMOUNT_SPIKE", HIGH | {"user_amount_p95": 1.0}, {"amount_base": 99.0, "user_amount_p95": 1.0}),
+    ("MERCHANT_AMOUNT", {"amount_base": 181.0}, {"amount_base": 180.0}),
+    ("MERCHANT_AMOUNT", {"amount_base": 181.0}, {"amount_base": 181.0, "merchant_tx_count_30d": 99.0}),
+    ("MERCHANT_AMOUNT", {"amount_base": 181.0}, {"amount_base": 181.0, "merchant_amount_p95_30d": None}),
+    ("DEVICE_FRAUD", MARKED, MARKED | {"device_fraud_count_90d": 1.0}),
+    ("DEVICE_FRAUD", MARKED, MARKED | {"device_fraud_share_90d": 0.04}),
     ("SPEND_RATE", SPENT, SPENT | {"user_tx_count_24h": 2.0}),
     ("SPEND_RATE", SPENT, SPENT | {"user_spend_24h_ratio": 15.0}),
     ("AMOUNT_LIMIT", {"amount_base": 10_000.0}, {"amount_base": 9_999.99}),
@@ -132,18 +142,21 @@ def test_ordinary_and_unknown_rows_fire_nothing() -> None:
 
 def test_modes_are_as_promised() -> None:
     modes = {rule.id: rule.mode for rule in SHIPPED}
-    assert modes.pop("GEO_IMPOSSIBLE_REMOTE") == RuleMode.SHADOW
+    shadowed = ("GEO_IMPOSSIBLE_REMOTE", "MERCHANT_AMOUNT", "DEVICE_FRAUD")
+    assert {modes.pop(rule_id) for rule_id in shadowed} == {RuleMode.SHADOW}
     assert modes.pop("GEO_FENCE") == RuleMode.OFF
     assert set(modes.values()) == {RuleMode.LIVE}
 
 
 def test_every_sentence_reads_well() -> None:
     compiled = compile_rules(FENCED, TYPES)
-    values = ORDINARY | TAKEN | SPENT | AWAY | {"user_tx_count_5m": 5.0, "base_currency": "EUR"}
+    values = ORDINARY | TAKEN | SPENT | AWAY | MARKED | {"user_tx_count_5m": 5.0, "base_currency": "EUR"}
     sentences = {rule_id: compiled.explain(rule_id, values, "acct") for rule_id in compiled.ids}
     assert all("–" not in sentence for sentence in sentences.values())
     assert sentences["VELOCITY_5M"] == "5th transaction in 5 minutes"
     assert sentences["AMOUNT_SPIKE"] == "275.00 EUR is 7.86 times this user's usual 35.00 EUR"
+    assert sentences["MERCHANT_AMOUNT"] == "275.00 EUR where 95 % of purchases stay below 60.00 EUR"
+    assert sentences["DEVICE_FRAUD"] == "2 confirmed frauds came from this device in 90 days"
     assert sentences["AMOUNT_LIMIT"] == "275.00 EUR reaches the limit of 10,000.00 EUR"
     assert sentences["GEO_IMPOSSIBLE"] == "5,570 km from the transaction before, at 5,570 km/h"
     assert sentences["GEO_FENCE"] == "In DE, outside DE, AT"
