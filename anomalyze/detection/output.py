@@ -152,7 +152,9 @@ _of_thread = threading.local()
 def _form(verdicts: Verdicts) -> _Form:
     challenger = None if verdicts.challenger is None else verdicts.challenger.bundle
     versions = (verdicts.bundle, verdicts.profiles, challenger, verdicts.daily_profiles)
-    known: tuple[tuple[str, str | None, str | None, str | None], _Form] | None = getattr(_of_thread, "form", None)
+    known: tuple[tuple[str, str | None, str | None, str | None], _Form] | None = getattr(
+        _of_thread, "form", None
+    )
     if known is None or known[0] != versions:
         known = (versions, _Form.of(*versions, verdicts.spec))
         _of_thread.form = known

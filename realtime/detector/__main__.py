@@ -23,8 +23,8 @@ from anomalyze.errors import AnomalyzeError
 from anomalyze.features.snapshot import ProfileStore
 from anomalyze.log import get
 from anomalyze.storage.objects import open_objects
-from realtime.detector.alarm import AlarmPost
 from anomalyze.storage.profile_rows import RedisRows
+from realtime.detector.alarm import AlarmPost
 from realtime.detector.checkpoint import CheckpointStore
 from realtime.detector.history import StoredHistory
 from realtime.detector.judge import DetectorCache, Judge
