@@ -79,8 +79,11 @@ def _schema_at(schema: Mapping[str, Any], path: Sequence[str | int]) -> Mapping[
     """Part of a JSON Schema that describes the value at ``path``; empty when it is not plain."""
     here: Any = schema
     for step in (*path, None):
-        while "$ref" in here:
-            here = schema["$defs"][here["$ref"].rsplit("/", 1)[1]]
+        while "$ref" in here or "anyOf" in here:
+            if "$ref" in here:
+                here = schema["$defs"][here["$ref"].rsplit("/", 1)[1]]
+            else:  # what may be left out: its only other branch
+                here = next(branch for branch in here["anyOf"] if branch.get("type") != "null")
         if step is None:
             break
         if isinstance(step, int):

@@ -329,11 +329,11 @@ def with_newest_documents(bundle: Bundle, other: Bundle) -> Bundle:
 
 
 def core_id(bundle: Bundle) -> str:
-    """What a bundle is apart from accounts' documents: equal for two that differ in these only."""
+    """What a bundle is apart from accounts' documents and the alert budget's fitted thresholds."""
     rules = dict(bundle.rules)
     if RULES in rules:
         rules[RULES] = RuleSet(rule_set_of(bundle).rules).to_json().decode()
-    return replace(bundle, overlays={}, rules=rules).id
+    return replace(with_thresholds(bundle, {}), overlays={}, rules=rules).id
 
 
 def account_policies(bundle: Bundle, policy: Policy) -> dict[str, Policy]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.detection.account import account_policies, account_rates
+from anomalyze.detection.budget import BudgetJudge, load_thresholds
 from anomalyze.detection.bundle import GAZETTEER, RATES, RULES, Bundle
 from anomalyze.detection.case import anomaly_id
 from anomalyze.detection.column import Columns
@@ -24,7 +25,7 @@ from anomalyze.detection.policy import parse_policy
 from anomalyze.detection.row import Row, read_rows
 from anomalyze.detection.state import STATE_FORMAT, PartitionState
 from anomalyze.detection.statistic import COLUMNS, AmountJudge, Judged, TwoQuantile
-from anomalyze.detection.verdict import Anomaly, Challenged, Verdicts
+from anomalyze.detection.verdict import Anomaly, Challenged, Ranked, Verdicts
 from anomalyze.errors import ContractError, EventError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch, Severity
 from anomalyze.events.gazetteer import Gazetteer
@@ -104,6 +105,14 @@ class Detector:
         self._amounts = AmountJudge(self.policy, self.two_quantile, policies)
         self._model = build_models(bundle, self.spec.names, self.policy, policies)
         self._account_rates = account_rates(bundle)
+        budget = self.policy.budget
+        self._budget = budget and BudgetJudge(
+            budget,
+            load_thresholds(bundle),
+            self.rules.rules,
+            self.two_quantile,
+            self.policy.statistics.amount_base_min,
+        )
         self._explainer = Explainer(
             self.spec,
             self.rules,
@@ -148,10 +157,11 @@ class Detector:
         """
         features, disposition, history = self._compute_features(batch, states, profiles)
         profiled = profiles is not None
-        columns, fired, shadow, judged, model, severity = self._decide(
-            batch, features, states, profiled=profiled
-        )
-        severity[disposition != JUDGE] = NONE
+        decided = self._decide(batch, features, states, profiled=profiled)
+        columns, fired, shadow, judged, model, before = decided
+        severity, ranked = self._within_budget(batch, decided, disposition)
+        # The budget decides what people see, never what is let through.
+        action = np.maximum(self._decision.actions[before], self._decision.actions[severity])
         verdicts = Verdicts(
             n=batch.n,
             bundle=self.bundle.id,
@@ -167,8 +177,9 @@ class Detector:
             profiles=profiles.newest if profiles is not None and self.spec.label_names else None,
             daily_profiles=profiles.newest_daily if profiles is not None and self.spec.daily_names else None,
             severity=severity,
-            action=self._decision.actions[severity],
+            action=action,
             dead=conflicts(batch, disposition),
+            ranked=ranked,
         )
         flagged = np.flatnonzero(severity > NONE)
         if len(flagged):
@@ -198,12 +209,12 @@ class Detector:
             Whether profiles are in force.
         """
         decided = self._decide(batch, verdicts.features, states, profiled=profiled)
-        decided.severity[verdicts.disposition != JUDGE] = NONE
+        severity, _ = self._within_budget(batch, decided, verdicts.disposition)
         return Challenged(
             bundle=self.bundle.id,
             rule_ids=self.rules.ids,
             said=np.ones(batch.n, dtype=np.bool_),
-            severity=decided.severity,
+            severity=severity,
             ml_score=decided.model.score,
             fired=decided.fired.T,
         )
@@ -370,6 +381,41 @@ class Detector:
         modes = self.rules.modes(batch.accounts, batch.account).T
         return fired & (modes == LIVE), fired & (modes == SHADOW)
 
+    def _within_budget(
+        self, batch: MicroBatch, decided: _Decided, disposition: npt.NDArray[np.int8]
+    ) -> tuple[npt.NDArray[np.int8], Ranked | None]:
+        """Severity of each row with the alert budget, and how it came about; as it was without one."""
+        severity, unjudged = decided.severity, disposition != JUDGE
+        severity[unjudged] = NONE
+        if self._budget is None:
+            return severity, None
+        return self._rank(
+            decided.fired,
+            decided.columns,
+            decided.statistics,
+            decided.model,
+            severity,
+            batch.accounts,
+            batch.account,
+            unjudged,
+        )
+
+    def _rank(
+        self,
+        fired: npt.NDArray[np.bool_],
+        columns: Mapping[str, npt.NDArray[Any]],
+        judged: Judged,
+        model: ModelJudgement,
+        severity: npt.NDArray[np.int8],
+        accounts: Sequence[str],
+        account: npt.NDArray[np.int32],
+        unjudged: npt.NDArray[np.bool_] | bool = False,
+    ) -> tuple[npt.NDArray[np.int8], Ranked]:
+        """Severity with the alert budget; only for a policy that has one."""
+        assert self._budget is not None
+        amount = columns.get("amount_base", np.full(len(severity), np.nan))
+        return self._budget.rank(fired, amount, judged, model, severity, accounts, account, unjudged)
+
     def _explain(
         self,
         batch: MicroBatch,
@@ -418,8 +464,15 @@ class Detector:
                 case_anomalies=case.anomalies,
                 late=late,
                 explanation=self._explainer.sentence(values, found),
-                details=self._explainer.details(values, found),
+                details=self._details(values, found, verdicts.ranked, row),
             )
+
+    def _details(self, values: Row, found: Finding, ranked: Ranked | None, row: int) -> dict[str, Any]:
+        """What ``analysis`` says of an anomaly."""
+        details = self._explainer.details(values, found)
+        if self._budget is None or ranked is None:
+            return details
+        return self._budget.tell(details, ranked, row)
 
     def _find(
         self,
@@ -485,6 +538,8 @@ class Detector:
         model = self._model.judge_inputs(inputs, batch.accounts, account, profiled=profiled)
         statistics = self._amounts.judge(changed, len(at), batch.accounts, account)
         severity = self._decision.decide(fired, statistics.severity, model.severity, model.learning)
+        if self._budget is not None:
+            severity, _ = self._rank(fired, changed, statistics, model, severity, batch.accounts, account)
         names = [name for name, here in applying.items() for _ in range(len(here))]
         for i, name, level in zip(at.tolist(), names, severity.tolist(), strict=True):
             found[i][name] = SEVERITIES[level]

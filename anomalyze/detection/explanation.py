@@ -133,6 +133,8 @@ class Explainer:
             if not named and found.shares:
                 clauses["model"] = f"An unusual combination of {listed(list(found.shares)[:3])}"
             clauses["rarity"] = "" if math.isnan(found.tail) else f"as strange as {rarity_text(found.tail)}"
+        if not any(clauses.values()):  # raised by the budget for its amount, without a model
+            clauses["amount"] = amount_clause(row) or ""
         return first_upper("; ".join(dict.fromkeys(c.rstrip(".") for c in clauses.values() if c)))
 
     def details(self, row: Row, found: Finding) -> dict[str, Any]:

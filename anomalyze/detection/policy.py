@@ -108,6 +108,18 @@ class Case(StrictModel):
     window_hours: float = Field(default=24.0, gt=0, le=24 * 31)
 
 
+class Budget(StrictModel):
+    """How many cases a day people want to be shown."""
+
+    cases_per_day: float = Field(
+        gt=0, le=100_000, allow_inf_nan=False, description="of each account, block lists apart; on average"
+    )
+    # Below MEDIUM what overflows would be no anomaly and lost from sight; CRITICAL blocks by default.
+    severity: Literal["MEDIUM", "HIGH"] = Field(
+        default="HIGH", description="cases of this severity or above count; what overflows is one level below"
+    )
+
+
 class Actions(StrictModel):
     """Action by severity."""
 
@@ -147,7 +159,18 @@ class Policy(StrictModel):
     actions: Actions = Actions()
     score_timeout_action: ActionName = "REVIEW"
     case: Case = Case()
+    budget: Budget | None = Field(default=None, description="without one, severities are as they come")
     notify_age_max_minutes: float = Field(default=60.0, ge=0, le=60 * 24 * 31)
+
+    @model_validator(mode="after")
+    def _budget_blocks_nothing(self) -> Policy:
+        if self.budget is not None and self.action(Severity[self.budget.severity]) == Action.BLOCK:
+            name = self.budget.severity
+            raise ValueError(
+                f"a budget fills up to its number with the most suspicious cases, which must not block payments: "
+                f"expected actions.{name} ALLOW or REVIEW beside a budget at {name}"
+            )
+        return self
 
     def action(self, severity: Severity) -> Action:
         """What is done about a verdict of this severity."""

@@ -72,6 +72,15 @@ class TwoQuantile:
             return 1.0
         return float(np.exp(-np.interp(score, self.scores, -np.log(self.tails))))
 
+    def surprise(self, score: Column) -> Column:
+        """Rarity of scores in decades, -log10, without steps: 0 for nothing and NaN, rising beyond all history."""
+        if not len(self.tails) or not self.scores[0] > 0:
+            return np.zeros(len(score))
+        known = np.nan_to_num(score, nan=0.0)
+        decades = np.interp(known, np.append(0.0, self.scores), np.append(0.0, -np.log10(self.tails)))
+        beyond: Column = decades + np.maximum(known / self.scores[-1] - 1.0, 0.0)
+        return beyond
+
     def to_statistics(self) -> dict[str, float]:
         """As the bundle's plain numbers; ``from_statistics`` reads them to the bit."""
         scales = {"user_amount_lr": self.lr_scale}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from anomalyze.events.batch import DeadLetter
 from anomalyze.features.spec import FeatureSpec
 
-__all__ = ["Anomaly", "Challenged", "Prediction", "Verdicts"]
+__all__ = ["Anomaly", "BudgetEffect", "Challenged", "Prediction", "Ranked", "Verdicts"]
 
 
 class Prediction(IntEnum):
@@ -25,6 +25,34 @@ class Prediction(IntEnum):
     NORMAL = 0
     ANOMALY = 1
     LEARNING = 2
+
+
+class BudgetEffect(IntEnum):
+    """What the budget did with a row. KEPT: its severity is the one it had, and it counts."""
+
+    NONE = 0
+    KEPT = 1
+    RAISED = 2
+    CAPPED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Rows of a micro-batch as the budget sees them; arrays ``[n]``.
+
+    Attributes
+    ----------
+    risk
+        float64; NaN for rows that a list settled or that are not judged.
+    before
+        Severity without the budget, int8.
+    effect
+        ``BudgetEffect``, int8; NONE wherever the account has no threshold.
+    """
+
+    risk: npt.NDArray[np.float64]
+    before: npt.NDArray[np.int8]
+    effect: npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +142,8 @@ class Verdicts:
         The same of the profiles of whole days.
     challenger
         What another bundle would have said; None where none is shadowed.
+    ranked
+        Rows as the alert budget sees them; None without one.
     """
 
     n: int
@@ -134,3 +164,4 @@ class Verdicts:
     profiles: str | None = None
     daily_profiles: str | None = None
     challenger: Challenged | None = None
+    ranked: Ranked | None = None

@@ -18,6 +18,7 @@ from anomalyze.backtest.mapping import SourceChunk
 from anomalyze.backtest.run import Replay
 from anomalyze.backtest.stored import read_stored
 from anomalyze.detection.account import with_newest_documents
+from anomalyze.detection.budget import load_thresholds, with_thresholds
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector
 from anomalyze.detection.policy import parse_policy
@@ -26,6 +27,7 @@ from anomalyze.detection.training import Frame, build_bundle, collect_frame, tra
 from anomalyze.events.batch import MicroBatch, Severity
 from anomalyze.features.snapshot import Profiles
 from anomalyze.learning.admission import Admission, read_suspects
+from anomalyze.learning.budget import try_budget
 from anomalyze.learning.evaluation import Evaluation, Tally, judge_days, leaking_rows
 from anomalyze.learning.history import History, Span
 from anomalyze.learning.labels import add_supervised
@@ -103,12 +105,13 @@ def train_candidate(
         seed=seed,
         say=say,
     )
+    bundle = learned.bundle
+    if champion is not None:
+        bundle = with_thresholds(bundle, load_thresholds(champion))
     say(f"judging {history.evaluate} by the candidate and by the champion")
-    evaluation = evaluate(dsn, history, replays, learned.bundle, champion, learned.profiles)
-    matured, quality = compare_matured(
-        dsn, history, begun, learned.bundle, champion, learned.profiles, delays
-    )
-    return learned.bundle, msgspec.structs.replace(
+    evaluation, thresholds = evaluate(dsn, history, replays, bundle, champion, learned.profiles)
+    matured, quality = compare_matured(dsn, history, begun, bundle, champion, learned.profiles, delays)
+    evaluation = msgspec.structs.replace(
         evaluation,
         quality=quality,
         matured=matured,
@@ -116,6 +119,16 @@ def train_candidate(
         proofs=dict(learned.bundle.supervised.proofs) if learned.bundle.supervised else {},
         champion_proofs=dict(learned.champion),
     )
+    return set_thresholds(bundle, evaluation, thresholds)
+
+
+def set_thresholds(
+    bundle: Bundle, evaluation: Evaluation, thresholds: dict[str, float]
+) -> tuple[Bundle, Evaluation]:
+    """The candidate with thresholds of its own model; an account with too few days keeps the champion's."""
+    fitted = with_thresholds(bundle, load_thresholds(bundle) | thresholds)
+    judged = msgspec.structs.replace(evaluation.candidate, bundle=fitted.id)
+    return fitted, msgspec.structs.replace(evaluation, candidate=judged)
 
 
 def collect_part(
@@ -205,8 +218,11 @@ def evaluate(
     bundle: Bundle,
     champion: Bundle | None,
     profiles: Profiles,
-) -> Evaluation:
-    """Judge the newest part by the candidate, and by the champion from the same states."""
+) -> tuple[Evaluation, dict[str, float]]:
+    """Judge the newest part by the candidate, and by the champion from the same states.
+
+    Returns what was found, and the alert budget's thresholds that hold for the candidate.
+    """
     judges = [(Detector(one), Tally(one.id)) for one in (bundle, champion) if one is not None]
     leak_rows = leaking = 0
     for account, replay in replays.items():
@@ -227,7 +243,8 @@ def evaluate(
                 leak_rows, leaking = leak_rows + rows, leaking + differing
         judge_days(account, replay, batches, judges, profiles)
     results = [tally.result() for _, tally in judges]
-    return Evaluation(
+    thresholds, trial = try_budget(judges[0][1].ranked, *history.evaluate.bounds_ms, judges[0][0].policy)
+    evaluation = Evaluation(
         accounts=list(history.accounts),
         windows={
             "train": str(history.train),
@@ -239,7 +256,9 @@ def evaluate(
         leaking=leaking,
         candidate=results[0],
         champion=results[1] if len(results) > 1 else None,
+        budget=trial,
     )
+    return evaluation, thresholds
 
 
 def compare_matured(

@@ -17,6 +17,7 @@ from anomalyze.detection.supervised import Proof
 from anomalyze.events.batch import MicroBatch, Severity
 from anomalyze.features.snapshot import Profiles
 from anomalyze.features.state import Disposition
+from anomalyze.learning.budget import BudgetTrial, RankedRows, keep_ranked
 from anomalyze.learning.quality import FoundCase, Fraud, Quality
 
 __all__ = ["TAILS", "Evaluation", "Judged", "Tally", "judge_days", "leaking_rows"]
@@ -84,6 +85,8 @@ class Evaluation(msgspec.Struct, frozen=True):
         What became of labels drawn by lot; None where no model learned from labels.
     proofs, champion_proofs
         What the models that learned from labels proved, candidate's and champion's, by account.
+    budget
+        What the policy's budget would have shown; None without one, or with too few days to try it.
     """
 
     accounts: list[str]
@@ -98,6 +101,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     canary: Canary | None = None
     proofs: dict[str, Proof] = {}
     champion_proofs: dict[str, Proof] = {}
+    budget: BudgetTrial | None = None
 
 
 class Tally:
@@ -116,6 +120,7 @@ class Tally:
         self._days_ms = days_ms
         self.cases: dict[str, FoundCase] = {}
         self.frauds: list[Fraud] = []
+        self.ranked: dict[str, list[RankedRows]] = {}
         self._tails: list[npt.NDArray[np.float64]] = []
         self._row_us: list[float] = []
         self._rows = self._found = 0
@@ -141,6 +146,8 @@ class Tally:
             self._rows += int(judged.sum())
             self._found += int((verdicts.severity[fraud] >= Severity.MEDIUM).sum())
             self._tails.append(1.0 - verdicts.ml_score[judged])
+            if verdicts.ranked is not None:
+                self.ranked.setdefault(account, []).append(keep_ranked(batch, verdicts))
             self._keep_cases(account, verdicts, judged)
             self._keep_frauds(account, batch, verdicts, np.flatnonzero(fraud))
 

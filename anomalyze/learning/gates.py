@@ -94,7 +94,16 @@ def check_future(bundle: Bundle, evaluation: Evaluation) -> Outcome:
 
 
 def check_volume(bundle: Bundle, evaluation: Evaluation) -> Outcome:
-    """People are not flooded: cases a day at MEDIUM or above stay near the champion's on the same days."""
+    """People are not flooded: the budget holds; without one, cases stay near the champion's on the same days."""
+    trial = evaluation.budget
+    if trial is not None:
+        allowed = trial.promised * VOLUME_FACTOR + 3.0 * sqrt(trial.promised) + 3.0
+        return Outcome(
+            trial.delivered <= allowed,
+            f"A threshold of earlier days shows {trial.delivered:,} cases in {trial.days} days; the budget promises "
+            f"{trial.promised:,.0f}; allowed {allowed:,.0f}.",
+            {"delivered": float(trial.delivered), "promised": trial.promised},
+        )
     mine = evaluation.candidate.cases_from(Severity.MEDIUM)
     figures = {"candidate_a_day": mine / evaluation.days}
     if evaluation.champion is None:

@@ -145,7 +145,8 @@ def _with_settings_of(store: BundleStore, champion: str | None, bundle_id: str) 
 def roll_back(store: BundleStore, bus: Bus, note: str = "") -> Move:
     """Make the champion before this one the champion again and tell the log. Raises as `promote`.
 
-    Champions that differ in accounts' settings only count as one, and the newest settings stay.
+    Champions that differ only in accounts' settings, or in fitted thresholds of the alert budget, count as one; the
+    newest settings stay.
     """
 
     def differs(last: str, earlier: str) -> bool:
@@ -162,7 +163,7 @@ def roll_back(store: BundleStore, bus: Bus, note: str = "") -> Move:
 
 
 def _core(store: BundleStore, bundle_id: str) -> str:
-    """What a bundle is apart from settings; of one that is damaged, its id."""
+    """What a bundle is apart from settings and fitted thresholds; of one that is damaged, its id."""
     try:
         return core_id(store.load(bundle_id))
     except ContractError:

@@ -15,7 +15,7 @@ WHAT = {
     "calibration": "On days it never saw, as many rows lie beyond each threshold as promised.",
     "no_future_leak": "What came later changes no feature and no verdict.",
     "shuffled_labels": "Labels drawn by lot are not found again on later days: nothing tells of the future.",
-    "alert_volume": "Cases a day at MEDIUM or above stay near the champion's on the same days.",
+    "alert_volume": "Cases a day stay within the budget; without one, near the champion's at MEDIUM or above.",
     "latency": "It judges about as fast as the champion.",
     "quality": "On matured days it surely finds more fraud value than the champion in as many cases; unknown below 50.",
 }

@@ -15,6 +15,7 @@ from anomalyze_dagster.training.checks import WHAT
 
 # asset: what it needs | group | checks. Change it here when the graph changes on purpose.
 GRAPH = """\
+alert_budget: champion transactions | publishing |
 candidate_bundle: labels merchant_profiles transactions | training | alert_volume calibration latency no_future_leak parity quality shuffled_labels
 champion: published_challenger | publishing |
 drift_report: champion transactions | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
@@ -53,6 +54,7 @@ def test_schedules_and_sensors_run_without_being_switched_on() -> None:
     assert {s.name for s in repository.schedule_defs} >= {
         "profiles_every_night",
         "profiles_every_six_hours",
+        "refit_budget_nightly",
         "train_weekly",
         "watch_daily",
         "forget_old_runs_nightly",

@@ -1,0 +1,71 @@
+"""The nightly refit of the alert budget by real Dagster runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from anomalyze.bus import open_bus
+from anomalyze.detection.budget import load_thresholds
+from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.learning.promotion import CHAMPION, open_bundles, roll_back
+from anomalyze.settings import Settings
+from tests.test_dagster.runs import metadata_of, run_job
+
+
+@pytest.fixture
+def store(settings: Settings, starter: Bundle) -> BundleStore:
+    """Bundles, the champion with a budget."""
+    found = open_bundles(settings)
+    budget = replace(starter, policy=f"{starter.policy}\nbudget: {{cases_per_day: 4}}\n")
+    found.publish(budget)
+    found.set_pointer(CHAMPION, budget.id)
+    return found
+
+
+def nights(dsn: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute(
+            "SELECT account_id, day, cases_per_day, severity, threshold IS NOT NULL, expected FROM budget_days "
+            "ORDER BY account_id, day"
+        ).fetchall()
+
+
+def test_a_night_promotes_thresholds_once_and_roll_back_passes_them_by(
+    settings: Settings, history_dsn: str, store: BundleStore, starter: Bundle
+) -> None:
+    before = store.pointer(CHAMPION)
+    assert before is not None
+    found = metadata_of(run_job("refit_budget"), "alert_budget")
+    assert found["promoted"]
+    assert store.pointer(CHAMPION) == found["bundle"] != before
+    made, old = store.load(found["bundle"]), store.load(before)
+    assert set(load_thresholds(made)) == {"default"}
+    assert made.created_from["parent"] == before
+    assert (made.model, made.rules, made.policy) == (old.model, old.rules, old.policy)
+    ((account, day, wanted, severity, fitted, expected),) = nights(history_dsn)
+    assert (account, day, wanted, severity, fitted) == ("default", datetime.now(UTC).date(), 4.0, 3, True)
+    assert 2 < expected <= 4  # type: ignore[operator]
+    again = metadata_of(run_job("refit_budget"), "alert_budget")
+    assert not again["promoted"]
+    assert len(nights(history_dsn)) == 1
+    bus = open_bus(settings, postgres_dsn=history_dsn)
+    try:
+        assert roll_back(store, bus).id == starter.id
+        # The newest configuration has no budget: it is withdrawn where people look.
+        assert run_job("refit_budget").success
+        assert nights(history_dsn)[0][2] is None
+    finally:
+        bus.close()
+
+
+def test_too_little_history_is_said_and_changes_nothing(history_dsn: str, store: BundleStore) -> None:
+    with psycopg.connect(history_dsn) as connection:
+        connection.execute("DELETE FROM hourly WHERE hour < now() - interval '5 days'")
+    found = metadata_of(run_job("refit_budget"), "alert_budget")
+    assert not found["promoted"]
+    assert "7 are needed" in found["accounts"]
+    assert [night[2:5] for night in nights(history_dsn)] == [(4.0, 3, False)]
