@@ -21,6 +21,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 
 from anomalyze.config import ConfigProblems, Document, Problem, StrictModel, load_document, validate
 from anomalyze.config.tables import RatesFile
+from anomalyze.detection.budget import with_thresholds
 from anomalyze.detection.bundle import RULES, Bundle
 from anomalyze.detection.policy import Level, Policy, SeverityName, TailLevel
 from anomalyze.errors import ConfigError, ContractError

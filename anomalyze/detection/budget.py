@@ -77,8 +77,8 @@ class BudgetJudge:
         In the order of the columns of what fired.
     two_quantile
         For the rarity of amounts.
-    amount_base_min
-        Smaller amounts are no evidence.
+    amount_base_min, own_amount_base_min
+        Smaller amounts are no evidence; by account where one has a limit of its own.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class BudgetJudge:
         rules: Sequence[Rule],
         two_quantile: TwoQuantile | None,
         amount_base_min: float,
+        own_amount_base_min: Mapping[str, float] | None = None,
     ) -> None:
         self.budget = budget
         self.level = int(Severity[budget.severity])
@@ -96,6 +97,7 @@ class BudgetJudge:
         self._listed = np.array([rule.effect != "flag" for rule in rules], dtype=np.bool_)
         self._two_quantile = two_quantile
         self._amount_min = amount_base_min
+        self._own_amount_min = own_amount_base_min or {}
 
     def rank(
         self,
@@ -125,7 +127,8 @@ class BudgetJudge:
         unjudged
             Rows without a verdict of their own (repeats, changes of status).
         """
-        evidence = self._evidence(fired, amount_base, judged, model)
+        smallest = np.array([self._own_amount_min.get(name, self._amount_min) for name in accounts])[account]
+        evidence = self._evidence(fired, amount_base >= smallest, judged, model)
         risk = np.where(severity >= self.level, severity, 0) + compact(evidence)
         risk[fired[self._listed].any(axis=0) | unjudged] = np.nan
         limit = np.array([self._thresholds.get(name, np.nan) for name in accounts])[account]
@@ -141,11 +144,14 @@ class BudgetJudge:
     def _evidence(
         self,
         fired: npt.NDArray[np.bool_],
-        amount_base: npt.NDArray[np.float64],
+        counts: npt.NDArray[np.bool_],
         judged: Judged,
         model: ModelJudgement,
     ) -> npt.NDArray[np.float64]:
-        """Decades of rarity ``[n]``. A score that is calibrated on somebody else's history is no evidence."""
+        """Decades of rarity ``[n]``; ``counts``: rows whose amount does.
+
+        A score that is calibrated on somebody else's history is no evidence.
+        """
         own = model.prediction != LEARNING
         if model.by_forest is not None:
             own = own | (model.by_forest & (model.severity > 0))
@@ -153,7 +159,7 @@ class BudgetJudge:
         beside = self._weights @ fired
         if self._two_quantile is not None:
             by_amount = self._two_quantile.surprise(judged.values[_TWO_QUANTILE])
-            beside = beside + np.where(amount_base >= self._amount_min, by_amount, 0.0)
+            beside = beside + np.where(counts, by_amount, 0.0)
         by_model = -np.log10(np.maximum(model.tail, TAIL_MIN))
         evidence: npt.NDArray[np.float64] = np.where(own, by_model + SHARE_BESIDE_MODEL * beside, beside)
         return evidence

@@ -21,7 +21,7 @@ from anomalyze.detection.counterfactual import change_columns, columns_to_change
 from anomalyze.detection.decision import compile_decision
 from anomalyze.detection.explanation import Explainer, Finding, ordered
 from anomalyze.detection.model import ModelJudgement, build_models
-from anomalyze.detection.policy import parse_policy
+from anomalyze.detection.policy import Policy, parse_policy
 from anomalyze.detection.row import Row, read_rows
 from anomalyze.detection.state import STATE_FORMAT, PartitionState
 from anomalyze.detection.statistic import COLUMNS, AmountJudge, Judged, TwoQuantile
@@ -105,14 +105,7 @@ class Detector:
         self._amounts = AmountJudge(self.policy, self.two_quantile, policies)
         self._model = build_models(bundle, self.spec.names, self.policy, policies)
         self._account_rates = account_rates(bundle)
-        budget = self.policy.budget
-        self._budget = budget and BudgetJudge(
-            budget,
-            load_thresholds(bundle),
-            self.rules.rules,
-            self.two_quantile,
-            self.policy.statistics.amount_base_min,
-        )
+        self._budget = self._build_budget(policies)
         self._explainer = Explainer(
             self.spec,
             self.rules,
@@ -136,6 +129,20 @@ class Detector:
             sorted(range(len(told)), key=lambda r: told[self.rules.ids[r]]), dtype=np.intp
         )
         self._account_parameters: dict[str, AccountParameters] = {}
+
+    def _build_budget(self, policies: Mapping[str, Policy]) -> BudgetJudge | None:
+        """What ranks and limits, where the policy has a budget; ``policies`` are those of single accounts."""
+        budget = self.policy.budget
+        if budget is None:
+            return None
+        return BudgetJudge(
+            budget,
+            load_thresholds(self.bundle),
+            self.rules.rules,
+            self.two_quantile,
+            self.policy.statistics.amount_base_min,
+            {account: own.statistics.amount_base_min for account, own in policies.items()},
+        )
 
     def process(
         self,

@@ -20,7 +20,7 @@ from anomalyze.backtest.run import Replay
 from anomalyze.backtest.stored import read_stored
 from anomalyze.bus.contract import Bus
 from anomalyze.detection.budget import load_thresholds, with_thresholds
-from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.bundle import BundleStore
 from anomalyze.detection.detector import Detector
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity
@@ -146,7 +146,9 @@ def _fit_account(
     window = choose_window(connection, account)
     if window is None or window.days < DAYS_MIN:
         days = 0 if window is None else window.days
-        return AccountFit(account, days, None, previous, f"{days} whole days are stored, {DAYS_MIN} are needed.")
+        return AccountFit(
+            account, days, None, previous, f"{days} whole days are stored, {DAYS_MIN} are needed."
+        )
     rows = _rank_again(connection, dsn, profiles, detector, account, window)
     fit = fit_threshold(rows, round(window.start.timestamp() * 1000), window.days, policy, previous)
     wanted = policy.budget.cases_per_day

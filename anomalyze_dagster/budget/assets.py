@@ -9,6 +9,7 @@ import dagster as dg
 from anomalyze_dagster.owners import OWNERS
 from anomalyze_dagster.resources import BusResource, ObjectsResource, PostgresResource
 from anomalyze_dagster.retry import RETRY, retried
+from anomalyze_dagster.sources import CHAMPION, TRANSACTIONS
 
 if TYPE_CHECKING:
     from anomalyze.learning.refit import Refit
@@ -17,7 +18,7 @@ __all__ = ["alert_budget"]
 
 
 @dg.asset(
-    deps=["champion", "transactions"],
+    deps=[TRANSACTIONS, CHAMPION],
     group_name="publishing",
     kinds={"python", "postgres", "objectstore"},
     owners=OWNERS,

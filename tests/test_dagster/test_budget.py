@@ -44,7 +44,6 @@ def test_a_night_promotes_thresholds_once_and_roll_back_passes_them_by(
     assert store.pointer(CHAMPION) == found["bundle"] != before
     made, old = store.load(found["bundle"]), store.load(before)
     assert set(load_thresholds(made)) == {"default"}
-    assert made.created_from["parent"] == before
     assert (made.model, made.rules, made.policy) == (old.model, old.rules, old.policy)
     ((account, day, wanted, severity, fitted, expected),) = nights(history_dsn)
     assert (account, day, wanted, severity, fitted) == ("default", datetime.now(UTC).date(), 4.0, 3, True)

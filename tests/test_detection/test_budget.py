@@ -54,7 +54,13 @@ def rank(
     )  # fmt: skip
     judged = Judged(np.zeros(1, np.int8), np.array([[np.nan], [np.nan], [statistic]]), np.zeros((3, 1)))
     after, ranked = (by or judge(a=0.8)).rank(
-        row, np.array([amount]), judged, model, np.array([severity], dtype=np.int8), [account], np.zeros(1, int)
+        row,
+        np.array([amount]),
+        judged,
+        model,
+        np.array([severity], dtype=np.int8),
+        [account],
+        np.zeros(1, int),
     )
     return Severity(after[0]), float(ranked.risk[0]), BudgetEffect(int(ranked.effect[0]))
 

@@ -307,16 +307,6 @@ def test_roll_backs_go_further_back_each_time(store: BundleStore) -> None:
         store.roll_back("challenger")
 
 
-def test_a_roll_back_passes_refits_by(store: BundleStore) -> None:
-    a, a2, b, b2, b3 = (store.publish(_plain(n)) for n in ("a", "a2", "b", "b2", "b3"))
-    for bundle_id, refit in ((a, False), (a2, True), (b, False), (b2, True), (b3, True)):
-        store.set_pointer("champion", bundle_id, refit=refit)
-    assert store.roll_back("champion").id == a2
-    store.set_pointer("champion", b3, refit=True)  # of what was rolled back to
-    with pytest.raises(ContractError, match="no bundle before"):
-        store.roll_back("champion")
-
-
 def test_of_movers_at_once_exactly_one_wins(store: BundleStore) -> None:
     start = store.publish(_plain("start"))
     store.set_pointer("champion", start)

@@ -126,7 +126,9 @@ def test_a_night_hides_at_most_half_and_moves_for_nothing_less_than_a_twentieth(
     assert next_night.expected == pytest.approx(10, rel=0.05)
     assert next_night.moves(10)
     assert not fit_threshold(rows, 0, 28, policy(10), next_night.threshold).moves(10)
-    assert fit_threshold(rows, 0, 28, policy(40), next_night.threshold).expected == pytest.approx(40, rel=0.05)
+    assert fit_threshold(rows, 0, 28, policy(40), next_night.threshold).expected == pytest.approx(
+        40, rel=0.05
+    )
 
 
 def test_ties_do_not_flood_and_ordinary_payments_do_not_fill() -> None:
