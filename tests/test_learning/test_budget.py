@@ -160,7 +160,7 @@ def test_a_candidate_is_tried_on_days_that_its_thresholds_did_not_see() -> None:
 def judged(bundle: Bundle, start_ms: int) -> tuple[RankedRows, npt.NDArray[np.int64]]:
     """Rows as the fit sees them, and the cases that the detector showed by day."""
     detector, states = Detector(bundle), {0: PartitionState.empty()}
-    world = Simulation(100, 3, start_ms, 20, incidents_per_10k=150.0)
+    world = Simulation(70, 3, start_ms, 20, incidents_per_10k=150.0)
     parts, cases = [], {}
     for batch in decode_traffic(world.chunks(), "default", "default", detector.gazetteer):
         verdicts = detector.process(batch, states)
@@ -183,4 +183,4 @@ def test_the_fit_counts_what_the_detector_shows() -> None:
     again, shown = judged(with_thresholds(bundle, {"default": threshold}), start_ms)
     assert np.array_equal(again.risk, rows.risk, equal_nan=True)
     assert shown.tolist() == count_cases(rows, start_ms, 20, of_bundle, threshold).tolist()
-    assert shown.sum() > 20
+    assert shown.sum() > 15
