@@ -34,6 +34,7 @@ from dashboard.events import events, new_rows
 from dashboard.heartbeat import Requests, keep_beating
 from dashboard.live import Hub
 from dashboard.now import now_page
+from dashboard.now_budget import budget_page
 from dashboard.page import Answer, PageMemory, not_found, unavailable
 from dashboard.security import OPEN_PATHS, SecurityMiddleware, admit
 from dashboard.sign_in import sign_in, sign_in_form, sign_out
@@ -119,6 +120,7 @@ def _add_routes(app: FastHTML) -> None:
         (routes.SIGN_OUT, sign_out, "post"),
         (routes.NOW, now_page, "get"),
         (routes.NOW_ROWS, new_rows, "get"),
+        (routes.BUDGET, budget_page, "get"),
         (routes.EVENTS, events, "get"),
         (routes.CASE_DECISION, decide, "post"),
         (routes.ANOMALY, anomaly_page, "get"),

@@ -24,6 +24,7 @@ from dashboard.element import (
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.hours import HISTORY_DAYS, build_hours
 from dashboard.live import Channel
+from dashboard.now_budget import load_budget
 from dashboard.now_figures import figure_strip, hours_figure, shared_table
 from dashboard.now_list import case_list, filter_bar, list_footer
 from dashboard.page import Answer, open_page, remember
@@ -34,6 +35,7 @@ from dashboard.stream import StreamState
 __all__ = ["now_page"]
 
 HISTORY_AGE_MAX_S = 60.0
+BUDGET_AGE_MAX_S = 10.0
 
 
 async def now_page(request: Request) -> Answer:
@@ -52,6 +54,7 @@ async def now_page(request: Request) -> Answer:
             if before and "\x00" not in before
             else None
         )
+        budget = await channel.remembered("budget", BUDGET_AGE_MAX_S, lambda: load_budget(connection, viewer))
         shared = await load_shared(connection, channel, viewer, figures.open, hourly)
     hours = build_hours(hourly, viewer.now, viewer.zone)
     state = channel.state
@@ -61,7 +64,7 @@ async def now_page(request: Request) -> Answer:
         decided_banner(decided, viewer, routes.anomaly(decided.headline_anomaly_id)) if decided else None,
         page_head("Now", right=_head_right(viewer, state.stream)),
         _silent(state.stream),
-        figure_strip(viewer, figures, hours),
+        figure_strip(viewer, figures, hours, budget),
         Div(hours_figure(hours), shared_table(view, shared, figures.open), cls="two"),
         filter_bar(view, figures),
         case_list(viewer, view, cases, figures, state.stream, channel, since),

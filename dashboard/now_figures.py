@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from anomalyze.storage import board
 from dashboard import formatters as form
+from dashboard import routes
+from dashboard.budget_days import BudgetView
 from dashboard.case_filter import NowView
 from dashboard.components import (
     SEVERITY_WORDS,
@@ -31,6 +33,7 @@ from dashboard.element import (
     ft,
 )
 from dashboard.hours import HoursView
+from dashboard.now_budget import budget_tile
 from dashboard.plots import hour_bars, share_bar
 from dashboard.security import Viewer
 from dashboard.shared_values import SharedValue
@@ -38,7 +41,9 @@ from dashboard.shared_values import SharedValue
 __all__ = ["figure_strip", "hours_figure", "shared_table"]
 
 
-def figure_strip(viewer: Viewer, figures: board.QueueFigures, hours: HoursView) -> FT:
+def figure_strip(
+    viewer: Viewer, figures: board.QueueFigures, hours: HoursView, budget: BudgetView | None = None
+) -> FT:
     """Four figures: how much waits, how bad is this hour, today, and how good were the last decisions."""
     oldest = (
         Small("oldest waits ", moment(figures.oldest_at, viewer.now, viewer.zone), cls="w")
@@ -60,7 +65,7 @@ def figure_strip(viewer: Viewer, figures: board.QueueFigures, hours: HoursView) 
             P(*marks, cls="marks"),
         ),
         Div(H2("This hour"), Div(form.format_count(hours.this_hour), cls="fig"), _beside_usual(hours)),
-        _today(hours),
+        _today(hours) if budget is None else budget_tile(budget),
         _confirmed(figures),
         cls="strip",
         aria_label="Figures",
@@ -78,7 +83,9 @@ def _beside_usual(hours: HoursView) -> FT:
 def _today(hours: HoursView) -> FT:
     if hours.today_usual is None:
         return Div(
-            H2("High or above today"), Div(form.format_count(hours.today), cls="fig"), P("usual after 7 days")
+            H2("High or above today"),
+            Div(form.format_count(hours.today), cls="fig"),
+            P("usual after 7 days. ", _set_budget()),
         )
     low, high = hours.today_usual
     top = max(high * 1.4, hours.today, 1.0)
@@ -89,7 +96,13 @@ def _today(hours: HoursView) -> FT:
             share_bar(hours.today / top, (low + high) / 2 / top),
             cls="figrow",
         ),
-        P(f"{low:.0f} to {high:.0f} usual", Span(" by now", cls="w")),
+        P(f"{low:.0f} to {high:.0f} usual", Span(" by now", cls="w"), ". ", _set_budget()),
+    )
+
+
+def _set_budget() -> FT:
+    return A(
+        "Set a budget", href=routes.BUDGET, cls="link", title="Say how many cases a day people can look at"
     )
 
 

@@ -28,6 +28,7 @@ RETRY_S = 5
 # What each page is about, for the sentence that says it could not be loaded.
 _SUBJECTS = {
     routes.NOW: "Anomalies",
+    routes.BUDGET: "The budget",
     "/anomalies": "This anomaly",
     routes.TRANSACTIONS: "Transactions",
     routes.USERS: "Users",

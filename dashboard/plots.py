@@ -13,7 +13,16 @@ from html import escape
 
 from dashboard.element import NotStr
 
-__all__ = ["HourColumn", "columns_chart", "hour_bars", "range_bar", "share_bar", "sparkline", "ticks"]
+__all__ = [
+    "HourColumn",
+    "columns_chart",
+    "hour_bars",
+    "promise_bars",
+    "range_bar",
+    "share_bar",
+    "sparkline",
+    "ticks",
+]
 
 SPARK_WIDTH, SPARK_HEIGHT = 80, 24
 SPARK_BARS = 20
@@ -100,6 +109,50 @@ def hour_bars(
             )
     edge = left + step * (len(columns) - 1)
     parts.append(f'<path class="hair" d="M{edge:.1f} 0V{floor:.1f}"/>')
+    return NotStr(
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    )
+
+
+def promise_bars(
+    columns: Sequence[tuple[str, int, float | None, str]],
+    width: int,
+    height: int,
+    label: str,
+    *,
+    label_every: int,
+) -> NotStr:
+    """Bars from zero with a line at what was promised: (label, value, promised, readout) each; today last."""
+    left, floor = 28.0, height - 20.0
+    marks = ticks(max([value for _, value, _, _ in columns] + [p for _, _, p, _ in columns if p] + [1]))
+    scale = (floor - 8) / marks[-1]
+    step = (width - left) / len(columns)
+    parts, line = [], ""
+    for value in marks:
+        y = floor - value * scale
+        parts.append(f'<path class="{"grid" if value else "base"}" d="M{left:.0f} {y:.1f}H{width}"/>')
+        parts.append(
+            f'<text class="axis" x="{left - 7:.0f}" y="{y + 4:.1f}" text-anchor="end">{value:,}</text>'
+        )
+    for index, (name, value, promised, readout) in enumerate(columns):
+        x = left + step * index
+        parts.append(
+            f'<g class="col" data-read="{escape(readout)}">'
+            f'<rect class="hit" x="{x:.1f}" y="0" width="{step:.1f}" height="{floor:.1f}"/>'
+            f'<rect class="psoft" x="{x + step * 0.2:.1f}" y="{floor - value * scale:.1f}" width="{step * 0.6:.1f}" '
+            f'height="{value * scale:.1f}"/></g>'
+        )
+        if promised is not None:
+            line += f"M{x:.1f} {floor - promised * scale:.1f}h{step:.1f}"
+        if (len(columns) - 1 - index) % label_every == 0:
+            anchor, at = ("end", float(width)) if index == len(columns) - 1 else ("middle", x + step / 2)
+            parts.append(
+                f'<text class="axis" x="{at:.1f}" y="{floor + 15:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
+            )
+    if line:
+        parts.append(f'<path class="promise" d="{line}"/>')
+    parts.append(f'<path class="hair" d="M{left + step * (len(columns) - 1):.1f} 0V{floor:.1f}"/>')
     return NotStr(
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg>'

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 __all__ = [
     "ANOMALY",
+    "BUDGET",
     "BUNDLES",
     "BUNDLE_PROMOTE",
     "BUNDLE_ROLL_BACK",
@@ -42,6 +43,7 @@ __all__ = [
 
 NOW = "/now"
 NOW_ROWS = "/now/rows"
+BUDGET = "/budget"
 EVENTS = "/events"
 ANOMALY = "/anomalies/{anomaly_id:path}"
 CASE_DECISION = "/cases/{case_id:path}/decision"
