@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from anomalyze.access.sessions import SessionSigner
 from anomalyze.access.verify import AsyncKeyVerifier
+from anomalyze.backtest.ask import Estimates
 from anomalyze.bus import open_bus
 from anomalyze.errors import TransientError
 from anomalyze.settings import Settings
@@ -30,6 +31,7 @@ from dashboard.anomaly import anomaly_page
 from dashboard.bundle_moves import promote, roll_back
 from dashboard.bundles import bundles_page
 from dashboard.decision import decide
+from dashboard.estimate import upload_estimate
 from dashboard.events import events, new_rows
 from dashboard.heartbeat import Requests, keep_beating
 from dashboard.live import Hub
@@ -69,7 +71,7 @@ def create_app(
     pool = AsyncPool(
         dsn, program="anomalyze-dashboard", size_max=POOL_MAX, statement_timeout_s=STATEMENT_TIMEOUT_S
     )
-    hub, requests = Hub(pool, clock), Requests()
+    hub, requests, estimates = Hub(pool, clock), Requests(), Estimates(settings)
 
     async def lifespan(_: object) -> AsyncIterator[None]:
         await pool.open()
@@ -77,6 +79,7 @@ def create_app(
         yield
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
+        await estimates.close()
         await hub.close()
         await pool.close()
 
@@ -107,6 +110,7 @@ def create_app(
     state.open_bus = lambda: open_bus(settings, postgres_dsn=dsn)
     state.upload_bytes_max = settings.upload_bytes_max
     state.future_tolerance_s = settings.future_tolerance_s
+    state.estimates = estimates
     _add_routes(app)
     return app
 
@@ -132,6 +136,7 @@ def _add_routes(app: FastHTML) -> None:
         (routes.UPLOADS, take, "post"),
         (routes.UPLOAD_REFUSED, refused_csv, "get"),
         (routes.UPLOAD_START, start_upload, "post"),
+        (routes.UPLOAD_ESTIMATE, upload_estimate, "get"),
         (routes.SOURCE_REFUSED, refused_rows, "get"),
         (routes.UPLOAD, upload_page, "get"),
         (routes.BUNDLES, bundles_page, "get"),

@@ -27,6 +27,7 @@ __all__ = [
     "TRANSACTIONS_CSV",
     "UPLOAD",
     "UPLOADS",
+    "UPLOAD_ESTIMATE",
     "UPLOAD_REFUSED",
     "UPLOAD_START",
     "USER",
@@ -37,6 +38,7 @@ __all__ = [
     "static",
     "transactions",
     "upload",
+    "upload_estimate",
     "user",
     "with_query",
 ]
@@ -53,6 +55,7 @@ USERS = "/users"
 USER = "/users/{user_id:path}"
 UPLOADS = "/uploads"
 UPLOAD = "/uploads/{upload_id}"
+UPLOAD_ESTIMATE = "/uploads/{upload_id}/estimate"
 UPLOAD_START = "/uploads/{upload_id}/start"
 UPLOAD_REFUSED = "/uploads/{upload_id}/refused.csv"
 SOURCE_REFUSED = "/sources/{name}/refused.csv"
@@ -105,6 +108,11 @@ def transactions(**filters: str | int | None) -> str:
 def upload(upload_id: str) -> str:
     """The page of one upload."""
     return f"/uploads/{quote(upload_id, safe='')}"
+
+
+def upload_estimate(upload_id: str, mapping: str) -> str:
+    """Where the cases to expect of an upload with a mapping are told."""
+    return with_query(f"{upload(upload_id)}/estimate", mapping=mapping)
 
 
 def source_refused(name: str) -> str:

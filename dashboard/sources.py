@@ -30,7 +30,7 @@ def source_section(sources: Sequence[SourceState], viewer: Viewer) -> FT | None:
     heads = (
         head_cell("Table"),
         head_cell("State"),
-        head_cell("Published", "num"),
+        head_cell("Published", "num wide"),
         head_cell("Refused", "num"),
         head_cell("Read up to", "wide"),
         head_cell("Last rows", "num"),
@@ -62,7 +62,7 @@ def _row(source: SourceState, viewer: Viewer) -> FT:
                 cls="with-sign",
             )
         ),
-        cell(form.format_count(source.rows_published), cls="num", title=f"{source.rows_published:,}"),
+        cell(form.format_count(source.rows_published), cls="num wide", title=f"{source.rows_published:,}"),
         cell(
             A(refused, href=routes.source_refused(source.name), cls="link", download=True)
             if source.rows_refused

@@ -39,6 +39,7 @@ from dashboard.element import (  # fmt: skip
     Ul,
     ft,
 )
+from dashboard.estimate import estimate_part, lacking_part
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, not_found, open_page, remember
 from dashboard.security import Viewer, viewer_of
@@ -54,6 +55,7 @@ _CHOICES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "decimal": ("Decimals after", ((".", "point"), (",", "comma"))),
     "refunds": ("Refunds are", (("negative", "negative"), ("positive", "positive"))),
 }
+_CHOICES["time_resolution"] = ("Times are known to the", (("second", "second"), ("day", "day")))
 _TEXTS = {"time_format": "Times are written", "time_zone": "Zone of times without one"}
 _LABELS = {
     "tx_id": "Transaction id",
@@ -95,6 +97,8 @@ async def upload_page(request: Request) -> Answer:
     parts: list[Any] = [_figures(upload, viewer), _told(upload, viewer, request.app.state.dagster_port)]
     if upload.state in ("waiting", "failed"):
         parts.append(await _mapping_part(request, upload, viewer))
+    elif lacking := lacking_part(upload):
+        parts.append(Section(lacking, cls="s"))
     if upload.rows_refused:
         parts.append(_refused(upload, reasons))
     polled: dict[str, Any] = (
@@ -266,6 +270,7 @@ async def _mapping_part(request: Request, upload: Upload, viewer: Viewer) -> FT:
         P(f"Not so: {wrong}.", cls="error", role="alert") if wrong else None,
         doubts,
         _mapping_form(upload, shown, viewer),
+        estimate_part(upload, shown["mapping"]) if shown["complete"] else None,
         _preview(shown),
         cls="s",
     )

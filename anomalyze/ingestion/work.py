@@ -18,8 +18,10 @@ import psycopg
 
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import TRANSACTIONS
+from anomalyze.detection.bundle import BundleStore
 from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, TransientError
 from anomalyze.ingestion.container import free_bytes, unpack
+from anomalyze.ingestion.lacking import find_lacking
 from anomalyze.ingestion.mapping import FileMapping
 from anomalyze.ingestion.order import OrderedRows
 from anomalyze.ingestion.pace import DETECTOR_GROUP, UNJUDGED_MAX, Pace
@@ -103,6 +105,18 @@ class Work:
             note=note,
         )
         self._report(done)
+
+    def note_lacking(self, objects: ObjectStore, mapping: FileMapping) -> None:
+        """Say which rules cannot fire on this file by the bundle in force; no reason to stop when that is unknown."""
+        try:
+            bundles = BundleStore(objects)
+            champion = bundles.pointer("champion")
+            if champion is not None:
+                lacking = find_lacking(bundles.load(champion), mapping, self._upload.account_id)
+                content = {"features": lacking.features, "rules": lacking.rules}
+                store.note_lacking(self._connection, self._upload.upload_id, content)
+        except AnomalyzeError as error:
+            get().warning("lacking_unknown", upload=self._upload.upload_id, reason=str(error))
 
     def parse(self, path: Path, mapping: FileMapping, ordered: OrderedRows, tolerance_s: int) -> None:
         """Read the whole file: good rows into ``ordered``, bad ones into the table."""
@@ -245,6 +259,7 @@ def _work_off(
                 work.say("fetching the file")
                 yield part
 
+        work.note_lacking(objects, mapping)
         path = unpack(parts(), Path(name))
         ordered = OrderedRows(Path(name))
         work.parse(path, mapping, ordered, future_tolerance_s)

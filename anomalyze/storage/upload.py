@@ -32,6 +32,7 @@ __all__ = [
     "load_reasons",
     "load_upload",
     "new_upload_id",
+    "note_lacking",
     "note_progress",
     "start_upload",
     "stream_errors",
@@ -47,7 +48,7 @@ LIST_MAX = 100
 COLUMNS = (
     "upload_id, account_id, name, sha256, bytes, parts, state, attempt, mapping, rows_total, rows_read, rows_accepted, "
     "rows_refused, rows_published, rows_scored, note, error, run_id, created_by, created_at, started_at, seen_at, "
-    "finished_at"
+    "finished_at, lacking"
 )
 # Held by who works an upload off, for as long as his connection lives.
 _LOCK = "hashtextextended('upload ' || upload_id, 0)"
@@ -89,6 +90,7 @@ class Upload:
     started_at: datetime | None
     seen_at: datetime | None
     finished_at: datetime | None
+    lacking: dict[str, dict[str, str]] | None
 
     @property
     def seconds_left(self) -> float | None:
@@ -283,6 +285,15 @@ def note_progress(connection: psycopg.Connection[Any], upload_id: str, **progres
     connection.execute(
         f"UPDATE uploads SET seen_at = now(){columns} WHERE upload_id = %(id)s AND state = 'running'",  # noqa: S608 - names checked above
         {**progress, "id": upload_id},
+    )
+
+
+def note_lacking(
+    connection: psycopg.Connection[Any], upload_id: str, lacking: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Say what the file cannot tell: ``features`` that are NULL and ``rules`` that are off, each with what is missing."""
+    connection.execute(
+        "UPDATE uploads SET lacking = %s WHERE upload_id = %s", [Jsonb(dict(lacking)), upload_id]
     )
 
 

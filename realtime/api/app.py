@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from anomalyze.access.verify import AsyncKeyVerifier
+from anomalyze.backtest.ask import Estimates
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import ANOMALIES, SCORED
 from anomalyze.detection.bundle import BundleStore
@@ -93,6 +94,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             champion=champion,
             objects=open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url),
             dsn=addresses.postgres_dsn,
+            estimates=Estimates(settings),
         )
         app.state.shared = shared
         settling = asyncio.create_task(account_routes.settle(shared))
@@ -102,6 +104,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
         shared.scored.close()
         shared.anomalies.close()
         shared.ingest.close()
+        await shared.estimates.close()
         await waiters.close()
         await champion.close()
         await client.aclose()

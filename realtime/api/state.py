@@ -9,6 +9,7 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry
 
 from anomalyze.access.verify import AsyncKeyVerifier
+from anomalyze.backtest.ask import Estimates
 from anomalyze.bus.contract import Bus
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import ObjectStore
@@ -45,6 +46,7 @@ class State:
     objects: ObjectStore
     # Of PostgreSQL, for what threads do; it holds a password.
     dsn: str = field(repr=False)
+    estimates: Estimates
 
 
 def state_of(request: Request) -> State:

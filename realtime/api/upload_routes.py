@@ -151,15 +151,18 @@ async def get_preview(
     upload_id: UploadId,
     mapping: Annotated[str | None, Query(max_length=4_096, description="JSON; try this one")] = None,
 ) -> Response:
-    """What the columns are taken for, what is not sure, and the first rows as transactions."""
+    """What the columns are taken for, what is not sure, the first rows as transactions, and how many cases to expect.
+
+    The first who asks begins the `estimate`, which takes some seconds: ask again while its state is `working`.
+    """
     state = state_of(request)
     upload = await find(state, principal, upload_id)
     chosen = parse_mapping(mapping) if mapping is not None else None
-    return answer(
-        await asyncio.to_thread(
-            preview_upload, state.objects, upload, chosen, state.settings.future_tolerance_s
-        )
+    shown = await asyncio.to_thread(
+        preview_upload, state.objects, upload, chosen, state.settings.future_tolerance_s
     )
+    wanted = shown["complete"] and upload.state in ("waiting", "failed")
+    return answer({**shown, "estimate": state.estimates.ask(upload, shown["mapping"]) if wanted else None})
 
 
 @router.post(
@@ -325,6 +328,7 @@ def upload_shape(upload: Upload) -> dict[str, Any]:
         "seconds_left": None if left is None else round(left, 1),
         "note": upload.note or None,
         "error": upload.error,
+        "lacking": upload.lacking,
         "run_id": upload.run_id,
         "created_at": time_text(upload.created_at),
         "started_at": time_text(upload.started_at) if upload.started_at else None,

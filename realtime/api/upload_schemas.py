@@ -46,6 +46,15 @@ UPLOAD_COMPONENTS: dict[str, Any] = {
             "seconds_left": {"type": ["number", "null"]},
             "note": {**MAYBE_TEXT, "description": "what it is doing or waiting for"},
             "error": {**MAYBE_TEXT, "description": "why it failed"},
+            "lacking": {
+                "type": ["object", "null"],
+                "description": "features that are null on every row and rules that are off, each with the fields that are missing; "
+                "null before it is worked off",
+                "properties": {
+                    "features": {"type": "object", "additionalProperties": STRING},
+                    "rules": {"type": "object", "additionalProperties": STRING},
+                },
+            },
             "run_id": MAYBE_TEXT,
             "created_at": MOMENT,
             "started_at": MAYBE_MOMENT,
@@ -107,6 +116,29 @@ UPLOAD_COMPONENTS: dict[str, Any] = {
                     },
                     additionalProperties=True,
                 ),
+            },
+            "estimate": {
+                "type": ["object", "null"],
+                "description": "cases to expect, judged by the champion on some users of the first 100,000 rows; null where "
+                "nothing can be judged or all is judged already",
+                "required": ["state"],
+                "properties": {
+                    "state": {"type": "string", "enum": ["working", "done", "failed", "busy"]},
+                    "cases": {
+                        "type": ["integer", "null"],
+                        "description": "null: the file's size is not known",
+                    },
+                    "cases_found": {"type": "object", "additionalProperties": COUNT},
+                    "rows_judged": COUNT,
+                    "users": COUNT,
+                    "rows_read": COUNT,
+                    "rows": {"type": ["integer", "null"]},
+                    "rows_exact": {"type": "boolean"},
+                    "features_null": {"type": "object", "additionalProperties": STRING},
+                    "rules_off": {"type": "object", "additionalProperties": STRING},
+                    "error": STRING,
+                },
+                "additionalProperties": True,
             },
         }
     ),

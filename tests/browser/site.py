@@ -34,6 +34,7 @@ class Site:
     dsn: str
     mine: Seeded
     other: Seeded
+    data_dir: Path
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn, autocommit=True)
@@ -103,4 +104,4 @@ def seeded_site(server: EmbeddedPostgres, data_dir: Path) -> Iterator[Site]:
             mine = seed_account(connection)
             other = seed_account(connection, "acct_8", "Somebody Else", users=30, waiting=4, decided=2)
         with served(dsn, data_dir) as url:
-            yield Site(url, dsn, mine, other)
+            yield Site(url, dsn, mine, other, data_dir)

@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from psycopg.types.json import Jsonb
 
 from anomalyze.access.keys import create_key
+from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.training import build_bundle
+from anomalyze.storage.objects import open_objects
 from tests.browser.site import Site
 from tests.browser.test_pages import AXE, WIDTHS
 
 WAIT_MS = 15_000
+CONFIG = Path(__file__).resolve().parents[2] / "metrics_config"
 
 
 def file_of(folder: Path, name: str = "november.csv", rows: int = 30) -> Path:
@@ -106,6 +111,27 @@ def test_from_the_drop_to_the_last_row(page: Page, site: Site, tmp_path: Path) -
     page.goto("/uploads")
     expect(page.locator("#uploads")).to_contain_text("november.csv")
     expect(page.locator("#uploads")).to_contain_text("Done")
+
+
+def test_cases_to_expect_are_told_before_the_start(page: Page, site: Site, tmp_path: Path) -> None:
+    # Nobody has trained anything here: a bundle of rules in the site's store.
+    bundles = BundleStore(open_objects((site.data_dir / "objects").as_uri()))
+    bundle = build_bundle(CONFIG)
+    bundles.publish(bundle)
+    bundles.set_pointer("champion", bundle.id)
+    upload_id = drop(page, file_of(tmp_path))
+    expect(page.locator("#estimate")).to_contain_text("0\u00a0cases in 30 rows", timeout=60_000)
+    expect(page.locator("#estimate")).to_contain_text("judged on 29 rows of 5\u00a0users")
+    expect(page.locator("#estimate")).to_contain_text("off: needs device_id")
+    expect(page.locator("#estimate")).to_contain_text("times of day")
+    for width, height in WIDTHS:
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+        page.screenshot(path=f"/tmp/ingest_estimate_{width}.png", full_page=True)
+    change(site, upload_id, state="done", lacking=Jsonb({"features": {}, "rules": {"TAKEOVER": "device_id"}}))
+    page.reload()
+    expect(page.locator("#upload")).to_contain_text("TAKEOVER off: needs device_id")
+    expect(page.locator("#estimate")).to_have_count(0)
 
 
 def test_a_mapping_that_cannot_be_stays_in_the_form(page: Page, tmp_path: Path) -> None:
