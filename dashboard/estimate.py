@@ -104,7 +104,7 @@ def _said(told: Mapping[str, Any]) -> tuple[FT | str, ...]:
     else:
         about = "" if told["rows_exact"] else "about "
         first = f"About {form.plural(told['cases'], 'case')} in {about}{told['rows']:,} rows"
-    if told["rows_read"] > told["rows_judged"]:
+    if told["rows_good"] > told["rows_judged"]:
         judged += f", out of the first {told['rows_read']:,}"
     return first, Span(
         f", {judged}{f' ({by})' if by else ''}, as if nothing were known of them before.", cls="muted"

@@ -72,7 +72,7 @@ def estimate_upload(
     -------
     dict
         ``cases`` expected in the whole file (None: its size is not known), ``cases_found`` by severity in the
-        ``rows_judged`` of ``users``, taken from the first ``rows_read`` rows, ``rows`` of the file (``rows_exact``: counted),
+        ``rows_judged`` of ``users``, taken from the ``rows_good`` of the first ``rows_read`` rows, ``rows`` of the file (``rows_exact``: counted),
         ``bundle``, and what it lacks: ``features_null`` and ``rules_off``, each with what is missing.
 
     Raises
@@ -93,6 +93,7 @@ def estimate_upload(
         "cases_found": {severity.name: count for severity, count in found.items() if count},
         "rows_judged": judged,
         "users": sample["user"].n_unique(),
+        "rows_good": frame.height,
         "rows_read": rows_read,
         "rows": rows,
         "rows_exact": exact,

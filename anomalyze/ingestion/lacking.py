@@ -11,7 +11,9 @@ from anomalyze.features.catalogue import INTRADAY, MEASURES, WINDOW_MEASURES
 from anomalyze.features.spec import FeatureSpec, parse_duration_ms
 from anomalyze.ingestion.mapping import FileMapping
 from anomalyze.rules import ColumnTypes, RuleSet, compile_rules
+from anomalyze.rules import expression as tree
 from anomalyze.rules.column import TEXT_COLUMNS
+from anomalyze.rules.parse import parse_expression
 
 __all__ = ["Lacking", "find_lacking"]
 
@@ -55,21 +57,56 @@ def find_lacking(bundle: Bundle, mapping: FileMapping, account_id: str) -> Lacki
     features = {
         name: missing for name in spec.names if (missing := _missing(name, spec, has, days_only=days_only))
     }
-    columns = {name for name in TEXT_COLUMNS if has & {*GIVEN.get(name, (name,))}}
+    nulls = dict(features)
+    for name in TEXT_COLUMNS:
+        fields = GIVEN.get(name, (name,))
+        if not has & {*fields}:
+            nulls[name] = " or ".join(fields)
     rule_set = RuleSet.from_json(bundle.rules[RULES].encode()) if bundle.rules else RuleSet()
-    rules = compile_rules(rule_set, ColumnTypes.of_features(spec.kinds))
-    available = {"amount", *columns, *(name for name in spec.names if name not in features)}
+    known = ColumnTypes.of_features(spec.kinds)
     # Those that are off with every column there are somebody's choice, and no matter of this file.
-    always = rules.off({"amount", *TEXT_COLUMNS, *spec.names}, account_id)
+    chosen_off = compile_rules(rule_set, known).off({*known}, account_id)
     off: dict[str, str] = {}
-    for rule_id in rules.off(available, account_id):
-        if rule_id not in always:
-            wanted = rules.needs(rule_id) - available
-            fields = dict.fromkeys(
-                features.get(name) or " or ".join(GIVEN.get(name, (name,))) for name in sorted(wanted)
-            )
-            off[rule_id] = ", ".join(fields)
+    for rule in rule_set:
+        expression = parse_expression(rule.expression, known, rule.parameters, rule.id)
+        if rule.id not in chosen_off and not may_be(expression.root, nulls.keys(), want=True):
+            wanted = [
+                word for name in sorted(expression.columns & nulls.keys()) for word in nulls[name].split(", ")
+            ]
+            off[rule.id] = ", ".join(dict.fromkeys(wanted))
     return Lacking(features, off)
+
+
+def may_be(node: tree.Node, nulls: Set[str], *, want: bool) -> bool:
+    """Whether a condition may be TRUE (or FALSE) on rows whose columns ``nulls`` are NULL."""
+    match node:
+        case tree.And(terms=terms):
+            return (all if want else any)(may_be(term, nulls, want=want) for term in terms)
+        case tree.Or(terms=terms):
+            return (any if want else all)(may_be(term, nulls, want=want) for term in terms)
+        case tree.Not(term=term):
+            return may_be(term, nulls, want=not want)
+        case tree.Flag(value=value):
+            return value is want
+        case tree.IsNull(value=value):
+            return want or not _is_null(value, nulls)
+        case tree.InList(column=column):
+            return not _is_null(column, nulls)
+        case _:
+            return not _is_null(node, nulls)
+
+
+def _is_null(node: tree.Node, nulls: Set[str]) -> bool:
+    """Whether a value is NULL on every such row."""
+    match node:
+        case tree.ColumnRef(name=name):
+            return name in nulls
+        case tree.Call(function="coalesce", arguments=arguments):
+            return all(_is_null(argument, nulls) for argument in arguments)
+        case tree.Member(value=value):
+            return _is_null(value, nulls)
+        case _:
+            return any(_is_null(child, nulls) for child in tree.children(node))
 
 
 def _missing(name: str, spec: FeatureSpec, has: Set[str], *, days_only: bool) -> str:

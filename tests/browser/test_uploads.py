@@ -127,7 +127,6 @@ def test_cases_to_expect_are_told_before_the_start(page: Page, site: Site, tmp_p
     for width, height in WIDTHS:
         page.set_viewport_size({"width": width, "height": height})
         assert page.evaluate("document.documentElement.scrollWidth") <= width, width
-        page.screenshot(path=f"/tmp/ingest_estimate_{width}.png", full_page=True)
     change(site, upload_id, state="done", lacking=Jsonb({"features": {}, "rules": {"TAKEOVER": "device_id"}}))
     page.reload()
     expect(page.locator("#upload")).to_contain_text("TAKEOVER off: needs device_id")

@@ -120,7 +120,7 @@ def test_postgresql_away_shows_the_last_page_and_recovers(own_folder: Path) -> N
         with psycopg.connect(server.dsn, autocommit=True) as connection:
             _, key = create_key(connection, "acct_1", "first", ["admin"], "test")
         with served(server.dsn, own_folder) as url:
-            site = Site(url, server.dsn, None, None)  # type: ignore[arg-type]
+            site = Site(url, server.dsn, None, None, own_folder)  # type: ignore[arg-type]
             client = site.client(key)
             assert client.get("/now").status_code == 200
             server.stop()

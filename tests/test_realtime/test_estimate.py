@@ -147,6 +147,9 @@ def test_columns_that_are_missing_turn_rules_off() -> None:
     assert find_lacking(bundle, FileMapping(fields=needed | everything), "a").features == {}
     bare = find_lacking(bundle, FileMapping(fields=needed), "a")
     assert bare.rules["TAKEOVER"] == "device_id"
+    assert bare.rules["GEO_IMPOSSIBLE"].count("location or latitude") == 1
+    # Lists are of users too.
+    assert not {"BLOCK_LIST", "ALLOW_LIST"} & bare.rules.keys()
     assert bare.features["travel_km"] == "location or latitude"
     days = find_lacking(bundle, FileMapping(fields=needed | everything, time_resolution="day"), "a")
     assert days.features["user_tx_count_10m"] == "times of day"
