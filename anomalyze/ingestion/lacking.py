@@ -31,6 +31,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "travel_km": ("location", "latitude"),
     "travel_kmh": ("location", "latitude"),
 }
+# Of whom a profile is, by the first word of its features.
+PROFILED = {"merchant": ("merchant_id",), "device": ("device_id",), "ip": ("ip",), "country": PLACES}
 # A location names a country too; without a status every payment counts as approved.
 GIVEN = {"country": PLACES, "status": ("user_id",), "user_id": ("user_id",)}
 
@@ -112,9 +114,10 @@ def _is_null(node: tree.Node, nulls: Set[str]) -> bool:
 def _missing(name: str, spec: FeatureSpec, has: Set[str], *, days_only: bool) -> str:
     """The fields without which a feature is NULL; empty when it is not."""
     measure, _, window = name.rpartition("_")
-    windowed = name not in MEASURES and measure in WINDOW_MEASURES
+    windowed = name not in MEASURES and name not in spec.profile_names and measure in WINDOW_MEASURES
     measure = measure if windowed else name
-    needed = ("merchant_id",) if name in spec.profile_names else NEEDS.get(measure, ())
+    profiled = name in spec.profile_names
+    needed = PROFILED.get(name.partition("_")[0], ()) if profiled else NEEDS.get(measure, ())
     missing = [" or ".join(needed)] if needed and not has & {*needed} else []
     if days_only and (measure in INTRADAY or (windowed and parse_duration_ms(window) < DAY_MS)):
         missing.append(TIMES)
