@@ -94,7 +94,7 @@ def check_future(bundle: Bundle, evaluation: Evaluation) -> Outcome:
 
 
 def check_volume(bundle: Bundle, evaluation: Evaluation) -> Outcome:
-    """People are not flooded: the budget holds; without one, cases stay near the champion's on the same days."""
+    """People are not flooded: the budget holds; without one, cases stay near the champion's, or the policy's tails."""
     trial = evaluation.budget
     if trial is not None:
         allowed = trial.promised * VOLUME_FACTOR + 3.0 * sqrt(trial.promised) + 3.0
@@ -111,12 +111,25 @@ def check_volume(bundle: Bundle, evaluation: Evaluation) -> Outcome:
             True, f"{mine:,} cases in {evaluation.days:.1f} days; no champion to compare with.", figures
         )
     theirs = evaluation.champion.cases_from(Severity.MEDIUM)
-    allowed = theirs * VOLUME_FACTOR + 3.0 * sqrt(theirs) + 3.0
+    # A champion without a model of these people, such as the starter, says too little to be the only yardstick.
+    promised = _promised_share(bundle) * evaluation.candidate.scored
+    most = max(float(theirs), promised)
+    allowed = most * VOLUME_FACTOR + 3.0 * sqrt(most) + 3.0
     return Outcome(
         mine <= allowed,
-        f"{mine:,} cases at MEDIUM or above in {evaluation.days:.1f} days; the champion {theirs:,}; allowed "
-        f"{allowed:,.0f}.",
-        figures | {"champion_a_day": theirs / evaluation.days},
+        f"{mine:,} cases at MEDIUM or above in {evaluation.days:.1f} days; the champion {theirs:,}; policy.yaml gives "
+        f"models {promised:,.0f} of these rows; allowed {allowed:,.0f}.",
+        figures | {"champion_a_day": theirs / evaluation.days, "promised_a_day": promised / evaluation.days},
+    )
+
+
+def _promised_share(bundle: Bundle) -> float:
+    """Share of rows that the policy lets the bundle's models raise to MEDIUM or above."""
+    policy = bundle.policy
+    kinds = [policy.model.levels] + ([policy.supervised.levels] if bundle.supervised is not None else [])
+    return sum(
+        max((level.tail for level in levels if Severity[level.severity] >= Severity.MEDIUM), default=0.0)
+        for levels in kinds
     )
 
 

@@ -134,10 +134,11 @@ def test_quality_needs_fifty_matured_cases_and_a_lead_that_is_no_chance(starter:
     assert (outcome.passed, outcome.is_alarm) == (False, False)
 
 
-def test_a_canary_that_died_keeps_the_candidate(starter: Bundle) -> None:
+def learned(starter: Bundle) -> Bundle:
+    """The bundle with a model in it that learned from labels."""
     assert starter.model is not None
     assert starter.calibration is not None
-    learned = Supervised(
+    supervised = Supervised(
         onnx=starter.model,
         inputs=starter.inputs,
         reference=starter.reference,
@@ -146,11 +147,24 @@ def test_a_canary_that_died_keeps_the_candidate(starter: Bundle) -> None:
         metrics={},
         accounts=("default",),
     )
-    bundle = replace(starter, supervised=learned)
+    return replace(starter, supervised=supervised)
+
+
+def test_a_canary_that_died_keeps_the_candidate(starter: Bundle) -> None:
+    bundle = learned(starter)
     for auc, passed in ((0.54, True), (0.56, False)):
         evaluation = msgspec.structs.replace(EVALUATION, canary=Canary(1_000, 60, auc, 0.55))
         assert gates.check_canary(bundle, evaluation).passed is passed
         assert gates.check_canary(starter, evaluation).passed
+
+
+def test_a_silent_champion_does_not_forbid_what_the_policy_promises(starter: Bundle) -> None:
+    silent = msgspec.structs.replace(EVALUATION, champion=msgspec.structs.replace(JUDGED, cases={}))
+    assert not gates.check_volume(starter, silent).passed
+    # Of 10,000 rows the policy gives a model that learned from labels 20, and the forest 2.
+    assert gates.check_volume(learned(starter), silent).passed
+    flood = msgspec.structs.replace(silent, candidate=msgspec.structs.replace(JUDGED, cases={"HIGH": 60}))
+    assert not gates.check_volume(learned(starter), flood).passed
 
 
 def found(users: int, caught_every: int) -> tuple[dict[str, FoundCase], list[Fraud]]:
