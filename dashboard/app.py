@@ -39,6 +39,8 @@ from dashboard.now import now_page
 from dashboard.now_budget import budget_page
 from dashboard.page import Answer, PageMemory, not_found, unavailable
 from dashboard.security import OPEN_PATHS, SecurityMiddleware, admit
+from dashboard.settings import change_lists, save, settings_page, settings_preview
+from dashboard.settings_preview import Previews
 from dashboard.sign_in import sign_in, sign_in_form, sign_out
 from dashboard.sources import refused_rows
 from dashboard.system import system_page
@@ -71,7 +73,8 @@ def create_app(
     pool = AsyncPool(
         dsn, program="anomalyze-dashboard", size_max=POOL_MAX, statement_timeout_s=STATEMENT_TIMEOUT_S
     )
-    hub, requests, estimates = Hub(pool, clock), Requests(), Estimates(settings)
+    hub, requests = Hub(pool, clock), Requests()
+    estimates, previews = Estimates(settings), Previews(settings, dsn)
 
     async def lifespan(_: object) -> AsyncIterator[None]:
         await pool.open()
@@ -80,6 +83,7 @@ def create_app(
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
         await estimates.close()
+        await previews.close()
         await hub.close()
         await pool.close()
 
@@ -111,6 +115,8 @@ def create_app(
     state.upload_bytes_max = settings.upload_bytes_max
     state.future_tolerance_s = settings.future_tolerance_s
     state.estimates = estimates
+    # For what threads do; the address holds a password.
+    state.settings, state.dsn, state.previews = settings, dsn, previews
     _add_routes(app)
     return app
 
@@ -143,6 +149,10 @@ def _add_routes(app: FastHTML) -> None:
         (routes.BUNDLE_PROMOTE, promote, "post"),
         (routes.BUNDLE_ROLL_BACK, roll_back, "post"),
         (routes.SYSTEM, system_page, "get"),
+        (routes.SETTINGS, settings_page, "get"),
+        (routes.SETTINGS, save, "post"),
+        (routes.SETTINGS_LISTS, change_lists, "post"),
+        (routes.SETTINGS_PREVIEW, settings_preview, "get"),
     ):
         app.route(path, methods=[method])(handler)
     app.mount(routes.STATIC, StaticFiles(directory=routes.STATIC_FOLDER), name="static")

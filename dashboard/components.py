@@ -74,6 +74,7 @@ SPRITE = NotStr(
     '<symbol id="i-users" viewBox="0 0 16 16"><circle cx="8" cy="5.3" r="2.8"/><path d="M2.8 13.8c.5-2.6 2.5-4 5.2-4s4.7 1.4 5.2 4"/></symbol>'
     '<symbol id="i-system" viewBox="0 0 16 16"><rect x="2" y="2.5" width="12" height="4.5" rx="1"/><rect x="2" y="9" width="12" height="4.5" rx="1"/><path d="M4.5 4.8h.01M4.5 11.3h.01"/></symbol>'
     '<symbol id="i-bundle" viewBox="0 0 16 16"><path d="M8 1.8 14 5v6l-6 3.2L2 11V5ZM2 5l6 3.2L14 5M8 8.2v6"/></symbol>'
+    '<symbol id="i-settings" viewBox="0 0 16 16"><path d="M2 4.5h7M13 4.5h1M2 11.5h1M7 11.5h7"/><circle cx="11" cy="4.5" r="1.8"/><circle cx="5" cy="11.5" r="1.8"/></symbol>'
     '<symbol id="i-search" viewBox="0 0 16 16"><circle cx="7" cy="7" r="4.5"/><path d="M10.5 10.5 14 14"/></symbol>'
     '<symbol id="i-check" viewBox="0 0 16 16"><path d="M3 8.5l3.3 3.3L13 4.5"/></symbol>'
     '<symbol id="i-x" viewBox="0 0 16 16"><path d="M4 4l8 8M12 4l-8 8"/></symbol>'

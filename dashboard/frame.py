@@ -75,6 +75,7 @@ KEYS = (
     ("g s", "go to System"),
     ("g b", "go to Bundles"),
     ("g l", "go to Uploads"),
+    ("g e", "go to Settings"),
     ("?", "this list"),
 )
 
@@ -82,7 +83,7 @@ _ENTRIES = (
     (("now", "Now", routes.NOW, "now"),),
     (("transactions", "Transactions", routes.TRANSACTIONS, "tx"), ("users", "Users", routes.USERS, "users")),
     (("bundles", "Bundles", routes.BUNDLES, "bundle"), ("uploads", "Uploads", routes.UPLOADS, "up")),
-    (("system", "System", routes.SYSTEM, "system"),),
+    (("system", "System", routes.SYSTEM, "system"), ("settings", "Settings", routes.SETTINGS, "settings")),
 )
 
 

@@ -35,6 +35,7 @@ _SUBJECTS = {
     routes.UPLOADS: "Uploads",
     routes.BUNDLES: "Bundles",
     routes.SYSTEM: "Programs",
+    routes.SETTINGS: "Settings",
 }
 
 

@@ -18,6 +18,9 @@ __all__ = [
     "HEALTH",
     "NOW",
     "NOW_ROWS",
+    "SETTINGS",
+    "SETTINGS_LISTS",
+    "SETTINGS_PREVIEW",
     "SIGN_IN",
     "SIGN_OUT",
     "SOURCE_REFUSED",
@@ -34,6 +37,7 @@ __all__ = [
     "USERS",
     "anomaly",
     "case_decision",
+    "settings_preview",
     "source_refused",
     "static",
     "transactions",
@@ -63,6 +67,9 @@ BUNDLES = "/bundles"
 BUNDLE_PROMOTE = "/bundles/promote"
 BUNDLE_ROLL_BACK = "/bundles/roll-back"
 SYSTEM = "/system"
+SETTINGS = "/settings"
+SETTINGS_LISTS = "/settings/lists"
+SETTINGS_PREVIEW = "/settings/previews/{name}"
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
 HEALTH = "/health"
@@ -118,6 +125,11 @@ def upload_estimate(upload_id: str, mapping: str) -> str:
 def source_refused(name: str) -> str:
     """The refused rows of a polled table."""
     return f"/sources/{quote(name, safe='')}/refused.csv"
+
+
+def settings_preview(name: str) -> str:
+    """How far one preview of settings is."""
+    return f"/settings/previews/{quote(name, safe='')}"
 
 
 @cache

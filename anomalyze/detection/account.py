@@ -10,6 +10,7 @@ that was trained before an edit takes the edit along when it is promoted (`with_
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -180,10 +181,16 @@ def check_document(
     ConfigProblems
         Every mistake, with its place; a rule or parameter that is not there with the one that was probably meant.
     """
-    made = validate(document, AccountDocument)
+    problems: list[Problem] = []
+    try:
+        made = validate(document, AccountDocument)
+    except ConfigProblems as error:
+        problems += error.problems
+        # A mistake elsewhere must not hide those in rules.
+        made = _sound_rules(document)
     laid = RuleSet(rules.rules, {"account": made.rule_overlays()})
     _, mistakes = check_rules(laid, columns)
-    problems = [
+    problems += [
         document.problem(("rules", *m.path[1:]), m.error.message, m.error.suggestion)
         for m in mistakes
         if m.overlay
@@ -205,6 +212,16 @@ def check_document(
     if problems:
         raise ConfigProblems(sorted(problems))
     return made
+
+
+def _sound_rules(document: Document) -> AccountDocument:
+    """The rules of a document with mistakes, as far as they can be read."""
+    given = document.data.get("rules") if isinstance(document.data, dict) else None
+    found: dict[str, OverlayEntry] = {}
+    for rule_id, entry in given.items() if isinstance(given, dict) else ():
+        with contextlib.suppress(ValidationError):
+            found |= AccountDocument.model_validate({"rules": {rule_id: entry}}).rules
+    return AccountDocument(rules=found)
 
 
 def load_account_files(

@@ -180,7 +180,7 @@
   });
 
   // ---- keys
-  const GO = { n: "/now", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles" };
+  const GO = { n: "/now", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles", e: "/settings" };
   let going = 0;
   const press = (selector) => {
     const element = document.querySelector(selector);

@@ -15,6 +15,7 @@ from anomalyze.bus.control import announce_all
 from anomalyze.errors import EventError, TransientError
 from anomalyze.events.schema import parse_timestamp
 from anomalyze.log import get
+from anomalyze.rules.column import TEXT_COLUMNS
 from anomalyze.rules.lists import parse_entry
 from anomalyze.storage.list_change import (
     ListChange,
@@ -111,8 +112,8 @@ async def delete_lists(
     list_name: Annotated[
         str, Query(alias="list", pattern="^[a-z][a-z0-9_]{0,39}$", description="block, allow or your own")
     ],
-    field: Annotated[str, Query(max_length=40)],
-    value: Annotated[str, Query(min_length=1, max_length=128)],
+    field: Annotated[str, Query(json_schema_extra={"enum": sorted(TEXT_COLUMNS)})],
+    value: Annotated[str, Query(min_length=1, max_length=128, description="as it stands in transactions")],
 ) -> Response:
     """Take a value off a list; one that is not on it changes nothing."""
     entry = {"list": list_name, "field": field, "value": value}

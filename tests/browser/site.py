@@ -16,14 +16,18 @@ import httpx
 import psycopg
 import uvicorn
 
+from anomalyze.bus.embedded import EmbeddedBus
+from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import free_port
+from anomalyze.learning.promotion import CHAMPION, open_bundles
 from anomalyze.settings import Settings
 from anomalyze.storage.migrate import migrate
 from dashboard.app import create_app
 from tests.browser.seed import INCIDENTS, Seeded, Seeder, seed_account
 
 START_TIMEOUT_S = 20
+CONFIG = Path(__file__).parents[2] / "metrics_config"
 
 
 @dataclass(slots=True)
@@ -96,6 +100,17 @@ def new_database(server: EmbeddedPostgres) -> Iterator[str]:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def give_bundle(dsn: str, data_dir: Path) -> None:
+    """A log, and a champion of the shipped rules without a model, which nobody needs here."""
+    store = open_bundles(Settings(data_dir=data_dir, _env_file=None))
+    bundle = build_bundle(CONFIG)
+    store.publish(bundle)
+    store.set_pointer(CHAMPION, bundle.id)
+    bus = EmbeddedBus(dsn)
+    bus.ensure_topics(2)
+    bus.close()
+
+
 @contextlib.contextmanager
 def seeded_site(server: EmbeddedPostgres, data_dir: Path) -> Iterator[Site]:
     """A site with a month of data in two accounts."""
@@ -103,5 +118,6 @@ def seeded_site(server: EmbeddedPostgres, data_dir: Path) -> Iterator[Site]:
         with psycopg.connect(dsn, autocommit=True) as connection:
             mine = seed_account(connection)
             other = seed_account(connection, "acct_8", "Somebody Else", users=30, waiting=4, decided=2)
+        give_bundle(dsn, data_dir)
         with served(dsn, data_dir) as url:
             yield Site(url, dsn, mine, other, data_dir)

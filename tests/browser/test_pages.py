@@ -23,6 +23,7 @@ PAGES = (
     "bundles",
     "uploads",
     "system",
+    "settings",
     "missing",
     "sign-in",
 )
@@ -41,6 +42,7 @@ def address(name: str, site: Site) -> str:
         "uploads": "/uploads",
         "bundles": "/bundles",
         "system": "/system",
+        "settings": "/settings",
         "missing": "/anomalies/none",
         "sign-in": "/sign-in",
     }[name]

@@ -25,6 +25,8 @@ PAGES = (
     "/uploads/x",
     "/bundles",
     "/system",
+    "/settings",
+    "/settings/previews/x",
     "/nowhere",
 )
 
