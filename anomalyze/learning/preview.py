@@ -20,7 +20,6 @@ from anomalyze.backtest.mapping import SourceChunk
 from anomalyze.backtest.stored import newest_stored_ms, read_stored
 from anomalyze.detection.account import AccountDocument, Versioned, version_of, with_documents
 from anomalyze.detection.bundle import BundleStore
-from anomalyze.embedded.runtime import find_addresses
 from anomalyze.errors import AnomalyzeError, ConfigError
 from anomalyze.learning.promotion import CHAMPION, open_bundles
 from anomalyze.settings import Settings
@@ -137,8 +136,10 @@ def main() -> int:
     settings = Settings()
     try:
         asked = json.loads(sys.stdin.readline())
+        if settings.postgres_dsn is None:
+            raise ConfigError("expected the setting POSTGRES_DSN from whoever asks for a preview, got none")
         found = preview_settings(
-            find_addresses(settings).postgres_dsn,
+            settings.postgres_dsn.get_secret_value(),
             open_bundles(settings),
             str(asked["account_id"]),
             AccountDocument.model_validate(asked["document"]),
