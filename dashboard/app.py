@@ -116,7 +116,7 @@ def create_app(
     state.future_tolerance_s = settings.future_tolerance_s
     state.estimates = estimates
     # For what threads do; the address holds a password.
-    state.settings, state.dsn, state.previews = settings, dsn, previews
+    state.dsn, state.previews = dsn, previews
     _add_routes(app)
     return app
 

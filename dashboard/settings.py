@@ -13,7 +13,6 @@ from fasthtml.core import FtResponse
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from anomalyze.bus import open_bus
 from anomalyze.bus.control import announce_all
 from anomalyze.config import ConfigProblems
 from anomalyze.detection.bundle import BundleStore
@@ -350,8 +349,7 @@ def _plain(text: str) -> str:
 
 @contextmanager
 def _log(request: Request) -> Any:
-    state = request.app.state
-    bus = open_bus(state.settings, postgres_dsn=state.dsn)
+    bus = request.app.state.open_bus()
     try:
         yield bus
     finally:
