@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     cors_origins: list[str] = []
     public_account: str | None = Field(None, description="account whose read routes need no key")
     rate_limit_per_s: int = Field(20_000, ge=1, description="transactions a second that one key may send")
+    upload_kept_days: int = Field(30, ge=1, description="days that the bytes of an uploaded file are kept")
     upload_bytes_max: int = Field(4 * 2**30, ge=1, description="bytes that an uploaded file may have")
     log_level: str = "INFO"
 

@@ -8,12 +8,12 @@ local folder writes under another name first and renames: half a file is a file 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from anomalyze.errors import ConfigError, ContractError
 from anomalyze.ingestion.account import choose_mapping
-from anomalyze.ingestion.receive import take_file
+from anomalyze.ingestion.receive import TooLarge, take_file
 from anomalyze.log import get
 from anomalyze.storage import upload as store
 from anomalyze.storage.objects import ObjectStore
@@ -21,16 +21,19 @@ from anomalyze.storage.pool import AsyncPool
 from anomalyze.storage.query import fetch_async
 from anomalyze.storage.upload import Upload
 
-__all__ = ["LANDED_BYTES_MAX", "take_landed"]
+__all__ = ["take_landed"]
 
 LANDING, REFUSED = "landing", "landing-refused"
-# Read whole; what is larger is sent to the API, which streams it.
-LANDED_BYTES_MAX = 256 * 1024 * 1024
 LANDED_MAX = 20
 
 
-async def take_landed(objects: ObjectStore, dsn: str, config_dir: Path) -> list[Upload]:
+async def take_landed(objects: ObjectStore, dsn: str, config_dir: Path, bytes_max: int) -> list[Upload]:
     """Take the files that lie there, twenty at most; returns their uploads.
+
+    Parameters
+    ----------
+    bytes_max
+        Of one file: a larger one is refused.
 
     Raises
     ------
@@ -41,20 +44,23 @@ async def take_landed(objects: ObjectStore, dsn: str, config_dir: Path) -> list[
     await pool.open()
     try:
         paths = await asyncio.to_thread(objects.list, LANDING)
-        found = [await _take(objects, pool, config_dir, path) for path in paths[:LANDED_MAX]]
+        found = [await _take(objects, pool, config_dir, path, bytes_max) for path in paths[:LANDED_MAX]]
         return [upload for upload in found if upload is not None]
     finally:
         await pool.close()
 
 
-async def _take(objects: ObjectStore, pool: AsyncPool, config_dir: Path, path: str) -> Upload | None:
+async def _take(
+    objects: ObjectStore, pool: AsyncPool, config_dir: Path, path: str, bytes_max: int
+) -> Upload | None:
     account_id, _, name = path.removeprefix(f"{LANDING}/").partition("/")
     try:
-        data = await asyncio.to_thread(objects.get, path, bytes_max=LANDED_BYTES_MAX)
+        blocks = await asyncio.to_thread(objects.stream, path)
     except ContractError as error:
-        get().error("landed_file_too_large", path=path, reason=f"{error}: send it to POST /v1/uploads")
+        # Nor can it be moved: its name is none of an object.
+        get().error("landed_file_refused", path=path, reason=str(error))
         return None
-    if data is None:
+    if blocks is None:
         return None
     try:
         async with pool.connection() as connection:
@@ -64,13 +70,13 @@ async def _take(objects: ObjectStore, pool: AsyncPool, config_dir: Path, path: s
                     f"expected {LANDING}/<account>/<name> of an account that exists, got {path}"
                 )
         taken = await take_file(
-            _stream(data),
+            _stream(blocks),
             objects,
             pool,
             account_id=account_id,
             created_by=LANDING,
             name=lambda: name,
-            bytes_max=LANDED_BYTES_MAX,
+            bytes_max=bytes_max,
         )
         upload = taken.upload
         if upload.state == "waiting":
@@ -80,15 +86,15 @@ async def _take(objects: ObjectStore, pool: AsyncPool, config_dir: Path, path: s
                     query = store.start_upload(account_id, upload.upload_id, mapping.model_dump())
                     started = await fetch_async(connection, query)
                 upload = started or upload
-    except ConfigError as error:
+    except (ConfigError, TooLarge) as error:
         get().error("landed_file_refused", path=path, reason=str(error))
-        await asyncio.to_thread(objects.put, path.replace(LANDING, REFUSED, 1), data)
-        await asyncio.to_thread(objects.delete, path)
+        await asyncio.to_thread(objects.move, path, path.replace(LANDING, REFUSED, 1))
         return None
     # Last: taken again after a crash it is the same upload.
     await asyncio.to_thread(objects.delete, path)
     return upload
 
 
-async def _stream(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+async def _stream(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+        yield block

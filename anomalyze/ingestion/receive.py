@@ -244,6 +244,10 @@ def preview_upload(
     from anomalyze.ingestion.guess import guess_file
     from anomalyze.ingestion.parse import parse_file
 
+    if upload.parts == 0:
+        raise ConfigError(
+            "expected a file that is still kept, got one that was removed some time after it was done"
+        )
     with tempfile.TemporaryDirectory(prefix="anomalyze-") as folder:
         path = _unpack_head(objects, upload, Path(folder))
         guess = guess_file(path)

@@ -33,6 +33,7 @@ _PATH_LENGTH_MAX = 512
 # Names that begin with a dot are no objects, so a half-written file is never listed.
 _INCOMING = ".incoming"
 _INCOMING_AGE_MAX_S = 86_400.0
+_BLOCK_BYTES = 1 << 20
 # A caller has its own way of waiting and of saying so; obstore's three minutes would hide an outage. A
 # checkpoint of 128 MB needs two minutes over 10 Mbit/s.
 _RETRY = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
@@ -48,6 +49,14 @@ class ObjectStore(Protocol):
 
     def get(self, path: str, *, bytes_max: int | None = None) -> bytes | None:
         """An object's bytes, None when there is none; ContractError when it is larger than ``bytes_max``."""
+        ...
+
+    def stream(self, path: str) -> Iterator[bytes] | None:
+        """An object's bytes in blocks of a megabyte or so, None when there is none."""
+        ...
+
+    def move(self, path: str, target: str) -> None:
+        """Give an object another path, within the store; what was there before is replaced."""
         ...
 
     def list(self, prefix: str) -> list[str]:
@@ -151,6 +160,29 @@ class LocalObjects:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
+    def stream(self, path: str) -> Iterator[bytes] | None:
+        """An object's bytes in blocks, None when there is none."""
+        with _local_errors(path):
+            try:
+                file = open(self._folder / _checked(path), "rb")  # noqa: SIM115 - closed by who reads
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+        def blocks() -> Iterator[bytes]:
+            with file, _local_errors(path):
+                while block := file.read(_BLOCK_BYTES):
+                    yield block
+
+        return blocks()
+
+    def move(self, path: str, target: str) -> None:
+        """Rename an object."""
+        goal = self._folder / _checked(target)
+        with _local_errors(path):
+            self._make_folders(goal.parent)
+            os.replace(self._folder / _checked(path), goal)
+            _sync_folder(goal.parent)
+
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects under the folder ``prefix``, sorted."""
         found = []
@@ -201,6 +233,29 @@ class RemoteObjects:
                 return None
             _check_size(path, answer.meta["size"], bytes_max)
             return bytes(answer.bytes())
+
+    def stream(self, path: str) -> Iterator[bytes] | None:
+        """An object's bytes in blocks, None when there is none."""
+        with _remote_errors(path):
+            try:
+                answer = obstore.get(self._store, _checked(path))
+            except FileNotFoundError:
+                return None
+
+        def blocks() -> Iterator[bytes]:
+            with _remote_errors(path):
+                for chunk in answer.stream(min_chunk_size=_BLOCK_BYTES):
+                    data = bytes(chunk)
+                    for at in range(0, len(data), _BLOCK_BYTES):
+                        yield data[at : at + _BLOCK_BYTES]
+
+        return blocks()
+
+    def move(self, path: str, target: str) -> None:
+        """Copy within the store, then remove: after a crash between, both are there."""
+        with _remote_errors(path):
+            obstore.copy(self._store, _checked(path), _checked(target))
+            obstore.delete(self._store, path)
 
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects under the folder ``prefix``, sorted."""

@@ -21,13 +21,17 @@ __all__ = [
     "Upload",
     "add_upload",
     "claim_upload",
+    "delete_abandoned",
     "delete_errors",
     "delete_upload",
     "fail_upload",
+    "find_finished",
     "find_startable",
     "find_upload",
     "finish_upload",
+    "forget_bytes",
     "insert_errors",
+    "known_uploads",
     "list_uploads",
     "load_reasons",
     "load_upload",
@@ -225,6 +229,40 @@ async def stream_errors(
         )
         async for line, column, reason, raw in cursor:
             yield line, column, reason, raw
+
+
+def find_finished(connection: psycopg.Connection[Any], kept_days: int, limit: int) -> list[tuple[str, int]]:
+    """(upload, parts) of uploads that were done so many days ago and whose bytes are still kept."""
+    return connection.execute(
+        "SELECT upload_id, parts FROM uploads WHERE state = 'done' AND parts > 0 "
+        "AND finished_at < now() - make_interval(days => %s) ORDER BY finished_at LIMIT %s",
+        [kept_days, limit],
+    ).fetchall()
+
+
+def forget_bytes(connection: psycopg.Connection[Any], upload_id: str) -> None:
+    """Note that an upload's bytes are gone, and forget its refused rows with their text."""
+    with connection.transaction():
+        connection.execute("UPDATE uploads SET parts = 0 WHERE upload_id = %s", [upload_id])
+        connection.execute("DELETE FROM upload_errors WHERE upload_id = %s", [upload_id])
+
+
+def delete_abandoned(
+    connection: psycopg.Connection[Any], kept_days: int, limit: int
+) -> list[tuple[str, int]]:
+    """Delete uploads that waited or had failed for so many days; (upload, parts) of what still lies in the store."""
+    return connection.execute(
+        "DELETE FROM uploads WHERE upload_id IN (SELECT upload_id FROM uploads WHERE state IN ('waiting', 'failed') "
+        "AND coalesce(finished_at, created_at) < now() - make_interval(days => %s) LIMIT %s) "
+        "AND state IN ('waiting', 'failed') RETURNING upload_id, parts",
+        [kept_days, limit],
+    ).fetchall()
+
+
+def known_uploads(connection: psycopg.Connection[Any], upload_ids: Sequence[str]) -> set[str]:
+    """Those of these uploads that there are."""
+    rows = connection.execute("SELECT upload_id FROM uploads WHERE upload_id = ANY(%s)", [list(upload_ids)])
+    return {row[0] for row in rows}
 
 
 def find_startable(connection: psycopg.Connection[Any]) -> list[Upload]:

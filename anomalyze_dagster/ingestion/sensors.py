@@ -60,7 +60,10 @@ def landing(
     from anomalyze.ingestion.landing import take_landed
     from anomalyze.settings import Settings
 
-    taken = asyncio.run(take_landed(objects.open(), postgres.dsn, Settings().config_dir))
+    settings = Settings()
+    taken = asyncio.run(
+        take_landed(objects.open(), postgres.dsn, settings.config_dir, settings.upload_bytes_max)
+    )
     for upload in taken:
         context.log.info(f"{upload.name} of {upload.account_id}: {upload.upload_id}, {upload.state}")
     # The sensor of uploads starts the runs.

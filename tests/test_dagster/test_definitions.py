@@ -58,6 +58,7 @@ def test_schedules_and_sensors_run_without_being_switched_on() -> None:
         "train_weekly",
         "watch_daily",
         "forget_old_runs_nightly",
+        "forget_uploads_nightly",
     }
     assert {s.name for s in repository.sensor_defs} >= {
         "promote_automatically",

@@ -37,20 +37,22 @@ def test_what_has_landed_is_taken_once(api: Api, tmp_path: Path) -> None:
     objects.put("landing/acct_a/day-1.csv", f"who,on,much\n{own},2025-12-01,3\n".encode())
     objects.put("landing/acct_a/picture.csv", b"\0\1")
     objects.put("landing/nobody/sure.csv", sure.encode())
+    objects.put("landing/acct_a/large.csv", rows(400).encode())
     before = objects_of(api)
-    found = asyncio.run(take_landed(objects, api.platform.dsn, tmp_path))
+    found = asyncio.run(take_landed(objects, api.platform.dsn, tmp_path, 10_000))
     assert {upload.name: upload.state for upload in found} == {
         "sure.csv": "started", "unsure.csv": "waiting", "day-1.csv": "started",
     }  # fmt: skip
     assert objects.list("landing") == []
     assert objects.list("landing-refused") == [
+        "landing-refused/acct_a/large.csv",
         "landing-refused/acct_a/picture.csv",
         "landing-refused/nobody/sure.csv",
     ]
     assert len(objects_of(api)) == len(before) + 3
     # The same file dropped once more, as after a crash before it was removed.
     objects.put("landing/acct_a/sure.csv", sure.encode())
-    (again,) = asyncio.run(take_landed(objects, api.platform.dsn, tmp_path))
+    (again,) = asyncio.run(take_landed(objects, api.platform.dsn, tmp_path, 10_000))
     assert again.upload_id in {upload.upload_id for upload in found}
     shutil.rmtree(api.platform.folder / "objects" / "landing-refused")
 

@@ -51,6 +51,19 @@ def test_lists_are_by_folder_and_sorted(objects: ObjectStore) -> None:
     assert objects.list("none") == []
 
 
+def test_objects_are_streamed_and_moved(objects: ObjectStore) -> None:
+    large = os.urandom(5 << 20)
+    objects.put("landing/a/large", large)
+    blocks = list(objects.stream("landing/a/large") or ())
+    assert b"".join(blocks) == large
+    assert len(blocks) > 2
+    assert objects.stream("landing/a/none") is None
+    objects.put("refused/a/large", b"before")
+    objects.move("landing/a/large", "refused/a/large")
+    assert objects.get("landing/a/large") is None
+    assert objects.get("refused/a/large") == large
+
+
 def test_deleting_is_idempotent(objects: ObjectStore) -> None:
     objects.put("a/b", b"x")
     objects.delete("a/b")
