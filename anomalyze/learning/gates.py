@@ -9,6 +9,7 @@ from math import sqrt
 import numpy as np
 
 from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.policy import parse_policy
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity
 from anomalyze.learning.evaluation import TAILS, Evaluation
@@ -125,7 +126,7 @@ def check_volume(bundle: Bundle, evaluation: Evaluation) -> Outcome:
 
 def _promised_share(bundle: Bundle) -> float:
     """Share of rows that the policy lets the bundle's models raise to MEDIUM or above."""
-    policy = bundle.policy
+    policy = parse_policy(bundle.policy)
     kinds = [policy.model.levels] + ([policy.supervised.levels] if bundle.supervised is not None else [])
     return sum(
         max((level.tail for level in levels if Severity[level.severity] >= Severity.MEDIUM), default=0.0)
