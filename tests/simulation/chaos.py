@@ -1,4 +1,5 @@
-"""Kill programs at seeded moments under load, then hold what is stored against an undisturbed replay.
+"""Kill programs at seeded moments under load, while files are worked off and bundles swapped, then hold what is stored
+against an undisturbed replay.
 
 ``python -m tests.simulation.chaos --bus kafka|embedded --kills K --seed S --transactions N`` prints a table and,
 as its last line, one JSON object. ``--canary`` runs a worker whose commit order is broken on purpose: it must
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -29,8 +31,9 @@ import psycopg
 from anomalyze.bus.topics import SCORED, TRANSACTIONS
 from anomalyze.simulation.record import flat_records
 from anomalyze.simulation.world import Simulation
+from tests.simulation.change import Swaps, Uploads
 from tests.simulation.ledger import Comparison, compare, replay
-from tests.simulation.stack import Stack
+from tests.simulation.stack import CHECKOUT, Stack
 
 SENDERS = 4
 REQUEST_ROWS = 25
@@ -44,6 +47,11 @@ STALLED_S = 60.0
 # How long a program that was killed a moment ago may take until it can be killed again.
 DOWN_TIMEOUT_S = 20.0
 GROUP = "detector"
+# Users whose transactions come in files instead: one in so many.
+FILE_USERS = 4
+FILES = 2
+# Of the time that kills take at most: a little less than they take on the average, since restarts come on top.
+FILES_SHARE = 0.6
 
 
 class NotDrainedError(RuntimeError):
@@ -73,26 +81,42 @@ def run(
     choose = random.Random(seed)
     extra = {"ANOMALYZE_CHECKPOINT_INTERVAL_S": "2"}
     if canary:
-        extra["PYTHONPATH"] = str(Path(__file__).with_name("canary"))
+        extra["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).with_name("canary")), str(CHECKOUT)])
     stack = Stack(folder, bus, **extra)
     stack.start()
     killed: Counter[str] = Counter()
     load = Load()
+    bodies, in_files = traffic(seed, transactions)
+    uploads = Uploads(stack, in_files, FILES, kills * SECONDS_A_KILL * FILES_SHARE)
+    swaps = Swaps(stack)
     try:
         stop = threading.Event()
-        senders = start_senders(stack, load, transactions, seed, kills * SECONDS_A_KILL, stop)
+        uploads.start()
+        swaps.publish()
+        senders = start_senders(stack, load, bodies, seed, kills * SECONDS_A_KILL, stop)
         begun_s = time.monotonic()
-        for target in [only] * kills if only else rounds(choose, bus, kills):
+        for number, target in enumerate([only] * kills if only else rounds(choose, bus, kills)):
+            # In the middle of what happens next, and of its recovery.
+            if number == kills // 3:
+                swaps.promote()
+            if number == 2 * kills // 3:
+                swaps.roll_back()
             # From the last kill on, however long that took: what is killed should be at work.
             time.sleep(choose.uniform(0.3, 1.0) * SECONDS_A_KILL)
-            kill(stack, target, choose.randrange(8))
+            if target == "uploader":
+                uploads.kill()
+            else:
+                kill(stack, target, choose.randrange(8))
             killed[target] += 1
             say(f"{time.monotonic() - begun_s:6.1f} s  killed {target:<10} accepted {len(load.accepted)}")
         for sender in senders:
             sender.join()
         try:
+            say("; ".join(swaps.wait()))
+            load.sent += len(uploads.sent)
+            load.accepted |= uploads.wait()
             drain(stack)
-        except NotDrainedError as error:
+        except (NotDrainedError, TimeoutError) as error:
             say(f"{error}\n{stack.output()}")
             return report(load, Comparison(examples=[str(error)]), killed, is_drained=False)
         say("drained; replaying the log undisturbed")
@@ -107,12 +131,13 @@ def run(
             say(stack.output())
         return report(load, result, killed)
     finally:
+        uploads.stop()
         stack.stop()
 
 
 def rounds(choose: random.Random, bus: str, kills: int) -> list[str]:
     """Whom to kill: every program in turn, in another order each time; the detector twice as often."""
-    targets = ["api", "detector", "detector", "sink", "postgresql", "valkey"]
+    targets = ["api", "detector", "detector", "sink", "postgresql", "valkey", "uploader"]
     targets += ["broker"] if bus == "kafka" else []
     order: list[str] = []
     while len(order) < kills:
@@ -132,10 +157,8 @@ def kill(stack: Stack, target: str, number: int) -> None:
         stack.broker.start()
 
 
-def start_senders(
-    stack: Stack, load: Load, transactions: int, seed: int, seconds: float, stop: threading.Event
-) -> list[threading.Thread]:
-    """Threads that post until each of their transactions was accepted."""
+def traffic(seed: int, transactions: int) -> tuple[list[bytes], list[bytes]]:
+    """Flat records of simulated people: those to post, and those that come in files."""
     start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=20)
     world = Simulation(
         users=400,
@@ -149,9 +172,22 @@ def start_senders(
     for chunk in world.chunks():
         bodies += flat_records(chunk, f"c{seed}")
     bodies = bodies[:transactions]
+    in_files = [body for body in bodies if user_hash(body) % FILE_USERS == 0]
+    return [body for body in bodies if user_hash(body) % FILE_USERS], in_files
+
+
+def user_hash(body: bytes) -> int:
+    """A number by user: a user's transactions stay together, and in order."""
+    return zlib.crc32(body[: body.index(b",")])
+
+
+def start_senders(
+    stack: Stack, load: Load, bodies: list[bytes], seed: int, seconds: float, stop: threading.Event
+) -> list[threading.Thread]:
+    """Threads that post until each of their transactions was accepted."""
     by_sender: list[list[bytes]] = [[] for _ in range(SENDERS)]
-    for body in bodies:  # a user's transactions stay in order: one sender has all of them
-        by_sender[zlib.crc32(body[: body.index(b",")]) % SENDERS].append(body)
+    for body in bodies:
+        by_sender[user_hash(body) // FILE_USERS % SENDERS].append(body)
     pause_s = seconds / max(1, len(bodies) / REQUEST_ROWS / SENDERS)
     threads = [
         threading.Thread(target=send, args=(stack, load, rows, seed + i, pause_s, stop), daemon=True)
@@ -263,6 +299,8 @@ def report(
         "accepted": len(load.accepted),
         "drained": is_drained,
         "stored": result.stored,
+        "bundles": result.bundles,
+        "challenged": result.challenged,
         "missing": result.missing,
         "doubled": result.doubled,
         "verdicts_differ": result.verdicts_differ,

@@ -16,6 +16,7 @@ from anomalyze.bus.contract import Bus, Records
 from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.detection.bundle import BundleStore
 from anomalyze.detection.detector import PartitionState
+from anomalyze.events.batch import Severity
 from anomalyze.features.snapshot import ProfileStore
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
@@ -41,15 +42,35 @@ class _Scored(msgspec.Struct):
     analysis: msgspec.Raw = msgspec.Raw(b"")
 
 
+class _Says(msgspec.Struct):
+    bundle: str
+    final_severity: str
+
+
+class _Named(msgspec.Struct):
+    bundle: str
+    challenger: _Says | None = None
+
+
 @dataclass(slots=True)
 class Comparison:
-    """The ledger."""
+    """The ledger.
+
+    Attributes
+    ----------
+    bundles
+        Verdicts by the bundle that gave them.
+    challenged
+        Of them, those with what a challenger would have said.
+    """
 
     stored: int = 0
     missing: int = 0
     doubled: int = 0
     verdicts_differ: int = 0
     counters_differ: int = 0
+    bundles: dict[str, int] = field(default_factory=dict)
+    challenged: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -116,11 +137,20 @@ def compare(
     hourly: Counter[int] = Counter()
     rows = connection.execute(
         "SELECT tx_id, user_id, src_partition, src_offset, enrichment::text, analysis::text, verdict::text, severity, "
-        "status FROM transactions"
+        "status, bundle FROM transactions"
     )
-    for tx_id, user_id, partition, offset, enrichment, analysis, verdict, severity, status in rows:
+    challenges: Counter[tuple[str, str, int, int]] = Counter()
+    for tx_id, user_id, partition, offset, enrichment, analysis, verdict, severity, status, bundle in rows:
         seen[tx_id] += 1
         hourly[severity] += 1
+        named = msgspec.json.decode(analysis, type=_Named)
+        result.bundles[named.bundle] = result.bundles.get(named.bundle, 0) + 1
+        if bundle != named.bundle:
+            result.verdicts_differ += 1
+            result.examples.append(f"{tx_id}: judged by {named.bundle}, stored as of {bundle}")
+        if named.challenger is not None:
+            says = Severity[named.challenger.final_severity]
+            challenges[named.bundle, named.challenger.bundle, severity, int(says)] += 1
         expected = scored.get((partition, offset))
         came = (enrichment.encode(), analysis.encode(), verdict.encode())
         if expected is None or came != (
@@ -150,7 +180,13 @@ def compare(
     assert anomalies is not None
     assert in_cases is not None
     flagged = sum(count for severity, count in hourly.items() if severity > 0)
+    shadowed = connection.execute(
+        "SELECT champion, challenger, severity, challenger_severity, sum(transactions)::bigint "
+        "FROM challenger_hourly GROUP BY 1, 2, 3, 4"
+    ).fetchall()
+    result.challenged = sum(challenges.values())
     facts = {
+        "challenges": ({tuple(row[:4]): row[4] for row in shadowed}, dict(challenges)),
         "hourly": (counted, dict(hourly)),
         "users": (by_user[0], result.stored),
         "anomalies": (anomalies[0], flagged),

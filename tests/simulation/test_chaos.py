@@ -1,5 +1,5 @@
-"""The whole product under load while its programs and servers are killed: nothing lost, nothing twice, every verdict
-as an undisturbed replay gives it. ``python -m tests.simulation.chaos`` does the same for longer."""
+"""The whole product under load while files come in, bundles are swapped and programs and servers are killed: nothing
+lost, nothing twice, every verdict as an undisturbed replay gives it. ``python -m tests.simulation.chaos`` does the same for longer."""
 
 from __future__ import annotations
 
@@ -31,11 +31,17 @@ def test_killing_any_program_again_and_again_loses_nothing_and_doubles_nothing(b
     assert is_clean(result), result
     assert result["stored"] == result["accepted"] == result["sent"] == TRANSACTIONS
     assert sum(result["kills"].values()) == KILLS
+    # Promoted and rolled back in the middle; what was not champion was shadowed.
+    assert len(result["bundles"]) == 2
+    assert min(result["bundles"].values()) > 0
+    assert result["challenged"] > 0
 
 
 @pytest.mark.parametrize("bus", ["embedded", "kafka"])
 def test_twenty_kills_meet_every_program(bus: str) -> None:
     orders = [rounds(random.Random(seed), bus, 20) for seed in range(20)]
-    programs = {"api", "detector", "sink", "postgresql", "valkey"} | ({"broker"} if bus == "kafka" else set())
+    programs = {"api", "detector", "sink", "postgresql", "valkey", "uploader"} | (
+        {"broker"} if bus == "kafka" else set()
+    )
     assert all(set(order) == programs for order in orders)
     assert len({tuple(order) for order in orders}) > 10

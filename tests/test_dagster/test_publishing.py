@@ -8,15 +8,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from anomalyze.bus import open_bus
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import TRANSACTIONS
 from anomalyze.detection.bundle import Bundle
-from anomalyze.embedded.process import free_port
 from anomalyze.errors import ContractError, TransientError
 from anomalyze.learning import promotion
 from anomalyze.learning.promotion import CHALLENGER, CHAMPION, open_bundles
@@ -25,45 +22,14 @@ from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
 from anomalyze_dagster.resources import build_resources
 from anomalyze_dagster.sources import CHAMPION as CHAMPION_ASSET
+from tests.s3 import Bucket, new_bucket
 from tests.test_dagster.runs import run_job
 from tests.test_dagster.test_training import EVALUATION
 
 
-class Bucket:
-    """moto's S3 server, which may go away and come back with all it held."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.name = f"b{self.port}"  # moto remembers buckets for as long as the process lives
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._server: ThreadedMotoServer | None = None
-
-    def start(self) -> None:
-        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
-        self._server.start()
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.stop()
-            self._server = None
-
-    @property
-    def client(self) -> object:
-        return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1")
-
-
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    made = Bucket()
-    made.start()
-    made.client.create_bucket(Bucket=made.name)  # type: ignore[attr-defined]
+    made = new_bucket(monkeypatch)
     yield made
     made.stop()
 

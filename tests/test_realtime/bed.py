@@ -86,7 +86,7 @@ def record(user: str, tx_id: str, amount: float, day: float = DAYS, **data: Any)
 class Bed:
     """A log of two partitions, its object store and database, and programs that end with it."""
 
-    def __init__(self, dsn: str, folder: Path, kafka: str | None) -> None:
+    def __init__(self, dsn: str, folder: Path, kafka: str | None, **environment: str) -> None:
         self.dsn = dsn
         self.folder = folder
         self.kind = "kafka" if kafka else "embedded"
@@ -99,6 +99,7 @@ class Bed:
             "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:9/0",  # nobody waits for an answer here
             "ANOMALYZE_CHECKPOINT_INTERVAL_S": "1",
             "PYTHONPATH": os.pathsep.join([str(FAULTS), str(CHECKOUT)]),
+            **environment,
         }
         (folder / "data").mkdir()
         if kafka:
@@ -110,7 +111,7 @@ class Bed:
             if name.startswith("ANOMALYZE_")
         }
         self.settings = Settings(_env_file=None, **chosen)  # type: ignore[call-arg, arg-type]
-        self.objects = open_objects(self.settings.object_store)
+        self.objects = open_objects(self.settings.object_store, s3_endpoint_url=self.settings.s3_endpoint_url)
         self.store = BundleStore(self.objects)
         for bundle in bundles():
             self.store.publish(bundle)
@@ -249,9 +250,9 @@ class Bed:
 
 
 @contextlib.contextmanager
-def open_bed(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> Iterator[Bed]:
-    """A bed on the session's servers."""
+def open_bed(request: pytest.FixtureRequest, tmp_path: Path, kind: str, **environment: str) -> Iterator[Bed]:
+    """A bed on the session's servers; ``environment`` has further settings."""
     kafka = request.getfixturevalue("kafka_broker").bootstrap_servers if kind == "kafka" else None
-    bed = Bed(request.getfixturevalue("database"), tmp_path, kafka)
+    bed = Bed(request.getfixturevalue("database"), tmp_path, kafka, **environment)
     with bed.stack:
         yield bed
