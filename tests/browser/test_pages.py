@@ -16,6 +16,7 @@ from tests.browser.site import Site
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 PAGES = (
     "now",
+    "budget",
     "anomaly",
     "transactions",
     "users",
@@ -35,6 +36,7 @@ TOTAL_MAX, HTML_MAX, CSS_MAX, OWN_SCRIPT_MAX = 150_000, 25_000, 10_000, 10_000
 def address(name: str, site: Site) -> str:
     return {
         "now": "/now",
+        "budget": "/budget",
         "anomaly": f"/anomalies/{site.mine.anomaly_ids[0]}",
         "transactions": "/transactions",
         "users": "/users",
