@@ -175,6 +175,10 @@ class Profiles:
             [*all_of_them._snapshots[-SNAPSHOTS_KEPT_MAX:], *all_of_them._daily[-DAILY_KEPT_MAX:]]
         )
 
+    def joined(self, other: Profiles) -> Profiles:
+        """These and another's, without a limit: for a replay of many days."""
+        return Profiles([*self._snapshots, *self._daily, *other._snapshots, *other._daily])
+
     @property
     def ids(self) -> tuple[str, ...]:
         """Ids of the snapshots, oldest first, those of days after the others."""

@@ -25,6 +25,7 @@ from anomalyze.detection.detector import Detector
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity
 from anomalyze.events.hashing import text_keys
+from anomalyze.features.daily_store import DailyStore
 from anomalyze.features.snapshot import Profiles, ProfileStore
 from anomalyze.learning.budget import (
     DAY_MS,
@@ -35,6 +36,7 @@ from anomalyze.learning.budget import (
     fit_threshold,
     keep_ranked,
 )
+from anomalyze.learning.daily import load_profiles_of
 from anomalyze.learning.promotion import CHAMPION, promote
 from anomalyze.storage.budget import BudgetDay, store_budget_day, withdraw_budgets
 
@@ -86,6 +88,7 @@ def refit_budget(
     dsn: str,
     store: BundleStore,
     profiles: ProfileStore,
+    daily: DailyStore,
     bus: Bus,
     now: datetime,
     *,
@@ -100,6 +103,8 @@ def refit_budget(
     ----------
     dsn
         Where the transactions are.
+    profiles, daily
+        What labels said, and the profiles of days.
     say
         Told what is being done.
 
@@ -120,7 +125,7 @@ def refit_budget(
     thresholds = load_thresholds(champion)
     found = []
     for (account,) in connection.execute("SELECT DISTINCT account_id FROM hourly ORDER BY 1").fetchall():
-        fitted = _fit_account(connection, dsn, profiles, detector, account, thresholds.get(account))
+        fitted = _fit_account(connection, dsn, (profiles, daily), detector, account, thresholds.get(account))
         say(f"{account}: {fitted.says}")
         found.append(fitted)
     moved = {one.account: one.threshold for one in found if one.threshold is not None}
@@ -136,7 +141,7 @@ def refit_budget(
 def _fit_account(
     connection: psycopg.Connection[Any],
     dsn: str,
-    profiles: ProfileStore,
+    stores: tuple[ProfileStore, DailyStore],
     detector: Detector,
     account: str,
     previous: float | None,
@@ -149,7 +154,7 @@ def _fit_account(
         return AccountFit(
             account, days, None, previous, f"{days} whole days are stored, {DAYS_MIN} are needed."
         )
-    rows = _rank_again(connection, dsn, profiles, detector, account, window)
+    rows = _rank_again(connection, dsn, stores, detector, account, window)
     fit = fit_threshold(rows, round(window.start.timestamp() * 1000), window.days, policy, previous)
     wanted = policy.budget.cases_per_day
     if not fit.moves(wanted):
@@ -192,13 +197,13 @@ def choose_window(connection: psycopg.Connection[Any], account: str) -> Window |
 def _rank_again(
     connection: psycopg.Connection[Any],
     dsn: str,
-    profiles: ProfileStore,
+    stores: tuple[ProfileStore, DailyStore],
     detector: Detector,
     account: str,
     window: Window,
 ) -> RankedRows:
     """The window's rows as the champion ranks them."""
-    snapshots = _load_profiles(connection, profiles, account, window)
+    snapshots = _load_profiles(connection, stores, account, window)
     settled = _settled_by_lists(connection, detector, account, window)
     replay = Replay(detector)
     start_ms = round(window.start.timestamp() * 1000)
@@ -215,9 +220,15 @@ def _rank_again(
 
 
 def _load_profiles(
-    connection: psycopg.Connection[Any], profiles: ProfileStore, account: str, window: Window
+    connection: psycopg.Connection[Any],
+    stores: tuple[ProfileStore, DailyStore],
+    account: str,
+    window: Window,
 ) -> Profiles | None:
-    """The snapshots that the verdicts of the window name; one that is gone or damaged is done without."""
+    """The snapshots of labels that the verdicts of the window name, and those of its days.
+
+    One that is gone or damaged is done without.
+    """
     named = connection.execute(
         "SELECT DISTINCT analysis->>'profiles' FROM transactions "
         "WHERE account_id = %s AND ts >= %s AND ts < %s AND analysis->>'profiles' IS NOT NULL",
@@ -226,10 +237,12 @@ def _load_profiles(
     found = []
     for (snapshot_id,) in named:
         try:
-            found.append(profiles.load(snapshot_id))
+            found.append(stores[0].load(snapshot_id))
         except ContractError:
             continue
-    return Profiles(found) if found else None
+    bounds = (round(window.start.timestamp() * 1000), round(window.end.timestamp() * 1000))
+    profiles = Profiles(found).joined(load_profiles_of(connection, stores[1], *bounds))
+    return profiles if profiles.ids else None
 
 
 def _settled_by_lists(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from anomalyze.settings import Settings
 from anomalyze_dagster.owners import OWNERS
 from anomalyze_dagster.resources import BusResource, ObjectsResource, PostgresResource
 from anomalyze_dagster.retry import RETRY, retried
@@ -31,6 +32,7 @@ __all__ = ["alert_budget"]
 def alert_budget(
     context: dg.AssetExecutionContext, postgres: PostgresResource, objects: ObjectsResource, bus: BusResource
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    from anomalyze.features.daily_store import DailyStore
     from anomalyze.features.snapshot import ProfileStore
     from anomalyze.learning.refit import refit_budget
 
@@ -40,6 +42,7 @@ def alert_budget(
             postgres.dsn,
             objects.bundles(),
             ProfileStore(objects.open()),
+            DailyStore(objects.open(), Settings().data_dir / "profiles"),
             log,
             datetime.now(UTC),
             say=context.log.info,
