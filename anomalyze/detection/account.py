@@ -45,7 +45,6 @@ __all__ = [
     "core_id",
     "describe_changes",
     "document_of",
-    "label_delays",
     "load_account_files",
     "read_account_folder",
     "version_of",
@@ -401,16 +400,6 @@ def account_rates(bundle: Bundle) -> dict[str, RateTable]:
             except ConfigError as error:
                 raise ContractError(f"bundle {bundle.id}: {error}") from error
     return found
-
-
-def label_delays(bundle: Bundle | None) -> dict[str, float]:
-    """Days of each account that has a label delay of its own."""
-    overlays = {} if bundle is None else bundle.overlays
-    return {
-        account: float(overlay["label_delay_days"])
-        for account, overlay in overlays.items()
-        if "label_delay_days" in overlay
-    }
 
 
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

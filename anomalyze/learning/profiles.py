@@ -5,12 +5,14 @@ The log ratio of each transaction is read as its verdict published it, rounded t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 import psycopg
+from psycopg.types.json import Jsonb
 
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.control import announce
@@ -42,12 +44,15 @@ WITH newest AS (
 )
 SELECT t.account_id, t.data ->> 'merchant_id', (extract(epoch FROM t.ts) * 1000)::bigint,
     (t.enrichment -> 'features' ->> 'user_amount_lr')::float8, coalesce(own.fraud, anyone.fraud, false),
-    (extract(epoch FROM coalesce(own.known_at, anyone.known_at, t.ts + %(delay)s)) * 1000)::bigint
+    (extract(epoch FROM coalesce(own.known_at, anyone.known_at, t.ts + d.delay)) * 1000)::bigint
 FROM transactions t
+CROSS JOIN LATERAL (
+    SELECT coalesce((%(delays)s::jsonb ->> t.account_id)::float8 * interval '1 day', %(delay)s) AS delay
+) d
 LEFT JOIN known own ON own.account_id = t.account_id AND own.user_id = t.user_id AND own.tx_id = t.tx_id
 LEFT JOIN known anyone ON anyone.account_id = t.account_id AND anyone.user_id = '' AND anyone.tx_id = t.tx_id
 WHERE t.ts >= %(start)s AND t.ts < %(as_of)s AND t.data ? 'merchant_id'
-    AND (own.fraud IS NOT NULL OR anyone.fraud IS NOT NULL OR t.ts < %(as_of)s - %(delay)s)
+    AND (own.fraud IS NOT NULL OR anyone.fraud IS NOT NULL OR t.ts < %(as_of)s - d.delay)
 """
 
 
@@ -60,8 +65,19 @@ def refresh_instant(now: datetime, refresh_ms: int) -> datetime:
     return datetime.fromtimestamp(int(now.timestamp() * 1000) // refresh_ms * refresh_ms / 1000, UTC)
 
 
-def stored_labels(connection: psycopg.Connection[Any], as_of: datetime, delay: timedelta) -> pl.DataFrame:
+def stored_labels(
+    connection: psycopg.Connection[Any],
+    as_of: datetime,
+    delay: timedelta,
+    account_delay_days: Mapping[str, float] | None = None,
+) -> pl.DataFrame:
     """What is known before an instant of the stored transactions, for `compute_profiles`.
+
+    Parameters
+    ----------
+    delay, account_delay_days
+        After so long a transaction without a label counts as genuine; of the accounts that say so themselves, after
+        so many days.
 
     Raises
     ------
@@ -69,6 +85,7 @@ def stored_labels(connection: psycopg.Connection[Any], as_of: datetime, delay: t
         PostgreSQL does not answer now.
     """
     start = as_of - timedelta(days=HISTORY_DAYS)
+    delays = Jsonb(dict(account_delay_days or {}))
     parts = [pl.DataFrame(schema=LABEL_COLUMNS)]
     with (
         postgres_errors(),
@@ -76,7 +93,7 @@ def stored_labels(connection: psycopg.Connection[Any], as_of: datetime, delay: t
         connection.cursor(name="labels") as cursor,
     ):
         cursor.itersize = FETCH_ROWS
-        cursor.execute(_STORED, {"as_of": as_of, "delay": delay, "start": start})
+        cursor.execute(_STORED, {"as_of": as_of, "delay": delay, "delays": delays, "start": start})
         while rows := cursor.fetchmany(FETCH_ROWS):
             accounts, merchants, ts_ms, log_ratio, fraud, known_ms = zip(*rows, strict=True)
             columns = {

@@ -43,13 +43,18 @@ def merchant_profiles(
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     from anomalyze.features.snapshot import ProfileStore
     from anomalyze.features.spec import FeatureSpec
+    from anomalyze.learning.labels import own_delays
     from anomalyze.learning.profiles import publish_profiles, refresh_instant, stored_labels
+    from anomalyze.learning.promotion import CHAMPION
 
     with retried():
         spec = FeatureSpec.load(Settings().config_dir / "features.yaml")
         as_of = refresh_instant(datetime.now(UTC), spec.profile_refresh_ms)
+        store = objects.bundles()
+        champion = store.pointer(CHAMPION)
+        delays = {} if champion is None else own_delays(store.load(champion))
         with postgres.connect() as connection:
-            labels = stored_labels(connection, as_of, timedelta(days=config.delay_days))
+            labels = stored_labels(connection, as_of, timedelta(days=config.delay_days), delays)
         if labels.is_empty():
             context.log.info(
                 f"Skipped: before {as_of:%Y-%m-%d %H:%M} UTC no payment to a merchant has a label or is older than "

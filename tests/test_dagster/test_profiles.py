@@ -7,12 +7,16 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import psycopg
+import pytest
 
 from anomalyze.bus import open_bus
 from anomalyze.bus.topics import TRANSACTIONS
+from anomalyze.detection.account import AccountDocument, Versioned, with_documents
+from anomalyze.detection.bundle import Bundle
 from anomalyze.events.hashing import text_key
 from anomalyze.features.snapshot import ProfileStore, merchant_keys
 from anomalyze.learning.profiles import refresh_instant
+from anomalyze.learning.promotion import CHAMPION, open_bundles
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
 from tests.simulation.ledger import read_all
@@ -93,8 +97,18 @@ def test_labels_become_profiles_that_the_log_names(settings: Settings, history_d
         assert again["profiles"] == told["profiles"]
 
 
-def test_unlabelled_payments_count_as_genuine_after_the_delay(settings: Settings, history_dsn: str) -> None:
-    result = run_job("refresh_profiles", {"ops": {"merchant_profiles": {"config": {"delay_days": 7.0}}}})
+@pytest.mark.parametrize("own", [False, True], ids=["of the platform", "of the account"])
+def test_unlabelled_payments_count_as_genuine_after_the_delay(
+    settings: Settings, history_dsn: str, starter: Bundle, own: bool
+) -> None:
+    days = 45.0 if own else 7.0
+    if own:
+        document = AccountDocument(label_delay_days=7)
+        laid = with_documents(starter, {"default": Versioned(1, document)})
+        store = open_bundles(settings)
+        store.publish(laid)
+        store.set_pointer(CHAMPION, laid.id)
+    result = run_job("refresh_profiles", {"ops": {"merchant_profiles": {"config": {"delay_days": days}}}})
     told = metadata_of(result, "merchant_profiles")
     as_of = refresh_instant(datetime.now(UTC), SIX_HOURS_MS)
     with psycopg.connect(history_dsn) as connection:

@@ -17,7 +17,6 @@ from anomalyze.detection.account import (
     core_id,
     describe_changes,
     document_of,
-    label_delays,
     rule_set_of,
     version_of,
     with_documents,
@@ -31,6 +30,7 @@ from anomalyze.detection.statistic import AmountJudge
 from anomalyze.detection.training import build_bundle
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity
+from anomalyze.learning.labels import own_delays
 from tests.test_detection.conftest import CONFIG
 from tests.test_detection.test_detector import NOW_S, Log
 
@@ -119,7 +119,7 @@ def test_thresholds_of_an_account_judge_its_rows_only() -> None:
         bundle,
         {"shop": Versioned(1, AccountDocument.model_validate({"thresholds": own, "label_delay_days": 30}))},
     )
-    assert label_delays(made) == {"shop": 30.0}
+    assert own_delays(made) == {"shop": 30.0}
     judge = AmountJudge(policy, None, account_policies(made, policy))
     columns = {
         "user_amount_rz": np.array([5.0, 5.0, 10.0, 10.0]),
