@@ -15,6 +15,7 @@ from anomalyze.detection.detector import Detector
 from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.detection.state import PartitionState
 from anomalyze.events import decode, encode
+from anomalyze.features import daily_store
 from anomalyze.features.state import Disposition
 from anomalyze.models.warm import warm as warm_models
 from anomalyze.simulation.starter import build_starter_bundle, decode_traffic
@@ -39,6 +40,7 @@ def exercise(detector: Detector) -> None:
     A worker does so before its first micro-batch: loading compiled code when the first anomaly comes along would
     stop the stream for a third of a second.
     """
+    daily_store.warm()
     world = Simulation(40, 1, START_MS, 20, incidents_per_10k=200.0)
     states = {0: PartitionState()}
     for batch in decode_traffic(world.chunks(), "warm", "warm", detector.gazetteer):

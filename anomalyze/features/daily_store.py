@@ -26,6 +26,7 @@ import numpy.typing as npt
 from anomalyze.errors import ContractError, TransientError
 from anomalyze.features.catalogue import DAILY_MEASURES
 from anomalyze.features.daily import DailyTable
+from anomalyze.features.daily_lookup import bucket_starts, find_rows, gather_rows
 
 __all__ = [
     "DAILY_KEPT_MAX",
@@ -36,6 +37,7 @@ __all__ = [
     "Fetched",
     "RowSource",
     "TableRows",
+    "warm",
 ]
 
 FORMAT = 1
@@ -120,6 +122,7 @@ class TableRows:
         self, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.float32], *, mapped: bool = False
     ) -> None:
         self.keys, self.values, self._mapped = keys, values, mapped
+        self._starts, self._shift = bucket_starts(keys)
 
     def fetch(self, keys: npt.NDArray[np.uint64]) -> Fetched:
         """Nothing to be done."""
@@ -128,19 +131,21 @@ class TableRows:
 
     def gather(self, keys: npt.NDArray[np.uint64], columns: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """As ``RowSource`` says."""
-        found = np.full((len(keys), len(columns)), np.nan, dtype=np.float32)
-        rows, place = self.find(keys)
-        found[rows] = self.values[place[:, None], columns]
+        found = np.empty((len(keys), len(columns)), dtype=np.float32)
+        gather_rows(self.values, self.find(keys), columns, found)
         return found
 
-    def find(self, keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Which of the keys there are, and where."""
-        if not len(self.keys):
-            return np.empty(0, np.intp), np.empty(0, np.intp)
-        place = np.searchsorted(self.keys, keys)
-        place[place == len(self.keys)] = 0
-        rows = np.flatnonzero((self.keys[place] == keys) & (keys != 0))
-        return rows, place[rows]
+    def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Where each of the keys stands; -1: nowhere."""
+        place = np.empty(len(keys), dtype=np.int64)
+        find_rows(self.keys, self._starts, self._shift, np.ascontiguousarray(keys), place)
+        return place
+
+
+def warm() -> None:
+    """Compile the look-up, or load it from numba's cache."""
+    rows = TableRows(np.ones(1, np.uint64), np.ones((1, 1), np.float32))
+    rows.gather(np.ones(1, np.uint64), np.zeros(1, np.intp))
 
 
 class DailySnapshot:
@@ -271,7 +276,10 @@ class DailyStore:
         laid_out = self._folder / note.data.removeprefix("sha256:")
         if not laid_out.is_dir():
             self._lay_out(note, laid_out)
-        keys, values = (np.load(laid_out / f"{name}.npy", mmap_mode="r") for name in ("keys", "values"))
+        # Never written; "c" only spares the look-up a second compiled form for arrays that cannot be.
+        keys, values = (
+            np.asarray(np.load(laid_out / f"{name}.npy", mmap_mode="c")) for name in ("keys", "values")
+        )
         return TableRows(keys, values, mapped=True)
 
     def read(self, note: DailyNote) -> DailyTable:

@@ -136,8 +136,7 @@ class CachedRows:
     def fetch(self, keys: npt.NDArray[np.uint64]) -> Fetched:
         """Have the rows of these keys at hand: from memory, from Redis, from the file, in this order."""
         wanted = np.unique(keys[keys != 0])
-        known, _ = self._table.find(wanted)
-        missing = np.delete(wanted, known)
+        missing = wanted[self._table.find(wanted) < 0]
         if len(self._table.keys) + len(missing) > CACHED_KEYS_MAX:
             self._table, missing = self._empty(), wanted
         fetched = Fetched(memory=len(wanted) - len(missing))
