@@ -15,6 +15,7 @@ from anomalyze.detection.detector import Detector, PartitionState, Verdicts
 from anomalyze.detection.training import collect_frame, train_bundle
 from anomalyze.events.batch import Action, DeadLetter, MicroBatch, Severity
 from anomalyze.events.decode import decode_records
+from anomalyze.features.snapshot import Profiles
 from anomalyze.features.state import Disposition
 
 __all__ = ["BACKTEST_PARTITIONS", "Findings", "Replay", "run_backtest"]
@@ -97,6 +98,7 @@ def run_backtest(
     *,
     train_until_ms: int | None = None,
     start_ms: int | None = None,
+    profiles: Profiles | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Findings, Bundle]:
     """Judge a history in the order of its time.
@@ -112,6 +114,8 @@ def run_backtest(
         and not evaluated), then judge the rest by the bundle so made. None: judge all by ``bundle``.
     start_ms
         Rows before this time only make the history; they are not evaluated.
+    profiles
+        What was in force as the stored rows were judged; None: such features are NULL.
     progress
         Called with the number of rows that were read, now and then.
 
@@ -144,7 +148,7 @@ def run_backtest(
     )
     for chunk in (*rest, *source) if rest else source:
         batch = replay.decode(chunk)
-        verdicts = replay.detector.process(batch, replay.states)
+        verdicts = replay.detector.process(batch, replay.states, profiles)
         note(findings, replay, batch, verdicts, start_ms)
         progress(len(chunk.users))
     findings.dead, findings.dead_total = replay.dead, replay.dead_total

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from anomalyze.backtest.mapping import SourceChunk
     from anomalyze.detection.bundle import Bundle
+    from anomalyze.features.snapshot import Profiles
     from anomalyze.settings import Settings
 
 __all__ = ["backtest"]
@@ -67,6 +68,7 @@ def backtest(
                 _bundle(settings, bundle),
                 train_until_ms=_day_ms(train_until),
                 start_ms=_day_ms(from_ or train_until),
+                profiles=None if data else _profiles(settings, since or from_, to),
                 progress=lambda rows: progress.advance(task, rows),
             )
     except AnomalyzeError as error:
@@ -100,6 +102,24 @@ def _source(
     return read_stored(
         find_addresses(settings).postgres_dsn, account, start_ms or 0, end_ms or 4_102_444_800_000
     )
+
+
+def _profiles(settings: Settings, since: str | None, to: str | None) -> Profiles:
+    """The profiles of whole days that stored transactions were judged by."""
+    from anomalyze.embedded.runtime import find_addresses
+    from anomalyze.features.daily_store import DailyStore
+    from anomalyze.learning.daily import load_profiles_of
+    from anomalyze.storage.objects import open_objects
+    from anomalyze.storage.pool import connect
+
+    objects = open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url)
+    with connect(find_addresses(settings).postgres_dsn, program="anomalyze-backtest") as connection:
+        return load_profiles_of(
+            connection,
+            DailyStore(objects, settings.data_dir / "profiles"),
+            _day_ms(since) or 0,
+            _day_ms(to) or 4_102_444_800_000,
+        )
 
 
 def _bundle(settings: Settings, name: str) -> Bundle:

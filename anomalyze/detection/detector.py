@@ -163,7 +163,7 @@ class Detector:
             them those features are NULL, and a model that reads what labels said is silent.
         """
         features, disposition, history = self._compute_features(batch, states, profiles)
-        profiled = profiles is not None
+        profiled = profiles is not None and profiles.newest is not None
         decided = self._decide(batch, features, states, profiled=profiled)
         columns, fired, shadow, judged, model, before = decided
         severity, ranked = self._within_budget(batch, decided, disposition)
@@ -198,8 +198,6 @@ class Detector:
         batch: MicroBatch,
         states: Mapping[int, PartitionState],
         verdicts: Verdicts,
-        *,
-        profiled: bool,
     ) -> Challenged:
         """What this detector would have said of rows that another one, the champion, has judged.
 
@@ -212,10 +210,8 @@ class Detector:
             By partition; only their lists are read.
         verdicts
             The champion's, of the same rows, by a bundle with equal features (``differing_features``).
-        profiled
-            Whether profiles are in force.
         """
-        decided = self._decide(batch, verdicts.features, states, profiled=profiled)
+        decided = self._decide(batch, verdicts.features, states, profiled=verdicts.profiles is not None)
         severity, _ = self._within_budget(batch, decided, verdicts.disposition)
         return Challenged(
             bundle=self.bundle.id,

@@ -202,6 +202,8 @@ def training_frame(
     *,
     delay_ms: Delay,
     snapshots: Iterable[Snapshot] | None = None,
+    days: Profiles | None = None,
+    inputs: Sequence[ModelInput] = SUPERVISED_INPUTS,
 ) -> LearningFrame:
     """Run a history through the bundle's detector and join what the profiles then in force said.
 
@@ -214,12 +216,16 @@ def training_frame(
     delay_ms
         Time after which a transaction without a label counts as genuine.
     snapshots
-        The profiles that were in force; None: they are computed as of each refresh.
+        What labels said, as it was in force; None: computed as of each refresh.
+    days
+        The profiles of whole days that were in force.
+    inputs
+        What the model is to read.
     """
     detector = Detector(bundle)
-    collector = FrameCollector(detector)
+    collector = FrameCollector(detector, inputs)
     for part in history:
-        collector.add(part, detector.process(part.batch, states))
+        collector.add(part, detector.process(part.batch, states, days))
     frame = collector.frame()
     if snapshots is None:
         first_ms, end_ms = int(frame.ts_ms.min()), int(frame.ts_ms.max()) + 1

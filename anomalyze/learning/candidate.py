@@ -58,6 +58,7 @@ def train_candidate(
     *,
     delay_days: float = DELAY_DAYS,
     account_delay_days: Mapping[str, float] | None = None,
+    days: Profiles | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Bundle, Evaluation]:
@@ -71,6 +72,8 @@ def train_candidate(
         What `base_bundle` gave.
     delay_days, account_delay_days
         After so many a transaction that nobody labelled counts as genuine; an account may have its own.
+    days
+        The profiles of whole days that were in force (``learning.daily.load_profiles_of``): rules read them.
     say
         Told what is being done.
 
@@ -109,8 +112,9 @@ def train_candidate(
     if champion is not None:
         bundle = with_thresholds(bundle, load_thresholds(champion))
     say(f"judging {history.evaluate} by the candidate and by the champion")
-    evaluation, thresholds = evaluate(dsn, history, replays, bundle, champion, learned.profiles)
-    matured, quality = compare_matured(dsn, history, begun, bundle, champion, learned.profiles, delays)
+    profiles = learned.profiles if days is None else learned.profiles.joined(days)
+    evaluation, thresholds = evaluate(dsn, history, replays, bundle, champion, profiles)
+    matured, quality = compare_matured(dsn, history, begun, bundle, champion, profiles, delays)
     evaluation = msgspec.structs.replace(
         evaluation,
         quality=quality,

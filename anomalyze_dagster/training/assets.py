@@ -37,7 +37,9 @@ class Training(dg.Config):
 def candidate_bundle(
     context: dg.AssetExecutionContext, config: Training, postgres: PostgresResource, objects: ObjectsResource
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    from anomalyze.features.daily_store import DailyStore
     from anomalyze.learning.candidate import base_bundle, train_candidate
+    from anomalyze.learning.daily import load_profiles_of
     from anomalyze.learning.history import TooLittle, choose_history
     from anomalyze.learning.labels import own_delays
     from anomalyze.learning.promotion import CHAMPION
@@ -52,6 +54,11 @@ def candidate_bundle(
         if isinstance(history, TooLittle):
             context.log.info(f"Skipped: {history.reason}.")
             return
+        with postgres.connect() as connection:
+            versions = DailyStore(objects.open(), Settings().data_dir / "profiles")
+            days = load_profiles_of(
+                connection, versions, history.train.bounds_ms[0], history.evaluate.bounds_ms[1]
+            )
         store = objects.bundles()
         champion_id = store.pointer(CHAMPION)
         champion = None if champion_id is None else store.load(champion_id)
@@ -63,6 +70,7 @@ def candidate_bundle(
             champion,
             delay_days=config.delay_days,
             account_delay_days=own_delays(base),
+            days=days,
             seed=config.seed,
             say=context.log.info,
         )

@@ -105,7 +105,7 @@ class Shadow:
             return None
         states = {p: owned[p].state for p, _, _ in batch.groups}
         try:
-            return challenger.challenge(batch, states, verdicts, profiled=True)
+            return challenger.challenge(batch, states, verdicts)
         except MemoryError:
             raise  # says nothing of the challenger
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the challenger's
@@ -158,9 +158,7 @@ class Shadow:
                     verdicts, disposition=verdicts.disposition[rows], features=verdicts.features[rows]
                 )
                 try:
-                    return challenger.challenge(
-                        part_of(batch, partition, first, to), states, part, profiled=True
-                    )
+                    return challenger.challenge(part_of(batch, partition, first, to), states, part)
                 except Exception:  # noqa: BLE001 - its first failure was told
                     return None
 

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from anomalyze.detection.detector import Detector
+from anomalyze.detection.learning import LabelledBatch, training_frame
 from anomalyze.detection.output import encode_scored
 from anomalyze.detection.state import PartitionState
 from anomalyze.embedded.process import free_port
@@ -23,6 +24,7 @@ from anomalyze.features.daily import DAY_MS, DailyTable, batch_keys
 from anomalyze.features.daily_store import DailySnapshot, DailyStore, Fetched
 from anomalyze.features.snapshot import Profiles, ProfileStore
 from anomalyze.features.state import Disposition
+from anomalyze.models.forest import ModelInput
 from anomalyze.simulation.starter import decode_traffic
 from anomalyze.simulation.world import Simulation
 from anomalyze.storage import profile_rows
@@ -162,14 +164,15 @@ def test_an_event_of_a_day_reads_the_version_of_the_day_before_however_the_log_i
     whole = Profiles([profiles.open(version) for version, _ in versions])  # type: ignore[list-item]
     state, streamed_state = {0: PartitionState.empty()}, {0: PartitionState.empty()}
     in_force, told = Profiles(), list(versions)
-    seen = set()
+    seen, streamed = set(), []
+    name = "country_fraud_share_90d"
     for batch in batches:
         while told and told[0][1].as_of_ms <= batch.ts_ms.max():
             in_force = in_force.with_snapshot(profiles.open(told.pop(0)[0]))
         frame = detector.process(batch, state, whole).features
         stream = detector.process(batch, streamed_state, in_force).features
         assert frame.tobytes() == stream.tobytes()
-        name = "country_fraud_share_90d"
+        streamed.append(stream[:, detector.spec.index(name)])
         column = frame[:, detector.spec.index(name)]
         keys = batch_keys(["country"], batch, text_keys(batch.accounts)[batch.account])["country"]
         for at, key, value in zip(batch.ts_ms.tolist(), keys, column.tolist(), strict=True):
@@ -182,6 +185,19 @@ def test_an_event_of_a_day_reads_the_version_of_the_day_before_however_the_log_i
             else:
                 assert value == table.values[place[0], DAILY_MEASURES.index("fraud_share_90d")]
     assert len(seen) == 3
+    history = [
+        LabelledBatch(batch, np.full(batch.n, -1, np.int8), np.zeros(batch.n, np.int64)) for batch in batches
+    ]
+    learned = training_frame(
+        detector.bundle,
+        history,
+        {0: PartitionState.empty()},
+        delay_ms=DAY_MS,
+        snapshots=[],
+        days=whole,
+        inputs=(ModelInput(name, "place", one_sided=False),),
+    )
+    assert learned.column(name).tobytes() == np.concatenate(streamed).tobytes()
 
 
 def test_rows_that_valkey_has_half_or_no_more_come_from_the_file(
