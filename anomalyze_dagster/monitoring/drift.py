@@ -85,7 +85,9 @@ def drift_report(
 
 
 watch = dg.define_asset_job(
-    "watch", selection=dg.AssetSelection.assets("drift_report"), description="The daily look for drift."
+    "watch",
+    selection=dg.AssetSelection.assets("drift_report", "detection_quality"),
+    description="The daily look for drift, and at how good detection is.",
 )
 
 daily = dg.ScheduleDefinition(

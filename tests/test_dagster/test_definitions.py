@@ -18,6 +18,7 @@ GRAPH = """\
 alert_budget: champion transactions | publishing |
 candidate_bundle: labels merchant_profiles transactions | training | alert_volume calibration latency no_future_leak parity quality shuffled_labels
 champion: published_challenger | publishing |
+detection_quality: champion labels transactions | monitoring |
 drift_report: champion transactions | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
 labels:  | stored |
 merchant_profiles: labels transactions | features |
