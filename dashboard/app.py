@@ -38,6 +38,7 @@ from dashboard.live import Hub
 from dashboard.now import now_page
 from dashboard.now_budget import budget_page
 from dashboard.page import Answer, PageMemory, not_found, unavailable
+from dashboard.quality import quality_page
 from dashboard.security import OPEN_PATHS, SecurityMiddleware, admit
 from dashboard.settings import change_lists, save, settings_page, settings_preview
 from dashboard.settings_preview import Previews
@@ -148,6 +149,7 @@ def _add_routes(app: FastHTML) -> None:
         (routes.BUNDLES, bundles_page, "get"),
         (routes.BUNDLE_PROMOTE, promote, "post"),
         (routes.BUNDLE_ROLL_BACK, roll_back, "post"),
+        (routes.QUALITY, quality_page, "get"),
         (routes.SYSTEM, system_page, "get"),
         (routes.SETTINGS, settings_page, "get"),
         (routes.SETTINGS, save, "post"),

@@ -76,13 +76,18 @@ KEYS = (
     ("g b", "go to Bundles"),
     ("g l", "go to Uploads"),
     ("g e", "go to Settings"),
+    ("g q", "go to Quality"),
     ("?", "this list"),
 )
 
 _ENTRIES = (
     (("now", "Now", routes.NOW, "now"),),
     (("transactions", "Transactions", routes.TRANSACTIONS, "tx"), ("users", "Users", routes.USERS, "users")),
-    (("bundles", "Bundles", routes.BUNDLES, "bundle"), ("uploads", "Uploads", routes.UPLOADS, "up")),
+    (
+        ("quality", "Quality", routes.QUALITY, "check"),
+        ("bundles", "Bundles", routes.BUNDLES, "bundle"),
+        ("uploads", "Uploads", routes.UPLOADS, "up"),
+    ),
     (("system", "System", routes.SYSTEM, "system"), ("settings", "Settings", routes.SETTINGS, "settings")),
 )
 

@@ -34,6 +34,7 @@ _SUBJECTS = {
     routes.USERS: "Users",
     routes.UPLOADS: "Uploads",
     routes.BUNDLES: "Bundles",
+    routes.QUALITY: "Quality",
     routes.SYSTEM: "Programs",
     routes.SETTINGS: "Settings",
 }

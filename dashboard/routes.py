@@ -18,6 +18,7 @@ __all__ = [
     "HEALTH",
     "NOW",
     "NOW_ROWS",
+    "QUALITY",
     "SETTINGS",
     "SETTINGS_LISTS",
     "SETTINGS_PREVIEW",
@@ -66,6 +67,7 @@ SOURCE_REFUSED = "/sources/{name}/refused.csv"
 BUNDLES = "/bundles"
 BUNDLE_PROMOTE = "/bundles/promote"
 BUNDLE_ROLL_BACK = "/bundles/roll-back"
+QUALITY = "/quality"
 SYSTEM = "/system"
 SETTINGS = "/settings"
 SETTINGS_LISTS = "/settings/lists"

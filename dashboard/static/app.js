@@ -180,7 +180,7 @@
   });
 
   // ---- keys
-  const GO = { n: "/now", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles", e: "/settings" };
+  const GO = { n: "/now", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles", e: "/settings", q: "/quality" };
   let going = 0;
   const press = (selector) => {
     const element = document.querySelector(selector);
