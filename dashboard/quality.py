@@ -220,7 +220,12 @@ def _stacked(known: Sequence[tuple[date, Reviewed]], width: int, height: int, la
 def _rule_rows(rules: Mapping[str, Reviewed]) -> list[FT]:
     ordered = sorted(rules.items(), key=lambda item: (-item[1].reviewed, item[0]))
     return [
-        _row(Span(rule, cls="mono") if rule else Span("no rule", cls="muted", title="flagged by a model or a statistic"), one)
+        _row(
+            Span(rule, cls="mono")
+            if rule
+            else Span("no rule", cls="muted", title="flagged by a model or a statistic"),
+            one,
+        )
         for rule, one in ordered
     ]
 
