@@ -24,7 +24,7 @@ UNJUDGED_MIN = 500
 WAIT_AIM_S = 0.02
 # How much of the rate seen last counts.
 RATE_SHARE = 0.3
-LOOK_S_MIN, LOOK_S_MAX = 0.004, 0.05
+LOOK_S_MIN, LOOK_S_MAX = 0.01, 0.05
 # A detector that judges nothing for so long is down: somebody else shall go on later.
 JUDGE_TIMEOUT_S = 600.0
 
@@ -89,7 +89,7 @@ class Pace:
             if self._lag == 0 or self._lag + rows <= self._window:
                 self._look_s = LOOK_S_MIN
                 return
-            # A detector that is far behind is not asked two hundred times a second.
+            # A detector that is far behind is not asked a hundred times a second.
             self._look_s = min(LOOK_S_MAX, 1.5 * self._look_s)
             if self._lag != before:
                 moved_at = time.monotonic()

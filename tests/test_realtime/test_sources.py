@@ -187,6 +187,29 @@ def test_a_killed_run_repeats_one_batch_and_nothing_counts_twice(
     assert {count for _, _, count in pg_shop.stored().values()} == {1}
 
 
+def test_a_log_that_fails_leaves_the_position_where_it_was(
+    pg_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pg_shop.add(*range(10))
+    assert pg_shop.look() == [pg_shop.name]
+    publish, calls = drain.publish_rows, 0
+
+    def fail(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise TransientError("the log is away")
+        publish(*arguments)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(drain, "publish_rows", fail)
+        with pytest.raises(TransientError):
+            pg_shop.poll()
+    assert pg_shop.shown()["rows"]["read"] == 3
+    assert pg_shop.poll() == Drained(7, 7, 0)
+    wait_until(lambda: len(pg_shop.stored()) == 10, "they are stored")
+
+
 def test_what_commits_late_is_not_passed_by(pg_shop: Shop) -> None:
     pg_shop.write(lag=3600)
 
