@@ -23,15 +23,16 @@ from benchmarks.latency import drive_scores
 PARTITIONS = 8
 WARM_UP_S = 8.0
 WORK = (
-    "import sys; from anomalyze.bus import open_bus; from anomalyze.ingestion.work import work_off; "
+    "import sys; from anomalyze.ingestion import pace; "
+    "pace.UNJUDGED_MIN = int(sys.argv[2]) or pace.UNJUDGED_MIN; from anomalyze.bus import open_bus; from anomalyze.ingestion.work import work_off; "
     "from anomalyze.settings import Settings; from anomalyze.storage.objects import open_objects; s = Settings(); "
     "dsn = s.postgres_dsn.get_secret_value(); work_off(sys.argv[1], dsn=dsn, objects=open_objects(s.object_store), "
     "bus=open_bus(s, postgres_dsn=dsn), future_tolerance_s=300)"
 )
 
 
-def run(bus_name: str, rows: int, rate: int, seconds: float) -> dict[str, Any]:
-    """Measure; returns the figures."""
+def run(bus_name: str, rows: int, rate: int, seconds: float, waiting_min: int) -> dict[str, Any]:
+    """Measure; returns the figures. ``waiting_min``: so many rows may always wait for the detector; 0: as shipped."""
     with Bench(bus_name, PARTITIONS, postgres=True, valkey=True) as bench:
         bundle = bench.publish_bundle()
         bus = bench.open_bus()
@@ -55,7 +56,16 @@ def run(bus_name: str, rows: int, rate: int, seconds: float) -> dict[str, Any]:
             with path.open("rb") as file:
                 sent = client.post("/v1/uploads", params=query, content=file, timeout=120)
             taken = sent.raise_for_status().json()
-            command = ["nice", "-n", str(LATE_NICENESS), sys.executable, "-c", WORK, taken["id"]]
+            command = [
+                "nice",
+                "-n",
+                str(LATE_NICENESS),
+                sys.executable,
+                "-c",
+                WORK,
+                taken["id"],
+                str(waiting_min),
+            ]
             worker = subprocess.Popen(command, env=bench.environment)
 
             def look() -> dict[str, Any]:
@@ -81,8 +91,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=600_000)
     parser.add_argument("--rate", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=12)
+    parser.add_argument("--waiting-min", type=int, default=0, help="rows that may always wait; 0: as shipped")
     chosen = parser.parse_args()
-    report(run(chosen.bus, chosen.rows, chosen.rate, chosen.seconds), chosen.json)
+    report(run(chosen.bus, chosen.rows, chosen.rate, chosen.seconds, chosen.waiting_min), chosen.json)
 
 
 if __name__ == "__main__":
