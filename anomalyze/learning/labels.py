@@ -45,7 +45,7 @@ from anomalyze.storage.label import known_labels
 from anomalyze.storage.pool import connect
 from anomalyze.storage.query import fetch
 
-__all__ = ["Learned", "add_supervised", "label_rows", "read_frame", "read_labels_of"]
+__all__ = ["Learned", "add_supervised", "label_rows", "own_delays", "read_frame", "read_labels_of"]
 
 _UNKNOWN = -1
 _LABELS = {"user": pl.UInt64, "tx": pl.UInt64, "fraud": pl.Int8, "known_ms": pl.Int64}
@@ -133,6 +133,12 @@ def add_supervised(
 
     canary = release_canary(newest, as_of_ms, delay_ms, join, seed=seed)
     return Learned(replace(bundle, supervised=made), profiles, canary, of_champion)
+
+
+def own_delays(bundle: Bundle) -> dict[str, float]:
+    """Days after which an unlabelled transaction counts as genuine, of the accounts that say so themselves."""
+    own = {account: overlay.get("label_delay_days") for account, overlay in bundle.overlays.items()}
+    return {account: float(days) for account, days in own.items() if days is not None}
 
 
 def without_models(bundle: Bundle) -> Bundle:

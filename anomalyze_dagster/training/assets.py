@@ -37,11 +37,11 @@ class Training(dg.Config):
 def candidate_bundle(
     context: dg.AssetExecutionContext, config: Training, postgres: PostgresResource, objects: ObjectsResource
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-    from anomalyze.detection.account import label_delays
     from anomalyze.features.daily_store import DailyStore
     from anomalyze.learning.candidate import base_bundle, train_candidate
     from anomalyze.learning.daily import load_profiles_of
     from anomalyze.learning.history import TooLittle, choose_history
+    from anomalyze.learning.labels import own_delays
     from anomalyze.learning.promotion import CHAMPION
     from anomalyze.learning.shelf import store_candidate
     from anomalyze.storage.label import newest_label
@@ -69,7 +69,7 @@ def candidate_bundle(
             base,
             champion,
             delay_days=config.delay_days,
-            account_delay_days=label_delays(base),
+            account_delay_days=own_delays(base),
             days=days,
             seed=config.seed,
             say=context.log.info,
