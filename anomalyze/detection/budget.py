@@ -45,6 +45,9 @@ EVIDENCE_MIN = 1.0
 SHARE_BESIDE_MODEL = 0.25
 RISK_MIN = EVIDENCE_MIN / (1.0 + EVIDENCE_MIN)
 RISK_DECIMALS = 6
+# Weights are whole 1,024ths: their sums are exact in whatever order a processor adds them, so that a row's risk is the
+# same to the bit whatever is judged beside it.
+WEIGHT_UNITS = 1024.0
 TAIL_MIN = 1e-12  # no history is so long
 
 
@@ -93,7 +96,8 @@ class BudgetJudge:
         self.budget = budget
         self.level = int(Severity[budget.severity])
         self._thresholds = dict(thresholds)
-        self._weights = np.array([rule.weight if rule.effect == "flag" else 0.0 for rule in rules])
+        weights = np.array([rule.weight if rule.effect == "flag" else 0.0 for rule in rules])
+        self._weights = np.round(weights * WEIGHT_UNITS) / WEIGHT_UNITS
         self._listed = np.array([rule.effect != "flag" for rule in rules], dtype=np.bool_)
         self._two_quantile = two_quantile
         self._amount_min = amount_base_min

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,9 +13,13 @@ import pytest
 from anomalyze.bus import open_bus
 from anomalyze.detection.budget import load_thresholds
 from anomalyze.detection.bundle import Bundle, BundleStore
-from anomalyze.learning.promotion import CHAMPION, open_bundles, roll_back
+from anomalyze.learning import budget
+from anomalyze.learning.promotion import CHALLENGER, CHAMPION, open_bundles, roll_back
+from anomalyze.learning.shelf import load_candidate
 from anomalyze.settings import Settings
-from tests.test_dagster.runs import metadata_of, run_job
+from anomalyze.storage.objects import open_objects
+from tests.test_dagster.history import CONFIG
+from tests.test_dagster.runs import checks_of, metadata_of, run_job
 
 
 @pytest.fixture
@@ -68,3 +74,22 @@ def test_too_little_history_is_said_and_changes_nothing(history_dsn: str, store:
     assert not found["promoted"]
     assert "7 are needed" in found["accounts"]
     assert [night[2:5] for night in nights(history_dsn)] == [(4.0, 3, False)]
+
+
+def test_a_candidate_has_thresholds_of_its_own_and_its_check_holds_the_budget(
+    settings: Settings, store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    shutil.copytree(CONFIG, config)
+    with (config / "policy.yaml").open("a") as policy:
+        policy.write("\nbudget: {cases_per_day: 4}\n")
+    monkeypatch.setenv("ANOMALYZE_CONFIG_DIR", str(config))
+    monkeypatch.setattr(budget, "DAYS_MIN", 3)  # four days are judged of the 21 that are stored
+    result = run_job("train")
+    assert checks_of(result)["alert_volume"]
+    bundle, evaluation = load_candidate(open_objects(settings.object_store))
+    assert set(load_thresholds(bundle)) == {"default"}
+    assert evaluation.candidate.bundle == bundle.id == store.pointer(CHALLENGER)
+    assert evaluation.budget is not None
+    assert evaluation.budget.promised == 4 * evaluation.budget.days
+    assert 0 < evaluation.budget.delivered < 3 * evaluation.budget.promised

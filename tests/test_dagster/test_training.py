@@ -13,6 +13,7 @@ from anomalyze.detection.canary import Canary
 from anomalyze.detection.supervised import Supervised
 from anomalyze.errors import ContractError
 from anomalyze.learning import gates
+from anomalyze.learning.budget import BudgetTrial
 from anomalyze.learning.evaluation import Evaluation, Judged
 from anomalyze.learning.promotion import CHALLENGER, CHAMPION, open_bundles
 from anomalyze.learning.quality import FoundCase, Fraud, Quality, compare_quality
@@ -109,6 +110,7 @@ def changed(evaluation: Evaluation = EVALUATION, **of_candidate: object) -> Eval
         ("no_future_leak", msgspec.structs.replace(EVALUATION, leaking=1)),
         ("no_future_leak", msgspec.structs.replace(EVALUATION, leak_rows=0)),
         ("alert_volume", changed(cases={"MEDIUM": 80})),
+        ("alert_volume", msgspec.structs.replace(EVALUATION, budget=BudgetTrial(70.0, 140, 7))),
         ("latency", changed(row_us=40.0)),
         (
             "quality",

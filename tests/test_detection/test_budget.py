@@ -107,6 +107,35 @@ def test_raised_kept_and_capped() -> None:
     assert rank(MEDIUM, by=full)[0::2] == (MEDIUM, BudgetEffect.NONE)
 
 
+def test_a_row_has_the_same_risk_to_the_bit_whatever_is_judged_beside_it() -> None:
+    random = np.random.default_rng(1)
+    rules = [
+        Rule(f"R{i}", "speed", LOW, "TRUE", "r", weight=float(w))
+        for i, w in enumerate(random.uniform(0, 9, 40))
+    ]
+    by, n = BudgetJudge(Budget(cases_per_day=5), {"a": 0.8}, rules, FITTED, 50.0), 301
+    fired, tail, amount = random.random((40, n)) < 0.5, random.random(n), random.uniform(40, 99, n)
+    values = np.vstack([np.full((2, n), np.nan), random.uniform(0, 5, n)])
+
+    def risks(rows: slice) -> np.ndarray:
+        count = len(tail[rows])
+        model = ModelJudgement(
+            tail[rows],
+            1 - tail[rows],
+            np.zeros(count, np.int8),
+            np.zeros(count, np.int8),
+            np.zeros(count, bool),
+        )
+        judged = Judged(np.zeros(count, np.int8), values[:, rows], np.zeros((3, count)))
+        severity, account = np.zeros(count, np.int8), np.zeros(count, int)
+        return by.rank(fired[:, rows], amount[rows], judged, model, severity, ["a"], account)[1].risk
+
+    whole = risks(slice(None))
+    for step in (1, 2, 7, 64):
+        parts = [risks(slice(first, first + step)) for first in range(0, n, step)]
+        assert np.array_equal(np.concatenate(parts), whole), step
+
+
 def test_lists_stand_apart() -> None:
     severity, risk, effect = rank(CRITICAL, 1, tail=1e-5, by=judge(a=4.99))
     assert (severity, effect) == (CRITICAL, BudgetEffect.NONE)

@@ -8,7 +8,7 @@ encoded bytes and the state at the end have to be equal to the bit.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from anomalyze.bus.partitioner import murmur2_partition
+from anomalyze.detection.budget import with_thresholds
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector, PartitionState
 from anomalyze.detection.output import encode_scored, pick_anomalies
@@ -207,6 +208,18 @@ def test_stream_equals_batch(
     assert first_difference(worker.anomalies, whole.anomalies) is None
     assert first_difference(worker.features, whole.features) is None
     assert sorted(worker.conflicts) == sorted(whole.conflicts)
+
+
+def test_with_an_alert_budget_too(starter_bundle: Bundle) -> None:
+    bundle = replace(starter_bundle, policy=f"{starter_bundle.policy}\nbudget: {{cases_per_day: 2}}\n")
+    detector = Detector(with_thresholds(bundle, {"acct": 0.75}))
+    whole, cut = Worker(detector), Worker(detector)
+    whole.judge(LENGTHS)
+    random = np.random.default_rng(5)
+    while cut.next != LENGTHS:
+        cut.judge(random.integers(0, 30, PARTITIONS).tolist())
+    assert first_difference(cut.scored, whole.scored) is None
+    assert any(b'"effect":"raised"' in value for partition in whole.scored for value in partition)
 
 
 def test_a_bundle_read_again_judges_the_same(whole: Worker, starter_bundle: Bundle) -> None:
