@@ -95,7 +95,11 @@ def rules_part(
         head_cell("Severity", "mid"),
         head_cell("Mode"),
         head_cell("Parameters"),
-        head_cell("7 days", "num", title="How often it fired for this account, shadow too"),
+        head_cell(
+            "7 days",
+            "num",
+            title="How often it fired live for this account; what only counts in shadow is not in it",
+        ),
         head_cell(
             "Right", "num", title="Share of fraud among its firings of 90 days of which anything became known"
         ),

@@ -184,6 +184,8 @@ def describe(bundle: Bundle, pointers: Mapping[str, str | None]) -> dict[str, An
 
 def differences(first: Bundle, second: Bundle) -> Iterator[str]:
     """Lines that say what changed from the first to the second."""
+    from anomalyze.detection.account import describe_changes, document_of
+
     texts = [
         {"features.yaml": one.features, "policy.yaml": one.policy, **pretty(one.rules)}
         for one in (first, second)
@@ -196,6 +198,11 @@ def differences(first: Bundle, second: Bundle) -> Iterator[str]:
             yield f"table {name}: changed"
     if first.model != second.model:
         yield "model: another one"
+    for account in sorted(first.overlays.keys() | second.overlays.keys()):
+        documents = [document_of(one, account).document.to_json() for one in (first, second)]
+        for line in describe_changes(*documents):
+            if not line.startswith("rules."):  # these stand with the rules
+                yield f"account {account}: {line}"
     if first.training_window != second.training_window:
         yield f"training window: {first.training_window} to {second.training_window}"
 

@@ -96,7 +96,8 @@ def promote(
     Parameters
     ----------
     expected
-        Promote only if this bundle (None: no bundle) is the champion now; ``ANY``: whatever is.
+        Promote only if this bundle (None: no bundle), or the same with newer settings of accounts, is the champion
+        now; ``ANY``: whatever is.
 
     Returns
     -------
@@ -114,10 +115,11 @@ def promote(
     for _ in range(ATTEMPTS_MAX):
         champion = store.pointer(CHAMPION)
         made = _with_settings_of(store, champion, bundle_id)
+        awaited = champion if expected == ANY or _same_core(store, champion, expected) else expected
         try:
-            move = store.set_pointer(CHAMPION, made, champion if expected == ANY else expected, note=note)
+            move = store.set_pointer(CHAMPION, made, awaited, note=note)
         except ContractError:
-            if expected == ANY and store.pointer(CHAMPION) != champion:
+            if awaited == champion and store.pointer(CHAMPION) != champion:
                 continue  # somebody else moved it: what he saved goes along too
             raise
         announce_champion(store, bus)
@@ -149,25 +151,24 @@ def roll_back(store: BundleStore, bus: Bus, note: str = "") -> Move:
     newest settings stay.
     """
 
-    def differs(last: str, earlier: str) -> bool:
-        return _core(store, last) != _core(store, earlier)
-
     move = store.roll_back(
         CHAMPION,
         note,
-        counts=differs,
+        counts=lambda last, earlier: not _same_core(store, last, earlier),
         compose=lambda last, earlier: _with_settings_of(store, last, earlier),
     )
     announce_champion(store, bus)
     return move
 
 
-def _core(store: BundleStore, bundle_id: str) -> str:
-    """What a bundle is apart from settings and fitted thresholds; of one that is damaged, its id."""
+def _same_core(store: BundleStore, one: str | None, other: str | None) -> bool:
+    """Whether two bundles are the same apart from settings and fitted thresholds; a damaged one is like no other."""
+    if one is None or other is None or one == other:
+        return one == other
     try:
-        return core_id(store.load(bundle_id))
+        return core_id(store.load(one)) == core_id(store.load(other))
     except ContractError:
-        return bundle_id
+        return False
 
 
 def announce_champion(store: BundleStore, bus: Bus) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
 import time
+from datetime import UTC, datetime, timedelta
 
 import httpx
+import psycopg
 import pytest
 
 from anomalyze.access.keys import create_key
+from anomalyze.storage.board_settings import load_rule_precision
 from tests.browser.site import Site
 
 
@@ -127,6 +131,40 @@ def test_values_are_put_on_lists_and_taken_off(client: httpx.Client) -> None:
         assert f"{words}: expected" in text(refused)
     post(client, "/settings/lists", op="remove", **entry)
     assert "Nothing is on a list" in text(client.get("/settings"))
+
+
+def test_a_rule_is_right_where_its_firings_proved_to_be_fraud(site: Site) -> None:
+    cases = [site.add_case(), site.add_case(), site.add_case()]
+    with site.connect() as connection:
+        rows = connection.execute(
+            "SELECT case_id, user_id, tx_id, rule_flags FROM anomalies WHERE case_id = ANY(%s)", [cases]
+        ).fetchall()
+        for case_id, user_id, tx_id, _ in rows:
+            for fraud in (
+                True,
+                {cases[0]: True, cases[1]: False, cases[2]: None}[case_id],
+            ):  # the later counts
+                connection.execute(
+                    "INSERT INTO labels (account_id, user_id, tx_id, fraud, known_at, source, recorded_by) "
+                    "VALUES ('acct_7', %s, %s, %s, now(), 'analyst', 'k')",
+                    [user_id, tx_id, fraud],
+                )
+
+    async def load() -> dict[str, tuple[int, int]]:
+        async with await psycopg.AsyncConnection.connect(site.dsn) as connection:
+            return await load_rule_precision(connection, "acct_7", datetime.now(UTC) - timedelta(days=1))
+
+    found = asyncio.run(load())
+    counts: dict[str, list[int]] = {}
+    for case_id, _, _, rules in rows:
+        for rule in rules if case_id != cases[2] else ():
+            of_rule = counts.setdefault(rule, [0, 0])
+            of_rule[0] += case_id == cases[0]
+            of_rule[1] += 1
+    assert counts
+    for rule, (right, known) in counts.items():  # other tests of this site may have labelled more
+        assert found[rule][0] >= right > 0
+        assert found[rule][1] - found[rule][0] >= known - right > 0
 
 
 def test_readers_see_and_change_nothing(site: Site) -> None:

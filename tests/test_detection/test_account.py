@@ -33,6 +33,7 @@ from anomalyze.events.batch import Severity
 from anomalyze.learning.labels import own_delays
 from tests.test_detection.conftest import CONFIG
 from tests.test_detection.test_detector import NOW_S, Log
+from tests.test_detection.test_stream_is_batch import LENGTHS, Worker, first_difference
 
 SHOP = {"rules": {"AMOUNT_LIMIT": {"parameters": {"limit": 5}}, "ODD_HOUR": {"mode": "off"}}}
 
@@ -143,6 +144,28 @@ def test_the_models_levels_of_an_account_judge_its_rows_only(starter_bundle: Bun
     assert not judged.severity[account == 0].any()
     assert np.array_equal(judged.severity[account == 1] == Severity.LOW, judged.tail[account == 1] <= 0.05)
     assert judged.severity.any()
+
+
+def test_the_stream_is_the_batch_with_settings_too(starter_bundle: Bundle, detector: Detector) -> None:
+    document = {
+        "time_zone": "Asia/Tokyo",
+        "base_currency": "EUR",
+        "rules": {"AMOUNT_LIMIT": {"parameters": {"limit": 50}}},
+        "thresholds": {"amount_base_min": 1, "robust_z": [{"over": 3, "severity": "MEDIUM"}], "iqr": []},
+    }
+    own = Detector(laid(starter_bundle, 1, "acct", **document))
+    one, cut, usual = Worker(own), Worker(own), Worker(detector)
+    one.judge(LENGTHS)
+    usual.judge(LENGTHS)
+    random = np.random.default_rng(5)
+    while cut.next != LENGTHS:
+        cut.judge(random.integers(0, 200, len(LENGTHS)).tolist())
+        if random.random() < 0.2:
+            cut.restart(0)
+    assert first_difference(one.scored, cut.scored) is None
+    assert first_difference(one.anomalies, cut.anomalies) is None
+    flagged = [sum(map(len, worker.anomalies)) for worker in (one, usual)]
+    assert flagged[0] > 2 * flagged[1] > 0
 
 
 def test_files_of_accounts_are_read_and_checked(tmp_path: Path) -> None:

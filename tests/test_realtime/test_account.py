@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from anomalyze.bus.embedded import EmbeddedBus
+from anomalyze.errors import ContractError
 from anomalyze.learning.account import bring_into_force, is_unsettled
 from anomalyze.learning.promotion import CHAMPION, promote, roll_back
 from anomalyze.storage.account_version import store_version
@@ -157,6 +158,9 @@ def test_neither_an_older_model_nor_a_roll_back_undoes_an_edit(
         assert store.load(move.id).policy == trained.policy
         assert flags_soon(client, transaction, ["AMOUNT_LIMIT"], amount=60) == move.id
         client.put("/v1/account", json=limit_of(55))
+        with pytest.raises(ContractError, match="look again"):
+            promote(store, bus, trained.id, expected=before.id)
+        assert promote(store, bus, trained.id, expected=move.id).id != move.id  # only settings changed since
         back = roll_back(store, bus)
         assert store.load(back.id).policy == before.policy
         assert store.load(back.id).overlays[account]["rules"] == limit_of(55)["rules"]
