@@ -39,6 +39,8 @@ from anomalyze.storage.pool import connect
 __all__ = ["base_bundle", "calibrate_later", "join_frames", "train_candidate"]
 
 DAY_MS = 86_400_000
+# Cases of an account that one person gets through, where nobody has said how many.
+REVIEWED_A_DAY = 20.0
 
 
 def base_bundle(config_dir: Path, champion: Bundle | None) -> Bundle:
@@ -306,5 +308,21 @@ def compare_matured(
     words = " to ".join(
         f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}" for ms in (start_ms, settled_ms)
     )
-    quality = compare_quality(mine, theirs, budget=judges[1][1].result().cases_from(Severity.MEDIUM))
+    raised = judges[1][1].result().cases_from(Severity.MEDIUM)
+    budget = cases_looked_at(
+        bundle, raised, sum(max(end - start, 0) for start, end in days.values()) / DAY_MS
+    )
+    quality = compare_quality(mine, theirs, budget)
     return words if settled_ms > start_ms else "none yet", quality
+
+
+def cases_looked_at(bundle: Bundle, raised: int, account_days: float) -> int:
+    """How many cases people look at in so many days, summed over accounts.
+
+    What the policy's budget says. Without one at least `REVIEWED_A_DAY`: a champion that raises little, as the
+    starter does, is no measure of how much people can look at.
+    """
+    budget = parse_policy(bundle.policy).budget
+    if budget is not None:
+        return round(budget.cases_per_day * account_days)
+    return max(raised, round(REVIEWED_A_DAY * account_days))
