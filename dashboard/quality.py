@@ -10,7 +10,15 @@ from starlette.requests import Request
 
 from anomalyze.learning.recall import Recall, estimate_recall, share_interval
 from anomalyze.storage.account_version import load_version
-from anomalyze.storage.quality import NOTHING, Outcomes, Reviewed, load_outcomes, load_samples, load_waiting
+from anomalyze.storage.quality import (
+    LABELS_MAX,
+    NOTHING,
+    Outcomes,
+    Reviewed,
+    load_outcomes,
+    load_samples,
+    load_waiting,
+)
 from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
 from dashboard import routes
@@ -65,6 +73,13 @@ async def quality_page(request: Request) -> Answer:
     recall = estimate_recall(outcomes.found, samples)
     head = page_head("Quality", right=("Last 90 days, by labels and decisions. Days in UTC.",))
     content = [head, _strip(outcomes, recall, waiting, delay_days)]
+    if outcomes.truncated:
+        content.append(
+            P(
+                f"Of the newest {LABELS_MAX:,} labels; Dagster's asset detection_quality reads more.",
+                cls="after muted",
+            )
+        )
     if outcomes.labels.reviewed:
         content += [
             _days(outcomes, viewer),

@@ -14,6 +14,8 @@ __all__ = ["detection_quality"]
 
 SINCE = timedelta(days=90)
 ACCOUNTS_SHOWN_MAX = 20
+# A night has more time than a page.
+LABELS_MAX = 1_000_000
 
 
 @dg.asset(
@@ -48,7 +50,7 @@ def detection_quality(
         ).fetchall()
         found = {}
         for (account,) in accounts:
-            outcomes = fetch(connection, load_outcomes(account, since))
+            outcomes = fetch(connection, load_outcomes(account, since, LABELS_MAX))
             samples = fetch(connection, load_samples(account, since))
             found[account] = (outcomes, estimate_recall(outcomes.found, samples))
     for draw in drawn:

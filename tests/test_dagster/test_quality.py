@@ -117,6 +117,8 @@ def test_labels_give_precision_by_rule_severity_and_day(history_dsn: str, dresse
             "WHERE s.tx_id = t.tx_id) LIMIT 1)"
         )
         found = fetch(connection, load_outcomes("default", EVER))
+        few = fetch(connection, load_outcomes("default", EVER, labels_max=5))
+        assert (found.truncated, few.truncated, few.labels.reviewed <= 5) == (False, True, True)
     expected = rows(
         history_dsn,
         "WITH l AS (SELECT DISTINCT ON (tx_id) * FROM labels ORDER BY tx_id, label_id DESC), "
