@@ -31,7 +31,7 @@ from anomalyze.ingestion.mapping import NEEDED, NUMBERS
 
 __all__ = ["FIELDS", "ColumnMapping", "SourceChunk", "count_rows", "load_mapping", "read_file"]
 
-FIELDS = (*FILE_FIELDS, "account_id")
+FIELDS = (*FILE_FIELDS, "account_id", "time_resolution")
 CHUNK_ROWS = 50_000
 OFFSET = re.compile(r"(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})$")
 

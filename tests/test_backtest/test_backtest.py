@@ -6,17 +6,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import polars as pl
 import psycopg
 import pytest
 
-from anomalyze.backtest.mapping import ColumnMapping, load_mapping, read_file
+from anomalyze.backtest.mapping import ColumnMapping, SourceChunk, load_mapping, read_file
 from anomalyze.backtest.report import summarise
-from anomalyze.backtest.run import run_backtest
+from anomalyze.backtest.run import Replay, run_backtest
 from anomalyze.backtest.stored import read_stored
 from anomalyze.config import ConfigProblems
+from anomalyze.detection.detector import Detector
 from anomalyze.detection.training import build_bundle
 from anomalyze.errors import ConfigError
+from anomalyze.ingestion.mapping import FileMapping
+from anomalyze.ingestion.parse import parse_file
+from anomalyze.ingestion.records import Source
 from anomalyze.simulation.record import flat_records
 from anomalyze.simulation.world import Simulation
 from anomalyze.storage.migrate import migrate
@@ -49,6 +54,35 @@ def table() -> pl.DataFrame:
                 {column: flat.get(field) for field, column in names.items()} | {"bad": int(label > 0)}
             )
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def test_days_are_days_on_every_way(tmp_path: Path) -> None:
+    """A file judged as an upload's rows and as a backtest's: the same features, to the bit."""
+    path = tmp_path / "days.csv"
+    lines = [
+        f"t{i},u{i % 3},2025-{1 + i // 60:02d}-{1 + i // 3 % 20 + 1:02d},{i % 50 + 1}.25,USD"
+        for i in range(180)
+    ]
+    path.write_text("id,who,on,much,code\n" + "\n".join(lines) + "\n")
+    fields = {"tx_id": "id", "user_id": "who", "timestamp": "on", "amount": "much", "currency": "code"}
+    detector = Detector(build_bundle(REPOSITORY / "metrics_config"))
+
+    def features(users: list[str], times: list[int], values: list[bytes]) -> np.ndarray:
+        replay = Replay(detector)
+        batch = replay.decode(SourceChunk(users, times, values, [-1] * len(users)))
+        assert batch.day_only.all()
+        return replay.detector.process(batch, replay.states).features
+
+    mapping = ColumnMapping.of_options([f"{f}={c}" for f, c in fields.items()] + ["time_resolution='day'"])
+    (chunk,) = read_file(path, mapping, "acct")
+    tested = features(chunk.users, chunk.append_ms, chunk.values)
+    source = Source("acct", "d", 1 << 42, 0)
+    (part,) = parse_file(path, FileMapping(fields=fields, time_resolution="day"), source)
+    rows = part.frame.sort("ts", "line")
+    sent = features(rows["user"].to_list(), rows["ts"].to_list(), rows["value"].cast(pl.Binary).to_list())
+    assert tested.tobytes() == sent.tobytes()
+    hours = detector.spec.index("user_tx_count_1h")
+    assert np.isnan(sent[:, hours]).all()
 
 
 @pytest.fixture(scope="module")
