@@ -109,15 +109,21 @@ class Pace:
         if committed != self._committed:
             self._committed, self._scored_then = committed, scored_now
         self._unnoted = sum(max(0, end - max(found.get(p, low), low)) for p, (low, end) in marks.items())
+        self._lag = max(0, self._unnoted - (scored_now - self._scored_then))
         now = time.monotonic()
-        judged, took_s = scored_now - self._scored_before, now - self._looked_at
-        if self._sent_since and judged > 0 and 0 < took_s < 1.0:
+        self._fit_window(scored_now - self._scored_before, now - self._looked_at)
+        self._scored_before, self._looked_at, self._sent_since = scored_now, now, 0
+
+    def _fit_window(self, judged: int, took_s: float) -> None:
+        """Let more rows wait when the detector was through with them, fewer when they wait for longer than is aimed at."""
+        if self._lag == 0:
+            # How fast it is cannot be told: it may have waited for us, as where a look takes long.
+            self._window = min(self._most, self._window * 5 // 4) if self._sent_since else self._window
+        elif judged > 0 and 0 < took_s < 1.0:
             rate = judged / took_s
             self._rate = rate if self._rate == 0 else (1 - RATE_SHARE) * self._rate + RATE_SHARE * rate
-            self._window = min(self._most, max(UNJUDGED_MIN, int(self._rate * WAIT_AIM_S)))
-        self._scored_before = scored_now
-        self._lag = max(0, self._unnoted - (scored_now - self._scored_then))
-        self._looked_at, self._sent_since = now, 0
+            aimed = max(UNJUDGED_MIN, int(self._rate * WAIT_AIM_S))
+            self._window = min(self._most, self._window, aimed)
 
     def give_up_after(self, moved_at: float) -> None:
         """Raises ``TransientError`` when nothing has moved since that moment for too long."""
