@@ -1,6 +1,7 @@
 """Throughput of the detector worker from log to log, against the same client doing nothing and against peers.
 
-``python -m benchmarks.stream --bus kafka|embedded --events N [--workers W] [--peers bytewax,quix]``. Everything
+``python -m benchmarks.stream --bus kafka|embedded --events N [--workers W] [--peers bytewax,quix] [--challenger]``.
+With ``--challenger`` another bundle of the same kind is shadowed: run it with and without. Everything
 is on: validation, identity, 30-day windows, starter rules, forest, verdict, checkpoints, each event written back.
 Peers get the same events, the same ONNX model and a handful of features in plain Python; they run in an
 environment of their own (`make bench` makes it).
@@ -11,6 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from anomalyze.detection.bundle import BundleStore
 from anomalyze.detection.detector import PartitionState
 from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.events.decode import decode_records
+from anomalyze.learning.promotion import publish_challenger
 from anomalyze.storage.objects import open_objects
 from benchmarks.harness import CHECKOUT, Bench, arguments, follow, report, say
 from realtime.detector.judge import DetectorCache
@@ -30,14 +33,21 @@ TIMEOUT_S = 3_600.0
 PEERS_PYTHON = CHECKOUT / ".venv-peers" / "bin" / "python"
 
 
-def run(bus_name: str, events: int, workers: int, partitions: int, peers: list[str]) -> dict[str, Any]:
-    """Measure; returns the figures."""
+def run(
+    bus_name: str, events: int, workers: int, partitions: int, peers: list[str], *, shadowed: bool = False
+) -> dict[str, Any]:
+    """Measure; returns the figures. ``shadowed``: with a challenger."""
     with Bench(bus_name, partitions) as bench:
         bundle = bench.publish_bundle()
         bus = bench.open_bus()
+        if shadowed:
+            store = BundleStore(open_objects(bench.settings.object_store))
+            changed = replace(store.load(bundle), created_from={"parent": bundle})
+            publish_challenger(store, bus, changed)
         size = bench.fill(bus, events, bundle)
         say(f"{events:,} transactions of {size / events:.0f} bytes")
         result: dict[str, Any] = {"events": events, "bytes": round(size / events), "workers": workers}
+        result["challenger"] = shadowed
         result["microseconds"] = stages(bench, bus, bundle)
         passing = bench.run(
             "benchmarks.stream", "--role", "passthrough", "--bus", bus_name, name="passthrough"
@@ -179,12 +189,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--peers", default="", help="bytewax,quix")
+    parser.add_argument("--challenger", action="store_true", help="shadow another bundle")
     parser.add_argument("--role", choices=("passthrough",), help="internal")
     chosen = parser.parse_args()
     if chosen.role:
         passthrough(chosen.bus)
     peers = [peer for peer in chosen.peers.split(",") if peer]
-    report(run(chosen.bus, chosen.events, chosen.workers, chosen.partitions, peers), chosen.json)
+    result = run(
+        chosen.bus, chosen.events, chosen.workers, chosen.partitions, peers, shadowed=chosen.challenger
+    )
+    report(result, chosen.json)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Runs are kept for 30 days: Dagster itself forgets none."""
+"""Runs are kept for 30 days (Dagster itself forgets none), what challengers said for 60."""
 
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+
+from anomalyze_dagster.resources import PostgresResource
 
 __all__ = ["forget_old_runs", "nightly"]
 
@@ -25,10 +27,24 @@ def delete_old_runs(context: dg.OpExecutionContext) -> None:
     context.add_output_metadata({"runs": len(records)})
 
 
-@dg.job(description="Forget runs older than 30 days. What assets and checks found last stays.")
+@dg.op(description="Delete what challengers would have said of transactions of more than 60 days ago.")
+def delete_old_challenges(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
+    from anomalyze.storage.challenger import forget_challenges
+
+    with postgres.connect() as connection:
+        rows = forget_challenges(connection)
+    context.log.info(f"forgot {rows} rows")
+    context.add_output_metadata({"rows": rows})
+
+
+@dg.job(
+    description="Forget runs older than 30 days, and what challengers said of transactions of more than 60 days ago. "
+    "What assets and checks found last stays."
+)
 def forget_old_runs() -> None:
-    """One step."""
+    """Two steps that do not need each other."""
     delete_old_runs()
+    delete_old_challenges()
 
 
 nightly = dg.ScheduleDefinition(
