@@ -217,10 +217,21 @@ def _judged_by(record: AnomalyRecord) -> FT:
     return facts(
         [
             ("Bundle", (Span(bundle[:12], cls="mono", title=record.bundle), ", starter" if starter else "")),
+            ("Challenger", _challenger(record)),
             ("Action", str(record.verdict.get("action") or "").lower()),
             ("Place in log", f"partition {record.src_partition}, offset {record.src_offset}"),
         ]
     )
+
+
+def _challenger(record: AnomalyRecord) -> tuple[FT | str, ...] | str:
+    """What the bundle that was shadowed would have said."""
+    challenger = record.analysis.get("challenger")
+    if not isinstance(challenger, dict):
+        return ""
+    bundle = str(challenger.get("bundle") or "").removeprefix("sha256:")
+    says = str(challenger.get("final_severity") or "").capitalize()
+    return (Span(bundle[:12], cls="mono", title=bundle), f" would say {says}")
 
 
 def _log(record: AnomalyRecord, decisions: Sequence[Decision], viewer: Viewer) -> FT:

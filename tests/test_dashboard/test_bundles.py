@@ -117,7 +117,10 @@ def test_compared_promoted_and_rolled_back_within_ten_seconds(desk: Desk) -> Non
         )
         # Never shown as alarms: the champion's two anomalies are the only ones.
         assert connection.execute("SELECT max(severity), count(*) FROM anomalies").fetchone() == (2, 2)
+        row = connection.execute("SELECT anomaly_id FROM anomalies").fetchone()
+        assert row is not None
     sink.stop()
+    assert f"{CHALLENGER.id[7:19]}</span> would say Critical" in client.get(f"/anomalies/{row[0]}").text
     desk.beat()
     page = desk.page(client)
     for words in (

@@ -35,15 +35,18 @@ CHAMPION, OTHER_CHAMPION = bundles()
 BROKEN_TX = "the-row-at-which-it-fails"
 
 
-def with_rules(bundle: Bundle, **severities: str) -> Bundle:
-    """The bundle with other severities of some rules."""
+def with_rules(bundle: Bundle, amount_limit: float | None = None, **severities: str) -> Bundle:
+    """The bundle with other severities of some rules, and another limit of amounts."""
     document = json.loads(bundle.rules["rules.json"])
     for rule in document["rules"]:
         rule["severity"] = severities.get(rule["id"], rule["severity"])
+        if rule["id"] == "AMOUNT_LIMIT" and amount_limit is not None:
+            rule["parameters"]["limit"] = amount_limit
     return replace(bundle, rules={"rules.json": json.dumps(document, sort_keys=True)})
 
 
-CHALLENGER = with_rules(CHAMPION, AMOUNT_SPIKE="CRITICAL")
+# It flags what the champion has nothing to say of.
+CHALLENGER = with_rules(CHAMPION, amount_limit=60.0, AMOUNT_SPIKE="CRITICAL")
 SECOND_CHALLENGER = with_rules(CHAMPION, AMOUNT_SPIKE="LOW", VELOCITY_5M="CRITICAL")
 OTHER_FEATURES = replace(CHALLENGER, features=CHALLENGER.features + "\n# another file\n")
 
@@ -183,6 +186,7 @@ def test_it_stands_beside_the_champions_verdict_and_is_no_alarm(
     assert len(differing) > 5
     assert {"CRITICAL"} <= {r["analysis"]["challenger"]["final_severity"] for r in differing}
     raised = [r for r in differing if r["verdict"]["final_severity"] == "NONE"]
+    assert len(raised) > 20
     for one in raised:
         assert "anomaly_id" not in one["verdict"]
     # Each names what fired, and nothing that explains.
