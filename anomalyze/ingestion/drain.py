@@ -111,8 +111,7 @@ class _Drain:
                     continue
                 good, refused = self._convert(rows)
                 while good.height:
-                    part = good.head(pace.batch_rows)
-                    pace.await_room(part.height, lambda: None)
+                    part = good.head(pace.await_room(good.height, lambda: None))
                     publish_rows(producer, partitions, part)
                     pace.sent(part.height)
                     good = good.slice(part.height)

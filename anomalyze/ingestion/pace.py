@@ -48,6 +48,7 @@ class Pace:
         self._lag = unjudged_max  # not known: looked at before the first row goes out
         self._looked_at = float("-inf")
         self._look_s = LOOK_S_MIN
+        self._look_cost_s = 0.0
         self._sent_since = 0
         self._unnoted = 0
         self._committed = -1
@@ -55,9 +56,9 @@ class Pace:
         self._scored_before = 0
 
     @property
-    def batch_rows(self) -> int:
-        """Rows to publish at once: half of what may wait, so that the detector never waits for us."""
-        return max(1, self._window // 2)
+    def window(self) -> int:
+        """Rows that may wait as things are."""
+        return self._window
 
     @property
     def unjudged(self) -> int:
@@ -68,8 +69,8 @@ class Pace:
         """Note rows that the log has acknowledged."""
         self._sent_since += rows
 
-    def await_room(self, rows: int, waiting: Callable[[], None]) -> None:
-        """Wait until so many more rows leave few unjudged ones in the log.
+    def await_room(self, rows: int, waiting: Callable[[], None]) -> int:
+        """Wait until some rows may go out; how many of ``rows`` that are.
 
         Parameters
         ----------
@@ -82,19 +83,22 @@ class Pace:
             The detector has judged nothing for ten minutes.
         """
         moved_at = time.monotonic()
-        while self._lag + self._sent_since + rows > self._window:
+        # A quarter at least: an acknowledgement by the log costs about the same for few rows as for many.
+        while self._room < min(rows, max(1, self._window // 4)):
             time.sleep(max(0.0, self._looked_at + self._look_s - time.monotonic()))
             before = self._lag
             self.look()
-            if self._lag == 0 or self._lag + rows <= self._window:
-                self._look_s = LOOK_S_MIN
-                return
             # A detector that is far behind is not asked a hundred times a second.
-            self._look_s = min(LOOK_S_MAX, 1.5 * self._look_s)
+            self._look_s = LOOK_S_MIN if self._lag < self._window else min(LOOK_S_MAX, 1.5 * self._look_s)
             if self._lag != before:
                 moved_at = time.monotonic()
             self.give_up_after(moved_at)
             waiting()
+        return min(rows, self._room)
+
+    @property
+    def _room(self) -> int:
+        return self._window - self._lag - self._sent_since
 
     def look(self) -> None:
         """See how many rows wait: those behind the detector's last commit, less what it has put out since.
@@ -102,6 +106,7 @@ class Pace:
         It commits once a second only. What it puts out counts as judged for the pace, never for the progress: a
         worker that takes over may put out again what another had.
         """
+        began = time.monotonic()
         found = self._bus.committed(TRANSACTIONS, DETECTOR_GROUP)
         marks = self._bus.watermarks(TRANSACTIONS)
         scored_now = sum(end for _, end in self._bus.watermarks(SCORED).values())
@@ -111,6 +116,7 @@ class Pace:
         self._unnoted = sum(max(0, end - max(found.get(p, low), low)) for p, (low, end) in marks.items())
         self._lag = max(0, self._unnoted - (scored_now - self._scored_then))
         now = time.monotonic()
+        self._look_cost_s = now - began
         self._fit_window(scored_now - self._scored_before, now - self._looked_at)
         self._scored_before, self._looked_at, self._sent_since = scored_now, now, 0
 
@@ -122,7 +128,8 @@ class Pace:
         elif judged > 0 and 0 < took_s < 1.0:
             rate = judged / took_s
             self._rate = rate if self._rate == 0 else (1 - RATE_SHARE) * self._rate + RATE_SHARE * rate
-            aimed = max(UNJUDGED_MIN, int(self._rate * WAIT_AIM_S))
+            # While we ask, nothing is published: a log that answers slowly needs more rows to go on with.
+            aimed = max(UNJUDGED_MIN, int(self._rate * (WAIT_AIM_S + self._look_cost_s)))
             self._window = min(self._most, self._window, aimed)
 
     def give_up_after(self, moved_at: float) -> None:

@@ -149,8 +149,7 @@ class Work:
         try:
             for batch in ordered.read(self.progress.published, BATCH_ROWS):
                 while batch.height:
-                    rows = min(batch.height, self._pace.batch_rows)
-                    self._pace.await_room(rows, self._say_waiting)
+                    rows = self._pace.await_room(batch.height, self._say_waiting)
                     part, batch = batch.head(rows), batch.slice(rows)
                     publish_rows(producer, partitions, part)
                     self._pace.sent(rows)
