@@ -112,7 +112,8 @@ def _how_to() -> FT:
         ),
         copyable(EXAMPLE, "the example"),
         P(
-            "Restart, and each night at 00:45 UTC thresholds are fitted to the last 28 days, at least 7. The most "
+            "Restart, and each night at 00:45 UTC thresholds are fitted to the last 28 days, at least 7; the job "
+            "refit_budget in Dagster does so at once. The most "
             "suspicious cases then have that severity, about so many on average; what there is no room for is listed "
             "here in its order. Block lists are not counted, and nothing that would be blocked is let through."
         ),
