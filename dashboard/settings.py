@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -40,17 +40,18 @@ from dashboard.settings_form import (
     document_of_form,
     field_of_problem,
     levels_text,
+    list_change,
     parameter_text,
+    plain_text,
 )
 from dashboard.settings_parts import (
     changes_part,
-    history_part,
-    lists_part,
     money_part,
     preview_part,
     rules_part,
     thresholds_part,
 )
+from dashboard.settings_tables import history_part, lists_part
 
 if TYPE_CHECKING:
     from anomalyze.learning.account import ChampionView
@@ -62,7 +63,6 @@ PROGRAM = "anomalyze-dashboard"
 FIRED_DAYS, PRECISION_DAYS = 7, 90
 PRECISION_AGE_MAX_S = 60.0
 LISTED_MAX, VERSIONS_MAX = 200, 50
-LIST_DAYS_MAX = 3_650
 NOTE_LENGTH_MAX = 500
 
 
@@ -245,7 +245,7 @@ async def save(request: Request) -> Answer:
     )
     if sent.get("restore", "").isdecimal() and len(sent["restore"]) < 10:
         return await _restore(request, viewer, int(sent["restore"]), after)
-    note = _plain(sent.get("note", ""))
+    note = plain_text(sent.get("note", ""))
     try:
         if sent.get("do") == "save":
             saved = await asyncio.to_thread(_save, request, viewer, sent, None, note, after)
@@ -320,31 +320,6 @@ async def change_lists(request: Request) -> Answer:
     except TooManyEntries as error:
         return await _page(request, listed=sent, list_error=str(error), status=409)
     return RedirectResponse(routes.with_query(routes.SETTINGS, saved="list") + "#lists", 303)
-
-
-def list_change(sent: Mapping[str, str], account_id: str, now: datetime) -> ListChange:
-    """What the form of lists says. Raises ``EventError``."""
-    from anomalyze.rules.lists import parse_entry
-
-    days, value = sent.get("days", "").strip(), sent.get("value", "").strip()
-    try:
-        lasting = float(days) if days else None
-    except ValueError:
-        lasting = -1.0
-    if lasting is not None and not 0 < lasting <= LIST_DAYS_MAX:
-        raise EventError("days", f"more than 0 and at most {LIST_DAYS_MAX:,}, or nothing", days)
-    if not value.isprintable():
-        raise EventError("value", "printable characters", repr(value))
-    op = "remove" if sent.get("op") == "remove" else "add"
-    entry = parse_entry(
-        {"op": op, "account_id": account_id, "list": sent.get("list", "").strip(), "field": sent.get("field", ""), "value": value}
-    )  # fmt: skip
-    until = None if lasting is None else now.astimezone(UTC) + timedelta(days=lasting)
-    return ListChange(op, entry.list, entry.field, entry.value, until, _plain(sent.get("why", "")))
-
-
-def _plain(text: str) -> str:
-    return "".join(sign for sign in text.strip() if sign.isprintable())[:NOTE_LENGTH_MAX]
 
 
 @contextmanager

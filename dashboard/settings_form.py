@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from anomalyze.config import Problem
+from anomalyze.errors import EventError
 from anomalyze.rules.column import Kind
+from anomalyze.storage.list_change import ListChange
 
 __all__ = [
     "CAPS",
@@ -18,11 +21,15 @@ __all__ = [
     "document_of_form",
     "field_of_problem",
     "levels_text",
+    "list_change",
     "parameter_text",
     "parse_levels",
+    "plain_text",
 ]
 
 TEXT_LENGTH_MAX = 2_000
+NOTE_LENGTH_MAX = 500
+LIST_DAYS_MAX = 3_650
 # Levels of `thresholds`: key, what stands before the severity, label, what it means.
 LEVELS = (
     ("robust_z", "over", "Distance from the usual", "robust deviations above the user's median"),
@@ -159,6 +166,32 @@ def field_of_problem(problem: Problem) -> str:
     if path[0] == "thresholds" and len(path) > 1:
         return f"c.{path[2]}" if path[1] == "caps" and len(path) > 2 else f"t.{path[1]}"
     return path[0] if path[0] in ("time_zone", "base_currency", "label_delay_days") else ""
+
+
+def list_change(sent: Mapping[str, str], account_id: str, now: datetime) -> ListChange:
+    """What the form of lists says. Raises ``EventError``."""
+    from anomalyze.rules.lists import parse_entry
+
+    days, value = sent.get("days", "").strip(), sent.get("value", "").strip()
+    try:
+        lasting = float(days) if days else None
+    except ValueError:
+        lasting = -1.0
+    if lasting is not None and not 0 < lasting <= LIST_DAYS_MAX:
+        raise EventError("days", f"more than 0 and at most {LIST_DAYS_MAX:,}, or nothing", days)
+    if not value.isprintable():
+        raise EventError("value", "printable characters", repr(value))
+    op = "remove" if sent.get("op") == "remove" else "add"
+    entry = parse_entry(
+        {"op": op, "account_id": account_id, "list": sent.get("list", "").strip(), "field": sent.get("field", ""), "value": value}
+    )  # fmt: skip
+    until = None if lasting is None else now.astimezone(UTC) + timedelta(days=lasting)
+    return ListChange(op, entry.list, entry.field, entry.value, until, plain_text(sent.get("why", "")))
+
+
+def plain_text(text: str) -> str:
+    """What of a text may be stored: printable, of a limited length."""
+    return "".join(sign for sign in text.strip() if sign.isprintable())[:NOTE_LENGTH_MAX]
 
 
 def _parameter(text: str, kind: Kind, many: bool) -> Any:

@@ -1,4 +1,4 @@
-"""Pieces of the settings page: rules, place and money, thresholds, what would change, lists, history."""
+"""Pieces of the settings page: rules, place and money, thresholds, what would change."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from typing import Any
 
 from anomalyze.detection.policy import Policy
 from anomalyze.events.batch import Severity
-from anomalyze.rules.column import TEXT_COLUMNS, Kind
+from anomalyze.rules.column import Kind
 from anomalyze.rules.rule import RuleSet
-from anomalyze.storage.account_version import StoredVersion
-from anomalyze.storage.list_change import ListedValue
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.components import ago, cell, empty_row, head_cell, missing, severity, table
+from dashboard.components import cell, empty_row, head_cell, missing, severity, table
 from dashboard.element import (  # fmt: skip
     FT,
     H2,
-    Button,
     Div,
-    Form,
     Input,
     Label,
     Li,
@@ -27,7 +23,6 @@ from dashboard.element import (  # fmt: skip
     P,
     Section,
     Select,
-    Small,
     Span,
     Tr,
     Ul,
@@ -37,18 +32,9 @@ from dashboard.security import Viewer
 from dashboard.settings_form import CAPS, LEVELS, levels_text, parameter_text
 from dashboard.settings_preview import Preview
 
-__all__ = [
-    "changes_part",
-    "history_part",
-    "lists_part",
-    "money_part",
-    "preview_part",
-    "rules_part",
-    "thresholds_part",
-]
+__all__ = ["changes_part", "money_part", "preview_part", "rules_part", "text_field", "thresholds_part"]
 
 MODES = ("live", "shadow", "off")
-LISTED_FIELDS = tuple(sorted(TEXT_COLUMNS))
 
 
 def _field(name: str, label: str, control: FT, error: str, note: str = "") -> FT:
@@ -61,7 +47,9 @@ def _field(name: str, label: str, control: FT, error: str, note: str = "") -> FT
     )
 
 
-def _text(name: str, value: str, fallback: str, error: str, *, off: bool, label: str = "", **more: Any) -> FT:
+def text_field(
+    name: str, value: str, fallback: str, error: str, *, off: bool, label: str = "", **more: Any
+) -> FT:
     return Input(
         type="text",
         name=name,
@@ -172,7 +160,7 @@ def _parameter(
     wrong = errors.get(name, "")
     return Div(
         Label(parameter, fr=name),
-        _text(name, fields.get(name, ""), fallback, wrong, off=off, inputmode="decimal" if kind == ("number", False) else None),
+        text_field(name, fields.get(name, ""), fallback, wrong, off=off, inputmode="decimal" if kind == ("number", False) else None),
         P(wrong, cls="error small", id=f"{name}-error", role="alert") if wrong else None,
         cls="param",
     )  # fmt: skip
@@ -196,7 +184,7 @@ def money_part(fields: Mapping[str, str], errors: Mapping[str, str], rates: str,
         Div(H2("Place, money, labels"), cls="fh"),
         Div(
             *(
-                _field(n, label, _text(n, fields.get(n, ""), fallback, errors.get(n, ""), off=off), errors.get(n, ""), note)
+                _field(n, label, text_field(n, fields.get(n, ""), fallback, errors.get(n, ""), off=off), errors.get(n, ""), note)
                 for n, label, fallback, note in pairs
             ),
             cls="filters wrap",
@@ -219,7 +207,7 @@ def thresholds_part(policy: Policy, fields: Mapping[str, str], errors: Mapping[s
         _field(
             "t.amount_base_min",
             "Smallest amount judged by statistics",
-            _text("t.amount_base_min", fields.get("t.amount_base_min", ""), parameter_text(policy.statistics.amount_base_min), errors.get("t.amount_base_min", ""), off=off),
+            text_field("t.amount_base_min", fields.get("t.amount_base_min", ""), parameter_text(policy.statistics.amount_base_min), errors.get("t.amount_base_min", ""), off=off),
             errors.get("t.amount_base_min", ""),
             "in the base currency",
         )
@@ -228,7 +216,7 @@ def thresholds_part(policy: Policy, fields: Mapping[str, str], errors: Mapping[s
         field = f"t.{name}"
         usual = levels_text([level.model_dump() for level in platform[name]], key) or "none"
         wrong = errors.get(field, "")
-        control = _text(field, fields.get(field, ""), usual, wrong, off=off)
+        control = text_field(field, fields.get(field, ""), usual, wrong, off=off)
         controls.append(_field(field, label, control, wrong, note))
     for name, label in CAPS:
         field, most = f"c.{name}", Severity[getattr(policy.caps, name)]
@@ -330,131 +318,3 @@ def _moment(text: str) -> Any:
     from datetime import datetime
 
     return datetime.fromisoformat(text)
-
-
-def lists_part(
-    entries: Sequence[ListedValue], viewer: Viewer, error: str, sent: Mapping[str, str], *, off: bool
-) -> FT:
-    """What is on the lists, and a form to put more on."""
-    heads = (
-        head_cell("List"),
-        head_cell("Field"),
-        head_cell("Value"),
-        head_cell("Until", "num"),
-        head_cell("Why", "wide"),
-        head_cell("Since", "num mid"),
-        head_cell("", "num"),
-    )
-    rows = [
-        Tr(
-            cell(one.list, cls="wm"),
-            cell(one.field),
-            cell(one.value, cls="mono c-id", title=one.value),
-            cell(
-                form.format_moment(one.expires_at, viewer.zone)
-                if one.expires_at
-                else missing("until it is taken off"),
-                cls="num",
-            ),
-            cell(one.note or form.MISSING, cls="muted wide"),
-            cell(*ago(one.changed_at, viewer.now, viewer.zone), cls="num mid"),
-            cell(_take_off(one, viewer, off=off), cls="num"),
-            role="row",
-        )
-        for one in entries
-    ] or [
-        empty_row(7, "Nothing is on a list. What is on block is blocked, what is on allow passes every rule.")
-    ]
-    choose = [
-        Option(name, value=name, selected=name == sent.get("field", "device_id")) for name in LISTED_FIELDS
-    ]
-    add = Form(
-        Input(type="hidden", name="csrf", value=viewer.csrf),
-        Div(
-            Div(Label("List", fr="list"), _text("list", sent.get("list", "block"), "block", "", off=off), cls="field"),
-            Div(Label("Field", fr="field"), Select(*choose, name="field", id="field", cls="input", disabled=off), cls="field"),
-            Div(Label("Value", fr="value"), _text("value", sent.get("value", ""), "", error, off=off), cls="field"),
-            Div(Label("Days", fr="days"), _text("days", sent.get("days", ""), "for good", "", off=off, inputmode="decimal"), cls="field"),
-            Div(Label("Why", fr="why"), _text("why", sent.get("why", ""), "", "", off=off), cls="field"),
-            Button("Put on the list", cls="btn", type="submit", disabled=off),
-            cls="filters",
-        ),
-        P(error, cls="error small", id="value-error", role="alert") if error else None,
-        action=routes.SETTINGS_LISTS,
-        method="post",
-    )  # fmt: skip
-    return Section(
-        Div(H2("Lists"), cls="fh"),
-        add,
-        Div(table("Values on lists", heads, rows, cls="grid"), cls="sheet"),
-        cls="s",
-        id="lists",
-    )
-
-
-def _take_off(one: ListedValue, viewer: Viewer, *, off: bool) -> FT:
-    hidden = {"csrf": viewer.csrf, "op": "remove", "list": one.list, "field": one.field, "value": one.value}
-    return Form(
-        *(Input(type="hidden", name=name, value=value) for name, value in hidden.items()),
-        Button("Take off", cls="btn bare low", type="submit", disabled=off, aria_label=f"Take {one.value} off {one.list}"),
-        action=routes.SETTINGS_LISTS,
-        method="post",
-    )  # fmt: skip
-
-
-def history_part(versions: Sequence[StoredVersion], viewer: Viewer, *, off: bool) -> FT:
-    """Who changed what, when and why."""
-    heads = (
-        head_cell("Version", "num"),
-        head_cell("What changed"),
-        head_cell("Why", "wide"),
-        head_cell("By", "mid"),
-        head_cell("When", "num"),
-        head_cell("", "num"),
-    )
-    rows = [
-        Tr(
-            cell(str(one.version), cls="num wm"),
-            cell(
-                Ul(*(Li(line) for line in one.changes[:12]), cls="small mono lines")
-                if one.changes
-                else "nothing",
-                Small(f"and {len(one.changes) - 12} more") if len(one.changes) > 12 else None,
-                None if one.bundle else Span(" not in force yet", cls="late small"),
-            ),
-            cell(one.note or form.MISSING, cls="muted wide why"),
-            cell(one.saved_by, cls="mono mid"),
-            cell(*ago(one.saved_at, viewer.now, viewer.zone), cls="num"),
-            cell(
-                Span("newest", cls="faint")
-                if place == 0
-                else _restore(one, versions[0].version, viewer, off=off),
-                cls="num",
-            ),
-            role="row",
-        )
-        for place, one in enumerate(versions)
-    ] or [empty_row(6, "Nobody has saved settings here yet: the platform's files say it all.")]
-    return Section(
-        Div(H2("History"), cls="fh"),
-        Div(table("Versions of the settings, newest first", heads, rows, cls="grid history"), cls="sheet"),
-        cls="s",
-        id="history",
-    )
-
-
-def _restore(one: StoredVersion, newest: int, viewer: Viewer, *, off: bool) -> FT:
-    return Form(
-        Input(type="hidden", name="csrf", value=viewer.csrf),
-        Input(type="hidden", name="restore", value=str(one.version)),
-        Input(type="hidden", name="version", value=str(newest)),
-        Button(
-            "Restore",
-            cls="btn bare low",
-            type="submit",
-            disabled=off,
-            aria_label=f"Restore version {one.version}",
-        ),
-        action=routes.SETTINGS,
-        method="post",
-    )

@@ -184,7 +184,8 @@ def describe(bundle: Bundle, pointers: Mapping[str, str | None]) -> dict[str, An
 
 def differences(first: Bundle, second: Bundle) -> Iterator[str]:
     """Lines that say what changed from the first to the second."""
-    from anomalyze.detection.account import describe_changes, document_of
+    from anomalyze.detection.account import document_of
+    from anomalyze.detection.account_change import describe_changes
 
     texts = [
         {"features.yaml": one.features, "policy.yaml": one.policy, **pretty(one.rules)}

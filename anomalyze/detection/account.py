@@ -11,7 +11,6 @@ that was trained before an edit takes the edit along when it is promoted (`with_
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +42,6 @@ __all__ = [
     "account_rates",
     "check_document",
     "core_id",
-    "describe_changes",
     "document_of",
     "load_account_files",
     "read_account_folder",
@@ -59,7 +57,6 @@ DOCUMENT_BYTES_MAX = 65_536
 LEVELS_MAX = 5
 RATE_DAYS_MAX = 1_000
 LABEL_DELAY_DAYS_MAX = 365.0
-_LINE_LENGTH_MAX = 300
 
 
 class Caps(StrictModel):
@@ -185,8 +182,8 @@ def check_document(
         made = validate(document, AccountDocument)
     except ConfigProblems as error:
         problems += error.problems
-        # A mistake elsewhere must not hide those in rules.
-        made = _sound_rules(document)
+        # A mistake must not hide those elsewhere.
+        made = _sound_parts(document)
     laid = RuleSet(rules.rules, {"account": made.rule_overlays()})
     _, mistakes = check_rules(laid, columns)
     problems += [
@@ -213,14 +210,22 @@ def check_document(
     return made
 
 
-def _sound_rules(document: Document) -> AccountDocument:
-    """The rules of a document with mistakes, as far as they can be read."""
-    given = document.data.get("rules") if isinstance(document.data, dict) else None
-    found: dict[str, OverlayEntry] = {}
-    for rule_id, entry in given.items() if isinstance(given, dict) else ():
+def _sound_parts(document: Document) -> AccountDocument:
+    """What can be read of a document with mistakes."""
+    given = document.data if isinstance(document.data, dict) else {}
+    parts = [{name: value} for name, value in given.items() if name != "rules"]
+    rules = given.get("rules")
+    parts += (
+        [{"rules": {rule_id: entry}} for rule_id, entry in rules.items()] if isinstance(rules, dict) else []
+    )
+    found: dict[str, Any] = {}
+    for part in parts:
         with contextlib.suppress(ValidationError):
-            found |= AccountDocument.model_validate({"rules": {rule_id: entry}}).rules
-    return AccountDocument(rules=found)
+            sound = AccountDocument.model_validate(part)
+            for name in sound.model_fields_set:
+                value = getattr(sound, name)
+                found[name] = {**found.get(name, {}), **value} if name == "rules" else value
+    return AccountDocument.model_construct(**found)
 
 
 def load_account_files(
@@ -400,39 +405,3 @@ def account_rates(bundle: Bundle) -> dict[str, RateTable]:
             except ConfigError as error:
                 raise ContractError(f"bundle {bundle.id}: {error}") from error
     return found
-
-
-def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs between two documents (plain values), a line each.
-
-    >>> describe_changes({"time_zone": "UTC"}, {"rules": {"AMOUNT_LIMIT": {"parameters": {"limit": 5.0}}}})
-    ['rules.AMOUNT_LIMIT.parameters.limit: default → 5', 'time_zone: UTC → default']
-    """
-    old, new = dict(_flat(before)), dict(_flat(after))
-    lines = [
-        f"{name}: {_shown(old.get(name))} → {_shown(new.get(name))}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
-    ]
-    return [line[:_LINE_LENGTH_MAX] for line in lines]
-
-
-_ABSENT = object()
-
-
-def _flat(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, inner in value.items():
-        if isinstance(inner, Mapping) and inner and name != "currency_rates":
-            found += _flat(inner, (*path, name))
-        else:
-            found.append((".".join((*path, name)), inner))
-    return found
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "default"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

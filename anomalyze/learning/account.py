@@ -22,12 +22,12 @@ from anomalyze.detection.account import (
     AccountDocument,
     Versioned,
     check_document,
-    describe_changes,
     document_of,
     rule_set_of,
     version_of,
     with_documents,
 )
+from anomalyze.detection.account_change import describe_changes
 from anomalyze.detection.bundle import Bundle, BundleStore
 from anomalyze.detection.policy import Policy, parse_policy
 from anomalyze.errors import ConfigError, ContractError, TransientError

@@ -15,13 +15,13 @@ from anomalyze.detection.account import (
     Versioned,
     account_policies,
     core_id,
-    describe_changes,
     document_of,
     rule_set_of,
     version_of,
     with_documents,
     with_newest_documents,
 )
+from anomalyze.detection.account_change import describe_changes
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector
 from anomalyze.detection.model import ModelJudge
