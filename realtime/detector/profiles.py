@@ -1,6 +1,6 @@
-"""Profiles as a worker has them: small versions in memory, of large ones the rows that it met lately.
+"""Profiles as a worker has them: versions of days in memory or as a mapped file, of very large ones the rows met lately.
 
-A large version's rows come from Redis, in one exchange for all new keys of a micro-batch, or from its file where
+A very large version's rows come from Redis, in one exchange for all new keys of a micro-batch, or from its file where
 Redis is away or lacks them. Both hold the same bytes, so that the verdict is the same; a metric counts which it was.
 """
 
@@ -18,7 +18,6 @@ from anomalyze.events.hashing import text_keys
 from anomalyze.features.daily import batch_keys
 from anomalyze.features.daily_store import (
     DAILY_KEPT_MAX,
-    HELD_KEYS_MAX,
     DailySnapshot,
     Fetched,
     RowSource,
@@ -27,10 +26,13 @@ from anomalyze.features.daily_store import (
 from anomalyze.features.snapshot import SNAPSHOTS_KEPT_MAX, Profiles, Snapshot
 from anomalyze.storage.profile_rows import RedisRows
 
-__all__ = ["CACHED_KEYS_MAX", "CachedRows", "ProfileCache"]
+__all__ = ["CACHED_KEYS_MAX", "MAPPED_KEYS_MAX", "CachedRows", "ProfileCache"]
 
 PROFILES_KEPT = 4
 SNAPSHOTS_KEPT = 2 * SNAPSHOTS_KEPT_MAX + DAILY_KEPT_MAX
+# 124 MB as a mapped file, of which what is looked at takes memory, and only as long as there is enough. Reading it
+# costs a twentieth of asking Redis (docs/performance.md); whatever is larger is not laid out on every machine.
+MAPPED_KEYS_MAX = 1_000_000
 # Of one version: 8 MB. More than a micro-batch can ask for.
 CACHED_KEYS_MAX = 65_536
 
@@ -43,7 +45,7 @@ class ProfileCache:
     load
         A snapshot by its id.
     redis_rows
-        Where rows of large versions are read from; None: from their file.
+        Where rows of versions of more than ``mapped_keys_max`` keys are read from; None: from their file.
     count
         Told, after each micro-batch that read profiles of days, where its rows came from.
     """
@@ -54,12 +56,12 @@ class ProfileCache:
         redis_rows: RedisRows | None = None,
         count: Callable[[Fetched], None] = lambda fetched: None,
         *,
-        held_keys_max: int = HELD_KEYS_MAX,
+        mapped_keys_max: int = MAPPED_KEYS_MAX,
     ) -> None:
         self._load = load
         self._redis_rows = redis_rows
         self._count = count
-        self._held_keys_max = held_keys_max
+        self._mapped_keys_max = mapped_keys_max
         self._snapshots: OrderedDict[str, Snapshot | DailySnapshot] = OrderedDict()
         self._profiles: OrderedDict[tuple[str, ...], Profiles] = OrderedDict({(): Profiles()})
 
@@ -108,7 +110,7 @@ class ProfileCache:
         return found
 
     def _in_service(self, snapshot: DailySnapshot) -> DailySnapshot:
-        if snapshot.note.keys <= self._held_keys_max:
+        if snapshot.note.keys <= self._mapped_keys_max:
             return snapshot
         return DailySnapshot(snapshot.note, lambda: CachedRows(snapshot, self._redis_rows))
 

@@ -133,13 +133,13 @@ def test_a_valkey_that_dies_in_the_middle_changes_no_verdict(
     for version, table in versions:
         assert load_rows(client, version, table.keys, table.values)
     counted: list[Fetched] = []
-    cache = ProfileCache(profiles.open, RedisRows(client), counted.append, held_keys_max=0)
+    cache = ProfileCache(profiles.open, RedisRows(client), counted.append, mapped_keys_max=0)
     assert judge(detector, batches, cache, ids) == expected
     assert sum(one.redis for one in counted) > 100
     assert sum(one.file for one in counted) == 0
 
     counted.clear()
-    cache = ProfileCache(profiles.open, RedisRows(client), counted.append, held_keys_max=0)
+    cache = ProfileCache(profiles.open, RedisRows(client), counted.append, mapped_keys_max=0)
     assert judge(detector, batches, cache, ids, {len(batches) // 2: valkey.stop}) == expected
     assert sum(one.redis for one in counted) > 50
     assert sum(one.file for one in counted) > 50
