@@ -22,8 +22,9 @@ from psycopg.types.json import Json
 
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.case import anomaly_id, case_id
-from anomalyze.detection.detector import Detector, usual_ranges
+from anomalyze.detection.detector import Detector
 from anomalyze.detection.explanation import Explainer, Finding
+from anomalyze.detection.flagged import usual_ranges
 from anomalyze.detection.model import build_models
 from anomalyze.detection.row import Row
 from anomalyze.events.batch import Severity
