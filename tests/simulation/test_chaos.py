@@ -19,7 +19,7 @@ TRANSACTIONS = 3_000
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("bus", ["embedded", "kafka"])
 def test_killing_any_program_again_and_again_loses_nothing_and_doubles_nothing(bus: str) -> None:
     missing = missing_programs() if bus == "kafka" else None
