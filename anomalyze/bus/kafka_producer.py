@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
@@ -92,7 +92,7 @@ class KafkaProducer:
                 break
             except BufferError:
                 deadline = deadline or time.monotonic() + SEND_TIMEOUT_S
-                self._producer.poll(0.05)
+                self._serve(self._producer.poll, 0.05)
                 self._raise_failure()
                 if time.monotonic() > deadline:
                     self._fail(f"its queue stayed full for {SEND_TIMEOUT_S:.0f} s")
@@ -102,13 +102,13 @@ class KafkaProducer:
                         "", f"at most {RECORD_BYTES_MAX} bytes", f"{len(pending[0])} bytes"
                     ) from None
                 self._fail(error.args[0].str())
-        self._producer.poll(0)
+        self._serve(self._producer.poll, 0)
         self._raise_failure()
 
     def flush(self, timeout_s: float) -> None:
         """Wait until all that was sent is durable. Raises ``TransientError`` when it is not known to be."""
         self._raise_failure()
-        left = self._producer.flush(timeout_s)
+        left = self._serve(self._producer.flush, timeout_s)
         self._raise_failure()
         if left:
             self._fail(f"{left} records were not acknowledged within {timeout_s:g} s")
@@ -122,6 +122,14 @@ class KafkaProducer:
             self._producer.purge()
             self._producer.flush(1.0)
 
+    def _serve(self, step: Callable[[float], int], timeout_s: float) -> int:
+        # The library tells what is fatal, such as an order it could not keep, not to `error_cb` but by an exception out
+        # of whatever serves callbacks; where a callback runs after it, as a SystemError.
+        try:
+            return step(timeout_s)
+        except (KafkaException, SystemError) as error:
+            self._fail(f"fatal: {error.__cause__ or error}")
+
     def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None and self._failure is None:
             self._failure = f"a record was not delivered: {error.str()}"
@@ -132,10 +140,13 @@ class KafkaProducer:
         if error.fatal() and self._failure is None:
             self._failure = f"fatal: {error.str()}"
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str) -> NoReturn:
         self._failure = reason
-        self._raise_failure()
+        raise self._error()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise TransientError(f"this Kafka producer cannot go on ({self._failure}): make a new one")
+            raise self._error()
+
+    def _error(self) -> TransientError:
+        return TransientError(f"this Kafka producer cannot go on ({self._failure}): make a new one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -259,6 +260,33 @@ def test_broker_killed_in_the_middle(own_broker: KafkaBroker) -> None:
     sender.stop()
     check(sender, bus, member)
     member.consumer.close()
+    bus.close()
+
+
+def test_an_order_that_cannot_be_kept_is_told_as_our_error(own_broker: KafkaBroker) -> None:
+    bus = open_log("kafka", own_broker.bootstrap_servers, "")
+    bus.ensure_topics(PARTITIONS)
+    producer = bus.producer()
+    producer.send(TRANSACTIONS, 0, b"k", b"first")
+    producer.flush(30)
+    assert own_broker.process is not None
+    assert own_broker.process.pid is not None
+    os.kill(own_broker.process.pid, signal.SIGSTOP)
+    try:
+        producer.send(TRANSACTIONS, 0, b"k", b"lost")
+        time.sleep(0.5)  # it is in flight
+        # The library gives it up, as it does by itself when a broker that came back has no place for it.
+        producer._producer.purge()
+        with pytest.raises(TransientError, match="make a new one"):
+            producer.flush(5)
+        with pytest.raises(TransientError, match="make a new one"):
+            producer.send(TRANSACTIONS, 0, b"k", b"after")
+        producer.close()
+    finally:
+        os.kill(own_broker.process.pid, signal.SIGCONT)
+    other = bus.producer()
+    other.send(TRANSACTIONS, 0, b"k", b"second")
+    other.flush(30)
     bus.close()
 
 
