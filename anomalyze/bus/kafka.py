@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
+from confluent_kafka import Consumer as LibraryConsumer
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -90,6 +90,7 @@ class KafkaBus:
         self._last_error: KafkaError | None = None
         self._admin_lock = threading.Lock()
         self._admin_client: AdminClient | None = None
+        self._views: dict[str, LibraryConsumer] = {}
 
     def log_id(self) -> str:
         """Cluster id and the id of the topic ``transactions``, which a topic made anew does not share."""
@@ -154,12 +155,8 @@ class KafkaBus:
         """Next offset of the group by partition (missing when none)."""
         name = self._prefix + topic
         asked = [TopicPartition(name, p) for p in range(self.partitions(topic))]
-        request = [ConsumerGroupTopicPartitions(self._prefix + group, asked)]
-        answers = self._ask(
-            lambda: list(self._admin.list_consumer_group_offsets(request).values()),
-            f"asking what {group} committed",
-        )
-        return {tp.partition: tp.offset for tp in answers[0].topic_partitions if tp.offset >= 0}
+        found = self._again(lambda: self._look(group, asked), f"asking what {group} committed")
+        return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
 
     def producer(self, *, linger_ms: float = 2.0) -> KafkaProducer:
         """A producer: idempotent, all replicas acknowledge."""
@@ -183,6 +180,27 @@ class KafkaBus:
         """Release what is shared between producers and consumers."""
         with self._admin_lock:
             self._admin_client = None
+            views, self._views = self._views, {}
+        for view in views.values():
+            view.close()
+
+    def _look(self, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
+        found = self._view(group).committed(asked, timeout=REQUEST_TIMEOUT_S)
+        for error in (tp.error for tp in found):
+            if error is not None:
+                raise KafkaException(error)
+        return found
+
+    def _view(self, group: str) -> LibraryConsumer:
+        # Names a group without joining it. AdminClient could be asked as well, but where a broker that has just started
+        # does not coordinate the group yet, the library reaches for a consumer that it has not, and the process ends
+        # (librdkafka 2.16, `list_consumer_group_offsets`; a segmentation fault in its main thread).
+        with self._admin_lock:
+            if group not in self._views:
+                self._views[group] = LibraryConsumer(
+                    {**self._configuration, "group.id": self._prefix + group, "enable.auto.commit": False}
+                )
+            return self._views[group]
 
     @property
     def _admin(self) -> AdminClient:
@@ -238,19 +256,22 @@ class KafkaBus:
         return {tp.partition: answer.offset for tp, answer in zip(asked, answers, strict=True)}
 
     def _ask(self, request: Callable[[], list[Any]], doing: str) -> list[Any]:
-        """The results of a request's futures; again while a topic or a coordinator is only just coming up."""
+        """The results of a request's futures, as `_again` gets them."""
+        try:
+            return self._again(lambda: [future.result(REQUEST_TIMEOUT_S) for future in request()], doing)
+        except TimeoutError:
+            raise TransientError(f"Kafka did not answer within {REQUEST_TIMEOUT_S:.0f} s, {doing}") from None
+
+    def _again(self, request: Callable[[], list[Any]], doing: str) -> list[Any]:
+        """What a request answers; asked again while a topic or a coordinator is only just coming up."""
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
             try:
-                return [future.result(REQUEST_TIMEOUT_S) for future in request()]
+                return request()
             except KafkaException as error:
                 if error.args[0].code() not in PASSING_ERRORS or time.monotonic() > deadline:
                     raise as_our_error(error, doing) from None
                 time.sleep(0.02)
-            except TimeoutError:
-                raise TransientError(
-                    f"Kafka did not answer within {REQUEST_TIMEOUT_S:.0f} s, {doing}"
-                ) from None
 
 
 def client_configuration(settings: Settings) -> dict[str, Any]:
