@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from typing import Any
@@ -15,6 +14,7 @@ import httpx
 
 from anomalyze.bus.control import encode_control
 from anomalyze.bus.topics import TRANSACTIONS
+from anomalyze.embedded.process import GuardedProcess
 from anomalyze.embedded.up import LATE_NICENESS
 from benchmarks.csv import MAPPING, write_file
 from benchmarks.harness import Bench, arguments, report, say, wait_for
@@ -24,15 +24,16 @@ PARTITIONS = 8
 WARM_UP_S = 8.0
 WORK = (
     "import sys; from anomalyze.ingestion import pace; "
-    "pace.UNJUDGED_MIN = int(sys.argv[2]) or pace.UNJUDGED_MIN; from anomalyze.bus import open_bus; from anomalyze.ingestion.work import work_off; "
+    "pace.UNJUDGED_MIN, pace.LIVE_S = (10_000, 0) if sys.argv[2] == 'heedless' else (pace.UNJUDGED_MIN, pace.LIVE_S); "
+    "from anomalyze.bus import open_bus; from anomalyze.ingestion.work import work_off; "
     "from anomalyze.settings import Settings; from anomalyze.storage.objects import open_objects; s = Settings(); "
     "dsn = s.postgres_dsn.get_secret_value(); work_off(sys.argv[1], dsn=dsn, objects=open_objects(s.object_store), "
     "bus=open_bus(s, postgres_dsn=dsn), future_tolerance_s=300)"
 )
 
 
-def run(bus_name: str, rows: int, rate: int, seconds: float, waiting_min: int) -> dict[str, Any]:
-    """Measure; returns the figures. ``waiting_min``: so many rows may always wait for the detector; 0: as shipped."""
+def run(bus_name: str, rows: int, rate: int, seconds: float, heedless: bool) -> dict[str, Any]:
+    """Measure; returns the figures. ``heedless``: 10,000 rows may always wait for the detector, and the file never rests."""
     with Bench(bus_name, PARTITIONS, postgres=True, valkey=True) as bench:
         bundle = bench.publish_bundle()
         bus = bench.open_bus()
@@ -56,17 +57,14 @@ def run(bus_name: str, rows: int, rate: int, seconds: float, waiting_min: int) -
             with path.open("rb") as file:
                 sent = client.post("/v1/uploads", params=query, content=file, timeout=120)
             taken = sent.raise_for_status().json()
-            command = [
-                "nice",
-                "-n",
-                str(LATE_NICENESS),
-                sys.executable,
-                "-c",
-                WORK,
-                taken["id"],
-                str(waiting_min),
-            ]
-            worker = subprocess.Popen(command, env=bench.environment)
+            worker = GuardedProcess(
+                "upload",
+                [sys.executable, "-c", WORK, taken["id"], "heedless" if heedless else "heedful"],
+                bench.folder / "upload.log",
+                env=bench.environment,
+                niceness=LATE_NICENESS,
+            )
+            bench.stack.callback(worker.stop)
 
             def look() -> dict[str, Any]:
                 return dict(client.get(f"/v1/uploads/{taken['id']}").json())
@@ -79,7 +77,6 @@ def run(bus_name: str, rows: int, rate: int, seconds: float, waiting_min: int) -
             if after["state"] != "running":
                 say("the file was done before the measurement: give more rows")
             worker.kill()
-            worker.wait()
         bus.close()
     return {"rows": rows, "alone": alone, "beside": beside, "upload_rows_s": round(rows_s)}
 
@@ -91,9 +88,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=600_000)
     parser.add_argument("--rate", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=12)
-    parser.add_argument("--waiting-min", type=int, default=0, help="rows that may always wait; 0: as shipped")
+    parser.add_argument("--heedless", action="store_true", help="as if nobody else sent transactions")
     chosen = parser.parse_args()
-    report(run(chosen.bus, chosen.rows, chosen.rate, chosen.seconds, chosen.waiting_min), chosen.json)
+    report(run(chosen.bus, chosen.rows, chosen.rate, chosen.seconds, chosen.heedless), chosen.json)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ class GuardedProcess:
         Name of the user to change to; None keeps ours.
     stop_signal, grace_s
         How ``stop`` (and the guard, when we die) ends it, and how long that may take before SIGKILL.
+    niceness
+        How much less right to the processor it has than we.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class GuardedProcess:
         user: str | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
         grace_s: float = 15.0,
+        niceness: int = 0,
     ) -> None:
         self.name = name
         self.log_path = log_path
@@ -63,6 +66,7 @@ class GuardedProcess:
                         str(int(stop_signal)),
                         str(grace_s),
                         user or "-",
+                        str(niceness),
                         "--",
                     ]
                     + [str(a) for a in argv],

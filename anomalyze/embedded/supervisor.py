@@ -38,6 +38,8 @@ class Program:
         What people open or connect to; empty when there is nothing.
     is_late
         Starts only when `Supervisor.release_late` was called: it would take the processor from those that judge.
+    niceness
+        How much less right to the processor it has than the others.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Program:
     address: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     is_late: bool = False
+    niceness: int = 0
 
 
 @dataclass(slots=True)
@@ -120,6 +123,7 @@ class Supervisor:
             log,
             env={**os.environ, **state.program.environment},
             grace_s=GRACE_S,
+            niceness=state.program.niceness,
         )
         state.started_at_s = now_s
 

@@ -379,12 +379,13 @@ def late_programs(settings: Settings, addresses: Addresses) -> list[Program]:
     return [
         Program(
             "dagster",
-            ["nice", "-n", str(LATE_NICENESS), sys.executable, "-m", "anomalyze_dagster", "all"],
+            [sys.executable, "-m", "anomalyze_dagster", "all"],
             f"http://localhost:{settings.dagster_port}",
             {
                 **environment_of(settings, addresses),
                 **prepare_dagster(settings, addresses),
             },
             is_late=True,
+            niceness=LATE_NICENESS,
         )
     ]

@@ -1,7 +1,8 @@
 """How fast rows may go onto the log: no faster than the detector judges, so that live traffic never waits long.
 
 A live record waits for what is being judged when it comes and for what lies before it. So the rows that wait are kept
-to what the detector judges in a few hundredths of a second, as it was seen to do: more where it is fast.
+to what the detector judges in a few hundredths of a second, as it was seen to do: more where it is fast. And while
+others' rows come too, we rest for longer than our rows take: they cost the log, the detector and the sink their time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ WAIT_AIM_S = 0.02
 # How much of the rate seen last counts.
 RATE_SHARE = 0.3
 LOOK_S_MIN, LOOK_S_MAX = 0.01, 0.05
+# Beside live traffic, how long we rest for each second that our rows were at work, and at most at a time.
+REST_SHARE = 1.0
+REST_S_MAX = 0.5
+# Whoever sent a row so long ago is expected to send another one.
+LIVE_S = 60.0
 # A detector that judges nothing for so long is down: somebody else shall go on later.
 JUDGE_TIMEOUT_S = 600.0
 
@@ -54,6 +60,14 @@ class Pace:
         self._committed = -1
         self._scored_then = 0
         self._scored_before = 0
+        self._end_before = -1
+        self._live_at = float("-inf")
+        self._released_at = float("inf")
+
+    @property
+    def beside_live(self) -> bool:
+        """Whether somebody else's rows came in the last minute."""
+        return time.monotonic() - self._live_at < LIVE_S
 
     @property
     def window(self) -> int:
@@ -94,6 +108,10 @@ class Pace:
                 moved_at = time.monotonic()
             self.give_up_after(moved_at)
             waiting()
+        if self.beside_live:
+            worked_s = max(0.0, time.monotonic() - self._released_at)
+            time.sleep(min(REST_S_MAX, REST_SHARE * worked_s))
+        self._released_at = time.monotonic()
         return min(rows, self._room)
 
     @property
@@ -116,6 +134,10 @@ class Pace:
         self._unnoted = sum(max(0, end - max(found.get(p, low), low)) for p, (low, end) in marks.items())
         self._lag = max(0, self._unnoted - (scored_now - self._scored_then))
         now = time.monotonic()
+        ended = sum(end for _, end in marks.values())
+        if 0 <= self._end_before < ended - self._sent_since:
+            self._live_at = now
+        self._end_before = ended
         self._look_cost_s = now - began
         self._fit_window(scored_now - self._scored_before, now - self._looked_at)
         self._scored_before, self._looked_at, self._sent_since = scored_now, now, 0
@@ -123,8 +145,9 @@ class Pace:
     def _fit_window(self, judged: int, took_s: float) -> None:
         """Let more rows wait when the detector was through with them, fewer when they wait for longer than is aimed at."""
         if self._lag == 0:
-            # How fast it is cannot be told: it may have waited for us, as where a look takes long.
-            self._window = min(self._most, self._window * 5 // 4) if self._sent_since else self._window
+            # How fast it is cannot be told: it may have waited for us, as where a look takes long, or while we rest.
+            if self._sent_since and not self.beside_live:
+                self._window = min(self._most, self._window * 5 // 4)
         elif judged > 0 and 0 < took_s < 1.0:
             rate = judged / took_s
             self._rate = rate if self._rate == 0 else (1 - RATE_SHARE) * self._rate + RATE_SHARE * rate

@@ -40,6 +40,7 @@ BATCH_ROWS = 5_000
 PROGRESS_S = 0.5
 LOOK_S = 0.05
 FREE_BYTES_MIN = 1_000_000_000
+SLOWLY = "publishing, slowly: other transactions come too, and go first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class Work:
                     published = done.published + rows
                     scored = max(done.scored, published - self._pace.unjudged, 0)
                     self.progress = replace(done, published=published, scored=scored)
-                    self.say("publishing", total=total)
+                    self.say(SLOWLY if self._pace.beside_live else "publishing", total=total)
             self.say("waiting for verdicts", now=True, total=total)
         finally:
             producer.close()

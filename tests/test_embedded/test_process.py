@@ -56,6 +56,15 @@ def test_the_program_gets_default_signals_and_its_exit_code_is_passed_on(tmp_pat
         assert process.wait(15) == 7
 
 
+def test_a_program_with_less_right_to_the_processor_has_it_against_other_sessions_too(tmp_path: Path) -> None:
+    code = "import os; print(os.nice(0)); f = '/proc/self/autogroup'; print(open(f).read() if os.path.exists(f) else 'nice 10')"
+    with GuardedProcess("late", [sys.executable, "-c", code], tmp_path / "log", niceness=10) as process:
+        assert process.wait(15) == 0
+    own, group = (tmp_path / "log").read_text().strip().splitlines()
+    assert int(own) == os.nice(0) + 10
+    assert not group or group.endswith(f"nice {own}")
+
+
 @pytest.mark.parametrize("victim", ["supervisor", "guard"])
 def test_killing_supervisor_or_guard_ends_the_whole_group(tmp_path: Path, victim: str) -> None:
     program = "import subprocess, sys, time; c = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); print(c.pid, flush=True); time.sleep(600)"

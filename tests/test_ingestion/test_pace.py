@@ -42,15 +42,18 @@ class Log:
         return {0: (0, self.judged if topic == SCORED else self.sent)}
 
 
-def publish(log: Log, rows: int, **options: Any) -> tuple[Pace, float]:
-    """Send rows as an upload does; the seconds that took."""
+def publish(log: Log, rows: int, others: int = 0, **options: Any) -> tuple[Pace, float]:
+    """Send rows as an upload does, and ``others``' rows after each batch; the seconds that took."""
     one = Pace(log, **options)  # type: ignore[arg-type]
     began = time.monotonic()
-    while log.sent < rows:
-        batch = one.await_room(rows - log.sent, lambda: None)
-        assert 0 < batch <= rows - log.sent
+    ours = 0
+    while ours < rows:
+        batch = one.await_room(rows - ours, lambda: None)
+        assert 0 < batch <= rows - ours
         log.send(batch)
         one.sent(batch)
+        log.send(others)
+        ours += batch
     return one, time.monotonic() - began
 
 
@@ -66,6 +69,20 @@ def test_a_fast_detector_is_kept_busy() -> None:
     one, _ = publish(log, 60_000)
     assert one.window > UNJUDGED_MIN
     assert log.most_waiting <= pace.UNJUDGED_MAX
+
+
+def test_beside_others_rows_we_rest_for_longer_than_ours_take() -> None:
+    _, alone = publish(Log(rate=40_000), 10_000)
+    log = Log(rate=40_000)
+    one, beside = publish(log, 10_000, others=1)
+    assert one.beside_live
+    assert one.window == UNJUDGED_MIN
+    assert beside > 2 * alone
+
+
+def test_the_own_rows_are_not_taken_for_others() -> None:
+    one, _ = publish(Log(rate=40_000), 10_000)
+    assert not one.beside_live
 
 
 def test_a_limit_of_the_caller_holds() -> None:
