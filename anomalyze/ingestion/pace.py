@@ -2,7 +2,7 @@
 
 A live record waits for what is being judged when it comes and for what lies before it. So the rows that wait are kept
 to what the detector judges in a few hundredths of a second, as it was seen to do: more where it is fast. And while
-others' rows come too, we rest for longer than our rows take: they cost the log, the detector and the sink their time.
+others' rows come too, we rest as long as ours take: they cost the log, the detector and the sink their time.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def test_a_fast_detector_is_kept_busy() -> None:
     assert log.most_waiting <= pace.UNJUDGED_MAX
 
 
-def test_beside_others_rows_we_rest_for_longer_than_ours_take() -> None:
+def test_beside_others_rows_we_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "REST_SHARE", 4.0)
     _, alone = publish(Log(rate=40_000), 10_000)
     log = Log(rate=40_000)
     one, beside = publish(log, 10_000, others=1)
