@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from anomalyze.features.kernel_cache import COMPILED
+from anomalyze.features.compiled import COMPILED
 
 __all__ = ["RADIUS_STEPS_KM", "encode_place", "great_circle_km", "travel_between_km"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from anomalyze.features.kernel_cache import COMPILED
+from anomalyze.features.compiled import COMPILED
 from anomalyze.features.layout import CHUNK_EVENTS, EVENTS_MAX, FRAUD_BIT, user_word
 
 __all__ = [

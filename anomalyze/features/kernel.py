@@ -17,7 +17,7 @@ from numba import njit
 
 from anomalyze.features import history, layout, measure
 from anomalyze.features.catalogue import INTRADAY, MEASURES, NOT_OF_USER
-from anomalyze.features.kernel_cache import COMPILED, compiled_from
+from anomalyze.features.compiled import COMPILED
 from anomalyze.features.rows import R_ACCOUNT, R_APPEND, R_DAY_ONLY, R_OFFSET, RowInputs, blank_rows
 from anomalyze.features.spec import FeatureSpec, parse_duration_ms
 from anomalyze.features.state import Disposition, FeatureState, HistoryFlag
@@ -83,7 +83,7 @@ def compute_features(
         state.sweep()
     found = np.empty(end_row - first_row, dtype=np.int64)
     arrays = state.arrays
-    missing = _look_up(arrays.users, arrays.slots, rows.codes, first_row, end_row, found)[0]
+    missing = _look_up(arrays.users, arrays.slots, rows.codes, first_row, end_row, found)
     del arrays  # the state moves its arrays only while nobody holds them
     state.reserve(int(missing), end_row - first_row, len(rows.account_key))
     _judge_rows(
@@ -302,97 +302,87 @@ def _age_days(users, user, now):
     return max(0, now - first) / _DAY_MS
 
 
-@compiled_from
-def _judge_rows(fingerprint: int) -> Any:
-    @njit(cache=True, **COMPILED)
-    def judge_rows(state, rows, plan, space, found, first_row, end_row, out, disposition, flags):
-        users, events, links, meta = state.users, state.events, state.links, state.meta
-        work, scratch, seen, values, cursor = space
-        first_measure = plan.window_ms.size * measure.PER_WINDOW
-        longest_ms = plan.window_ms[plan.window_ms.size - 1]
-        touched = np.int64(fingerprint)
-        for row in range(first_row, end_row):
-            place = row - first_row
-            if place % _BLOCK_ROWS == 0:
-                block_end = min(place + _BLOCK_ROWS, end_row - first_row)
-                touched ^= _touch(users, events, links, found, place, block_end, cursor)
-            code = rows.codes[row]
-            word_0, word_1, word_2, word_3 = code[2], code[3], code[4], code[5]
-            now, amount, account = word_0 >> 21, word_2 >> 16, code[R_ACCOUNT]
-            unit, population = rows.account_unit[account], rows.account_population[account]
-            user = _enter_user(
-                users,
-                state.slots,
-                links,
-                meta,
-                found[place],
-                code[0],
-                code[1],
-                now,
-                code[R_APPEND],
-                plan.forget_days,
-            )
-            _lay_out(word_0, word_2, word_3, work, 0)
-            n, later, newest, oldest, chunk, slot = 1, 0, now, now, np.int64(-1), np.int64(-1)
-            if user >= 0:
-                n, later, newest, oldest, chunk, slot = _gather(
-                    events, links, users[user, 2], work, word_1, now
+@njit(cache=True, **COMPILED)
+def _judge_rows(state, rows, plan, space, found, first_row, end_row, out, disposition, flags):
+    users, events, links, meta = state.users, state.events, state.links, state.meta
+    work, scratch, seen, values, cursor = space
+    first_measure = plan.window_ms.size * measure.PER_WINDOW
+    longest_ms = plan.window_ms[plan.window_ms.size - 1]
+    touched = np.int64(0)
+    for row in range(first_row, end_row):
+        place = row - first_row
+        if place % _BLOCK_ROWS == 0:
+            block_end = min(place + _BLOCK_ROWS, end_row - first_row)
+            touched ^= _touch(users, events, links, found, place, block_end, cursor)
+        code = rows.codes[row]
+        word_0, word_1, word_2, word_3 = code[2], code[3], code[4], code[5]
+        now, amount, account = word_0 >> 21, word_2 >> 16, code[R_ACCOUNT]
+        unit, population = rows.account_unit[account], rows.account_population[account]
+        user = _enter_user(
+            users,
+            state.slots,
+            links,
+            meta,
+            found[place],
+            code[0],
+            code[1],
+            now,
+            code[R_APPEND],
+            plan.forget_days,
+        )
+        _lay_out(word_0, word_2, word_3, work, 0)
+        n, later, newest, oldest, chunk, slot = 1, 0, now, now, np.int64(-1), np.int64(-1)
+        if user >= 0:
+            n, later, newest, oldest, chunk, slot = _gather(events, links, users[user, 2], work, word_1, now)
+        if chunk >= 0:
+            disposition[row] = _meet_again(events, chunk, slot, word_0, word_1)
+            flags[row] = 0
+            out[row, :] = math.nan
+            continue
+        _measure(
+            work,
+            n,
+            amount,
+            code[R_OFFSET],
+            unit,
+            population,
+            plan,
+            scratch,
+            seen,
+            np.int64(place + 1),
+            values,
+        )
+        flag = _STATE_FULL
+        if user >= 0:
+            flag = _LATE if later else 0
+            values[first_measure + _AGE] = _age_days(users, user, now)
+            counter = history.account_slot(state.account_keys, meta, rows.account_key[account])
+            state.account_rows[counter] += 1
+            if (users[user, 2] >> 21) & 2047 == layout.EVENTS_MAX and oldest > now - longest_ms:
+                flag |= _TRUNCATED
+            if _is_guest(
+                users, user, state.account_rows, counter, newest - oldest, plan.guest_ms, plan.guest_share
+            ):
+                flag |= _GUEST
+            if newest - now > longest_ms:
+                flag |= _INCOMPLETE
+            else:
+                ratio = layout.encode_log_ratio(values[first_measure + measure.LR])
+                history.insert_event(
+                    users, events, links, meta, user, later, word_0, word_1, word_2, word_3 | ratio
                 )
-            if chunk >= 0:
-                disposition[row] = _meet_again(events, chunk, slot, word_0, word_1)
-                flags[row] = 0
-                out[row, :] = math.nan
-                continue
-            _measure(
-                work,
-                n,
-                amount,
-                code[R_OFFSET],
-                unit,
-                population,
-                plan,
-                scratch,
-                seen,
-                np.int64(place + 1),
-                values,
-            )
-            flag = _STATE_FULL
-            if user >= 0:
-                flag = _LATE if later else 0
-                values[first_measure + _AGE] = _age_days(users, user, now)
-                counter = history.account_slot(state.account_keys, meta, rows.account_key[account])
-                state.account_rows[counter] += 1
-                if (users[user, 2] >> 21) & 2047 == layout.EVENTS_MAX and oldest > now - longest_ms:
-                    flag |= _TRUNCATED
-                if _is_guest(
-                    users, user, state.account_rows, counter, newest - oldest, plan.guest_ms, plan.guest_share
-                ):
-                    flag |= _GUEST
-                if newest - now > longest_ms:
-                    flag |= _INCOMPLETE
-                else:
-                    ratio = layout.encode_log_ratio(values[first_measure + measure.LR])
-                    history.insert_event(
-                        users, events, links, meta, user, later, word_0, word_1, word_2, word_3 | ratio
-                    )
-            if flag & (_GUEST | _STATE_FULL):
-                values[plan.of_user] = math.nan
-            if code[R_DAY_ONLY]:
-                values[plan.intraday] = math.nan
-            for column in range(plan.source.size):
-                out[row, column] = values[plan.source[column]]
-            out[row, plan.source.size :] = math.nan
-            disposition[row] = _JUDGE
-            flags[row] = flag
-        return touched
-
-    return judge_rows
+        if flag & (_GUEST | _STATE_FULL):
+            values[plan.of_user] = math.nan
+        if code[R_DAY_ONLY]:
+            values[plan.intraday] = math.nan
+        for column in range(plan.source.size):
+            out[row, column] = values[plan.source[column]]
+        out[row, plan.source.size :] = math.nan
+        disposition[row] = _JUDGE
+        flags[row] = flag
+    return touched
 
 
-@compiled_from
-def _look_up(fingerprint: int) -> Any:
-    @njit(cache=True, **COMPILED)
-    def look_up(users, slots, codes, first_row, end_row, found):
-        return history.find_users(users, slots, codes, first_row, end_row, found), fingerprint
-
-    return look_up
+@njit(cache=True, **COMPILED)
+def _look_up(users, slots, codes, first_row, end_row, found):
+    return history.find_users(users, slots, codes, first_row, end_row, found)

@@ -28,7 +28,7 @@ import numpy as np
 from numba import njit
 
 from anomalyze.events.batch import Status
-from anomalyze.features.kernel_cache import COMPILED
+from anomalyze.features.compiled import COMPILED
 
 __all__ = [
     "AMOUNT_NULL",

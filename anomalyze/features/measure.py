@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 
 from anomalyze.features.catalogue import MEASURES, WINDOW_MEASURES
+from anomalyze.features.compiled import COMPILED
 from anomalyze.features.geography import travel_between_km
-from anomalyze.features.kernel_cache import COMPILED
 from anomalyze.features.layout import DECLINED, FRAUD_BIT, LOG_RATIO_STEPS, PURCHASE, REFUND
 
 __all__ = [

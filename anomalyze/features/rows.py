@@ -16,8 +16,8 @@ from anomalyze.events.batch import MicroBatch
 from anomalyze.events.hashing import text_keys
 from anomalyze.events.money import CURRENCY_EXPONENTS, CURRENCY_INDEX
 from anomalyze.features import layout
+from anomalyze.features.compiled import COMPILED
 from anomalyze.features.geography import encode_place
-from anomalyze.features.kernel_cache import COMPILED, compiled_from
 from anomalyze.features.local_time import local_offset_ms
 from anomalyze.features.spec import FeatureSpec
 
@@ -163,27 +163,22 @@ def _utc_offsets(batch: MicroBatch, zones: Sequence[str]) -> npt.NDArray[np.int6
     return offsets
 
 
-@compiled_from
-def _encode_rows(fingerprint: int) -> Any:
-    @njit(cache=True, **COMPILED)
-    def encode_rows(
-        codes, user_key, tx_key, payload_key, ts_ms, amount, currency, status, country,
-        latitude, longitude, radius_km, merchant, device,
-    ):  # fmt: skip
-        for row in range(len(codes)):
-            ts = min(max(ts_ms[row], -layout.TS_MS_MAX), layout.TS_MS_MAX)
-            codes[row, 0] = user_key[row, 0]
-            codes[row, 1] = user_key[row, 1]
-            codes[row, 2] = layout.event_time_word(
-                ts, np.int64(currency[row]), np.int64(country[row]), np.int64(status[row])
-            )
-            codes[row, 3] = tx_key[row] & ~np.int64(0xFFFF) | payload_key[row] & 0xFFFF
-            codes[row, 4] = amount[row] << 16 | layout.reduce_key(device[row], layout.DEVICE_KEYS)
-            place = encode_place(latitude[row], longitude[row], radius_km[row])
-            codes[row, 5] = place << 29 | layout.reduce_key(merchant[row], layout.MERCHANT_KEYS) << 8
-        return fingerprint
-
-    return encode_rows
+@njit(cache=True, **COMPILED)
+def _encode_rows(
+    codes, user_key, tx_key, payload_key, ts_ms, amount, currency, status, country,
+    latitude, longitude, radius_km, merchant, device,
+):  # fmt: skip
+    for row in range(len(codes)):
+        ts = min(max(ts_ms[row], -layout.TS_MS_MAX), layout.TS_MS_MAX)
+        codes[row, 0] = user_key[row, 0]
+        codes[row, 1] = user_key[row, 1]
+        codes[row, 2] = layout.event_time_word(
+            ts, np.int64(currency[row]), np.int64(country[row]), np.int64(status[row])
+        )
+        codes[row, 3] = tx_key[row] & ~np.int64(0xFFFF) | payload_key[row] & 0xFFFF
+        codes[row, 4] = amount[row] << 16 | layout.reduce_key(device[row], layout.DEVICE_KEYS)
+        place = encode_place(latitude[row], longitude[row], radius_km[row])
+        codes[row, 5] = place << 29 | layout.reduce_key(merchant[row], layout.MERCHANT_KEYS) << 8
 
 
 # Columns of ``RowInputs.codes``; 0 and 1 are the user's key, 2 to 5 the event's words.

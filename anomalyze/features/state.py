@@ -19,7 +19,7 @@ from numba import njit
 
 from anomalyze.errors import ContractError
 from anomalyze.features import history, layout
-from anomalyze.features.kernel_cache import COMPILED, compiled_from
+from anomalyze.features.compiled import COMPILED
 
 __all__ = ["STATE_FORMAT", "USERS_MAX", "Disposition", "FeatureState", "HistoryFlag", "StateArrays"]
 
@@ -195,7 +195,7 @@ class FeatureState:
     def sweep(self) -> int:
         """Give back users that are forgotten already; returns how many. Changes no verdict, ever."""
         arrays = self.arrays
-        return int(_sweep(arrays.users, arrays.slots, arrays.links, arrays.meta)[0])
+        return int(_sweep(arrays.users, arrays.slots, arrays.links, arrays.meta))
 
     @property
     def sweep_due(self) -> bool:
@@ -210,7 +210,7 @@ class FeatureState:
         a = self.arrays
         key = np.array([user_key], dtype=np.uint64).view(np.int64)
         word = np.array([tx_key], dtype=np.uint64).view(np.int64)[0]
-        return bool(_mark_fraud(a.users, a.slots, a.events, a.links, key[0, 0], key[0, 1], word, fraud)[0])
+        return bool(_mark_fraud(a.users, a.slots, a.events, a.links, key[0, 0], key[0, 1], word, fraud))
 
     def snapshot(self, spent: Mapping[str, npt.NDArray[Any]] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Copies of the arrays, cut to what is used; the index is made again by ``restore``.
@@ -286,42 +286,24 @@ def _check_snapshot(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
             raise ContractError(f"feature state: {name}: expected shape {shape}, got {got_shape}")
 
 
-@compiled_from
-def _index(fingerprint: int) -> Any:
-    @njit(cache=True, **COMPILED)
-    def index(users, used, slots):
-        history.index_users(users, used, slots)
-        return fingerprint
-
-    return index
+@njit(cache=True, **COMPILED)
+def _index(users, used, slots):
+    history.index_users(users, used, slots)
 
 
-@compiled_from
-def _sweep(fingerprint: int) -> Any:
-    @njit(cache=True, **COMPILED)
-    def sweep(users, slots, links, meta):
-        return history.sweep_users(users, slots, links, meta), fingerprint
-
-    return sweep
+@njit(cache=True, **COMPILED)
+def _sweep(users, slots, links, meta):
+    return history.sweep_users(users, slots, links, meta)
 
 
-@compiled_from
-def _move_accounts(fingerprint: int) -> Any:
-    @njit(cache=True, **COMPILED)
-    def move_accounts(keys, rows, new_keys, new_rows, meta):
-        meta[history.M_ACCOUNTS] = 0
-        for slot in range(keys.size):
-            if keys[slot] != 0:
-                new_rows[history.account_slot(new_keys, meta, keys[slot])] = rows[slot]
-        return fingerprint
-
-    return move_accounts
+@njit(cache=True, **COMPILED)
+def _move_accounts(keys, rows, new_keys, new_rows, meta):
+    meta[history.M_ACCOUNTS] = 0
+    for slot in range(keys.size):
+        if keys[slot] != 0:
+            new_rows[history.account_slot(new_keys, meta, keys[slot])] = rows[slot]
 
 
-@compiled_from
-def _mark_fraud(fingerprint: int) -> Any:
-    @njit(cache=True, **COMPILED)
-    def mark_fraud(users, index, events, links, key_0, key_1, tx_key, fraud):
-        return history.mark_fraud(users, index, events, links, key_0, key_1, tx_key, fraud), fingerprint
-
-    return mark_fraud
+@njit(cache=True, **COMPILED)
+def _mark_fraud(users, index, events, links, key_0, key_1, tx_key, fraud):
+    return history.mark_fraud(users, index, events, links, key_0, key_1, tx_key, fraud)
