@@ -1,4 +1,4 @@
-"""Partitions of `transactions` and `anomalies`: months for this year and the two before it, years before.
+"""Partitions by month for this year and the two before it, by year before that.
 
 They are made ahead of time by `ensure_partitions_ahead`, and when an event needs one by `PartitionKeeper`.
 A new one is a table of its own (``LIKE``) that is then attached, which takes no lock that a reader or a
@@ -9,7 +9,7 @@ attaching beside one scans it under an exclusive lock.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from psycopg import sql
 from anomalyze.errors import ContractError, TransientError
 
 __all__ = [
+    "METRIC_TABLES",
     "PARTITIONED_TABLES",
     "TS_MIN",
     "PartitionKeeper",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 PARTITIONED_TABLES = ("transactions", "anomalies")
+METRIC_TABLES = ("metric_values", "metric_scores")
 TS_MIN = datetime(1970, 1, 1, tzinfo=UTC)
 # Events further ahead are refused when they come in; this is the last fence before a table for the year 9999.
 FUTURE_MAX = timedelta(days=366)
@@ -64,19 +66,25 @@ def ensure_partitions_ahead(connection: psycopg.Connection[Any], now: datetime |
     """Make this month's partitions and those of the next two, so that no event waits for one."""
     now = now or datetime.now(UTC)
     following = month_end(month_start(now))
-    return ensure_partitions(connection, [now, following, month_end(following)], now=now)
+    moments = [now, following, month_end(following)]
+    ensure_partitions(connection, moments, now=now, tables=METRIC_TABLES)
+    return ensure_partitions(connection, moments, now=now)
 
 
 def ensure_partitions(
-    connection: psycopg.Connection[Any], moments: Collection[datetime], *, now: datetime | None = None
+    connection: psycopg.Connection[Any],
+    moments: Collection[datetime],
+    *,
+    now: datetime | None = None,
+    tables: Sequence[str] = PARTITIONED_TABLES,
 ) -> list[Range]:
-    """Make sure that both tables have partitions for events at these moments.
+    """Make sure that tables have partitions for events at these moments.
 
     Safe when several programs do so at once. Commits what it makes: call it outside a transaction.
 
     Returns
     -------
-    All ranges ``[from, to)`` that both tables now have, in order.
+    All ranges ``[from, to)`` that all of the tables now have, in order.
 
     Raises
     ------
@@ -94,7 +102,7 @@ def ensure_partitions(
             )
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
-            return _ensure(connection, moments, now)
+            return _ensure(connection, moments, now, tables)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if attempt == ATTEMPTS_MAX:
                 raise TransientError(
@@ -125,14 +133,16 @@ def _parse_bound(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _ensure(connection: psycopg.Connection[Any], moments: Collection[datetime], now: datetime) -> list[Range]:
-    found = {table: load_partitions(connection, table) for table in PARTITIONED_TABLES}
+def _ensure(
+    connection: psycopg.Connection[Any], moments: Collection[datetime], now: datetime, tables: Sequence[str]
+) -> list[Range]:
+    found = {table: load_partitions(connection, table) for table in tables}
     if not all(_covered(ranges, moments) for ranges in found.values()):
         with connection.transaction():
             # One at a time: two programs that chose month and year for the same day would collide.
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-            for table in PARTITIONED_TABLES:
+            for table in tables:
                 ranges = load_partitions(connection, table)
                 for moment in moments:
                     if not _covered(ranges, [moment]):
@@ -140,7 +150,7 @@ def _ensure(connection: psycopg.Connection[Any], moments: Collection[datetime], 
                         _create(connection, table, wanted)
                         ranges.append(wanted)
                 found[table] = ranges
-    return sorted(set(found["transactions"]) & set(found["anomalies"]))
+    return sorted(set.intersection(*map(set, found.values())))
 
 
 def wanted_range(existing: list[Range], moment: datetime, now: datetime) -> Range:

@@ -54,7 +54,7 @@ def test_a_new_partition_has_the_keys_and_indexes_of_its_table(bare: Connection)
     ensure_partitions(bare, [NOW], now=NOW)
     kinds = bare.execute(
         "SELECT c.relname, count(*), count(*) FILTER (WHERE i.indisunique), bool_and(i.indisvalid) FROM pg_index i "
-        "JOIN pg_class c ON c.oid = i.indrelid WHERE c.relname LIKE '%y2026m11' GROUP BY 1 ORDER BY 1"
+        "JOIN pg_class c ON c.oid = i.indrelid WHERE c.relname ~ '^(anomalies|transactions)_y2026m11$' GROUP BY 1 ORDER BY 1"
     ).fetchall()
     assert kinds == [("anomalies_y2026m11", 5, 1, True), ("transactions_y2026m11", 2, 1, True)]
 

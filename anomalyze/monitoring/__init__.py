@@ -1,0 +1,1 @@
+"""Runs of metric batches: what was stored is scored, incidents become alerts."""
