@@ -44,8 +44,8 @@ STATUS_SHARE = 0.02
 DRAIN_TIMEOUT_S = 240.0
 # Nothing moves for so long: longer than the longest back-off of a program that fails at its start.
 STALLED_S = 60.0
-# How long a program that was killed a moment ago may take until it can be killed again.
-DOWN_TIMEOUT_S = 20.0
+# How long a program that was killed a moment ago may take until it can be killed again: its back-off grows to 30 s.
+DOWN_TIMEOUT_S = 60.0
 GROUP = "detector"
 # Users whose transactions come in files instead: one in so many.
 FILE_USERS = 4
