@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "find_secret"]
+__all__ = ["Settings", "find_secret", "find_variables"]
 
 
 class Settings(BaseSettings):
@@ -99,3 +99,9 @@ def find_secret(variable: str) -> SecretStr | None:
     """The value of a variable that a configuration file names: from the environment, else from ``.env``."""
     value = os.environ.get(variable) or dotenv_values(".env").get(variable)
     return SecretStr(value) if value else None
+
+
+def find_variables(prefix: str) -> dict[str, str]:
+    """All variables whose names begin so: from the environment, else from ``.env``."""
+    written = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return {name: value for name, value in (written | dict(os.environ)).items() if name.startswith(prefix)}

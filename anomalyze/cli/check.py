@@ -62,7 +62,7 @@ def _print_for_people(result: CheckResult) -> None:
     )
     print_line(
         f"{len(result.files)} files, no mistake: {len(result.loaded['features'].names)} features, "
-        f"{len(rules)} rules ({modes})."
+        f"{len(rules)} rules ({modes}), {len(result.loaded.get('metrics', ()))} batches of metrics."
     )
 
 

@@ -79,7 +79,7 @@ def check_configuration(folder: Path) -> CheckResult:
         if paths:
             _load(kind, paths, folder, result)
     result.problems += _strangers(folder, claimed)
-    result.problems.sort()
+    result.problems = sorted(set(result.problems))
     return result
 
 
@@ -238,6 +238,35 @@ def _accounts_schema() -> dict[str, Any]:
     return AccountDocument.model_json_schema()
 
 
+def _load_metrics_defaults(documents: Sequence[Document], folder: Path, result: CheckResult) -> Any:
+    from anomalyze.config import validate
+    from anomalyze.metrics.batch import BatchDefaults
+
+    return validate(documents[0], BatchDefaults)
+
+
+def _metrics_defaults_schema() -> dict[str, Any]:
+    from anomalyze.metrics.batch import BatchDefaults
+
+    return BatchDefaults.model_json_schema()
+
+
+def _load_metrics(documents: Sequence[Document], folder: Path, result: CheckResult) -> Any:
+    from anomalyze.metrics.library import load_batches
+
+    # Reads the folder itself: a batch is its file, the defaults and the environment together.
+    loaded = load_batches(folder)
+    if loaded.problems:
+        raise ConfigProblems(loaded.problems)
+    return loaded.batches
+
+
+def _metrics_schema() -> dict[str, Any]:
+    from anomalyze.metrics.batch import Batch
+
+    return Batch.model_json_schema()
+
+
 KINDS: tuple[ConfigKind, ...] = (
     ConfigKind("features", "features.yaml", True, _load_features, _features_schema),
     ConfigKind("currency_rates", "currency_rates.yaml", True, _load_rates, _rates_schema),
@@ -247,4 +276,12 @@ KINDS: tuple[ConfigKind, ...] = (
     ConfigKind("accounts", "accounts/*.yaml", False, _load_accounts, _accounts_schema),
     ConfigKind("uploads", "uploads/*.yaml", False, _load_uploads, _uploads_schema),
     ConfigKind("sources", "sources/*.yaml", False, _load_sources, _sources_schema),
+    ConfigKind(
+        "metrics_defaults",
+        "metrics/_defaults.yaml",
+        False,
+        _load_metrics_defaults,
+        _metrics_defaults_schema,
+    ),
+    ConfigKind("metrics", "metrics/**/[!_]*.yaml", False, _load_metrics, _metrics_schema),
 )

@@ -62,6 +62,11 @@ class Document:
         line, column = self.place(path) if offset is None else self.place_within(path, offset)
         return Problem(self.file, line, column, ".".join(map(str, path)), message, suggestion)
 
+    def problem_at_key(self, path: Sequence[str | int], message: str, suggestion: str = "") -> Problem:
+        """A mistake at the key that ends ``path``."""
+        line, column = self.place_of_key(path)
+        return Problem(self.file, line, column, ".".join(map(str, path)), message, suggestion)
+
     def place(self, path: Sequence[str | int]) -> tuple[int, int]:
         """Line and column, from 1, of the deepest part of ``path`` that the file has."""
         node = self._node(path)

@@ -44,17 +44,24 @@ def validate(document: Document, model: type[Model]) -> Model:
 
 def _problem(document: Document, item: Any, schema: Mapping[str, Any]) -> Problem:
     path = tuple(_steps_in(document, item["loc"]))
-    known = _schema_at(schema, path[:-1]).get("properties", {})
+    known = _schema_at(schema, path[:-1], document.data).get("properties", {})
     if item["type"] == "extra_forbidden":
-        line, column = document.place_of_key(path)
         message = f"expected one of {', '.join(known)}, got the key {path[-1]}"
-        meant = closest(str(path[-1]), known)
-        return Problem(document.file, line, column, ".".join(map(str, path)), message, meant)
+        return document.problem_at_key(path, message, closest(str(path[-1]), known))
     if item["type"] == "missing":
         return document.problem(path, f"expected the key {path[-1]}, got none")
+    if item["type"] == "union_tag_not_found":
+        path = (*path, item["ctx"]["discriminator"].strip("'"))
+        return document.problem(path, f"expected the key {path[-1]}, got none")
     meant = ""
+    if item["type"] == "union_tag_invalid":
+        path = (*path, item["ctx"]["discriminator"].strip("'"))
+        words = item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        message = f"expected one of {', '.join(words)}, got {_shown(item['ctx']['tag'])}"
+        return document.problem(path, message, closest(str(item["ctx"]["tag"]), words))
     if item["type"] in ("literal_error", "enum") and isinstance(item["input"], str):
-        meant = closest(item["input"], [str(word) for word in _schema_at(schema, path).get("enum", [])])
+        words = [str(word) for word in _schema_at(schema, path, document.data).get("enum", [])]
+        meant = closest(item["input"], words)
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     return document.problem(path, f"{message}, got {_shown(item['input'])}", meant)
 
@@ -75,21 +82,27 @@ def _steps_in(document: Document, location: Sequence[str | int]) -> list[str | i
     return steps
 
 
-def _schema_at(schema: Mapping[str, Any], path: Sequence[str | int]) -> Mapping[str, Any]:
-    """Part of a JSON Schema that describes the value at ``path``; empty when it is not plain."""
+def _schema_at(schema: Mapping[str, Any], path: Sequence[str | int], data: Any) -> Mapping[str, Any]:
+    """Part of a JSON Schema that describes the value at ``path`` of ``data``; empty when it is not plain."""
     here: Any = schema
     for step in (*path, None):
-        while "$ref" in here or "anyOf" in here:
+        while "$ref" in here or "anyOf" in here or "discriminator" in here:
             if "$ref" in here:
                 here = schema["$defs"][here["$ref"].rsplit("/", 1)[1]]
+            elif "discriminator" in here:  # the branch that the value's own key names
+                tag = here["discriminator"]
+                named = data.get(tag["propertyName"]) if isinstance(data, dict) else None
+                here = {"$ref": tag["mapping"][named]} if named in tag["mapping"] else {}
             else:  # what may be left out: its only other branch
                 here = next(branch for branch in here["anyOf"] if branch.get("type") != "null")
         if step is None:
             break
         if isinstance(step, int):
             here = here.get("items", {})
+            data = data[step] if isinstance(data, list) and step < len(data) else None
         else:
             here = here.get("properties", {}).get(step) or here.get("additionalProperties") or {}
+            data = data.get(step) if isinstance(data, dict) else None
         if not isinstance(here, dict):
             return {}
     return here if isinstance(here, dict) else {}

@@ -1,1 +1,1 @@
-"""Metrics: series of numbers, what is done to them before they are judged, and how they are judged."""
+"""Metrics: numbers that people watch, declared in YAML, read from their databases, judged as they come."""

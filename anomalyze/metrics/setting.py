@@ -1,0 +1,105 @@
+"""How one metric is treated: keys that hold for a whole batch and may differ by metric."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+
+from anomalyze.config import StrictModel
+from anomalyze.metrics.duration import Duration
+
+__all__ = ["Alerting", "Cron", "Maintenance", "MetricSettings", "Preprocessing", "Thresholds", "Word"]
+
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+_YEAR = 2000
+
+
+def _check_cron(value: str) -> str:
+    try:
+        next(CronSim(value, dt.datetime(_YEAR, 1, 1, tzinfo=dt.UTC)))
+    except StopIteration:
+        raise ValueError("expected a time that comes, got one that never does") from None
+    except CronSimError as error:
+        raise ValueError(
+            f"expected minute, hour, day of month, month, day of week, such as 5 * * * *: {error}"
+        ) from None
+    return value
+
+
+def _listed(value: Any) -> Any:
+    """Text from the environment, where a list is words with commas between them."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+Cron = Annotated[str, StringConstraints(max_length=200), AfterValidator(_check_cron)]
+Words = Annotated[tuple[Word, ...], BeforeValidator(_listed)]
+
+
+class Preprocessing(StrictModel):
+    """What is made of the values before they are judged, in the order of these keys."""
+
+    resample: Duration | None = Field(default=None, description="one value for each so long a time")
+    aggregate: Literal["mean", "sum", "min", "max", "median", "first", "last", "count"] = Field(
+        default="mean", description="how values of one such time become one"
+    )
+    fill: Literal["none", "zero", "last"] = Field(
+        default="none", description="what stands where the source had no value"
+    )
+    difference: int = Field(default=0, ge=0, le=10_000, description="against the value so many points before")
+    smooth: int = Field(default=1, ge=1, le=1_000, description="mean of the newest so many points")
+
+
+class Thresholds(StrictModel):
+    """Fixed limits, beside what detectors learn."""
+
+    upper: Finite | None = Field(default=None, description="an alert above it")
+    lower: Finite | None = Field(default=None, description="an alert below it")
+    change_percent: Annotated[Finite, Field(gt=0)] | None = Field(
+        default=None, description="an alert when a value leaves the one before by more"
+    )
+    flat_for: Duration | None = Field(default=None, description="an alert when nothing changed for so long")
+    late_after: Duration | None = Field(default=None, description="an alert when no value came for so long")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Thresholds:
+        if self.upper is not None and self.lower is not None and self.lower >= self.upper:
+            raise ValueError(f"expected lower below upper, got lower {self.lower} and upper {self.upper}")
+        return self
+
+
+class Maintenance(StrictModel):
+    """A time in which nobody is told: it begins by a cron expression in the batch's time zone."""
+
+    begins: Cron
+    lasts: Duration
+
+
+class Alerting(StrictModel):
+    """Who is told, and when not."""
+
+    enabled: bool = True
+    routes: Words = Field(default=("log",), max_length=20, description="where alerts go")
+    severity_min: Literal["LOW", "MEDIUM", "HIGH", "CRITICAL"] = "LOW"
+    lasts_min: Duration | None = Field(
+        default=None, description="an incident is told of when it lasts so long"
+    )
+    cooldown: Duration | None = Field(default=None, description="silence after an incident")
+    remind_every: Duration | None = Field(default=None, description="told again while it lasts")
+    maintenance: tuple[Maintenance, ...] = Field(default=(), max_length=20)
+
+
+class MetricSettings(StrictModel):
+    """What may differ by metric."""
+
+    unit: str = Field(default="", max_length=32, description="shown behind values, such as EUR or %")
+    direction: Literal["up", "down", "both"] = Field(default="both", description="which way is bad")
+    detectors: Annotated[tuple[Literal["novelty", "rarity"], ...], BeforeValidator(_listed)] = Field(
+        default=("novelty", "rarity"), max_length=20, description="none: only thresholds judge"
+    )
+    preprocessing: Preprocessing = Preprocessing()
+    thresholds: Thresholds = Thresholds()
+    alerts: Alerting = Alerting()
