@@ -15,7 +15,15 @@ from dashboard.element import FT, H2, Details, Div, Figcaption, Figure, P, Span,
 from dashboard.hours import quantile
 from dashboard.security import Viewer
 
-__all__ = ["BASELINE_MIN", "Point", "Usual", "amounts_figure", "in_one_currency", "usual_amounts"]
+__all__ = [
+    "BASELINE_AGE",
+    "BASELINE_MIN",
+    "Point",
+    "Usual",
+    "amounts_figure",
+    "in_one_currency",
+    "usual_amounts",
+]
 
 # As the features do it: the last 60 purchases older than 24 hours, and none with fewer than 10.
 BASELINE_MAX, BASELINE_MIN = 60, 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -27,7 +27,7 @@ class BudgetColumn:
 class BudgetView:
     """What pages show of the budget.
 
-    `newest` is the night in force; `columns` the last 28 days, today last. `promised` and `delivered` add up the
+    `newest` is the night in force; `columns` 28 days, today (or the newest transaction's day) last. `promised` and `delivered` add up the
     whole days of the last 14 on which a threshold was in force; `whole_days` says how many those are.
     """
 
@@ -39,7 +39,7 @@ class BudgetView:
 
     @property
     def today(self) -> BudgetColumn:
-        """So far."""
+        """The last day, so far."""
         return self.columns[-1]
 
 
@@ -50,9 +50,20 @@ def first_day(now: datetime) -> datetime:
 
 
 def build_budget(
-    nights: Sequence[BudgetDay], delivered: Mapping[date, int], now: datetime
+    nights: Sequence[BudgetDay],
+    delivered: Mapping[date, int],
+    now: datetime,
+    ranked: Set[date] | None = None,
 ) -> BudgetView | None:
     """Nights (oldest first) and delivered cases as a view; None where there is no budget.
+
+    Parameters
+    ----------
+    now
+        Its day is the last one.
+    ranked
+        Of transactions that came long after they happened no night of their days says what was promised: the newest
+        promise holds for the days of which a budget ranked anything.
 
     >>> night = BudgetDay("a", date(2025, 12, 1), 20.0, 3, 0.9, 19.5, 28, "")
     >>> view = build_budget([night], {date(2025, 12, 2): 18}, datetime(2025, 12, 3, 9, tzinfo=UTC))
@@ -66,6 +77,8 @@ def build_budget(
     for back in range(SHOWN_DAYS - 1, -1, -1):
         day = today - back * DAY
         night = next((one for one in reversed(nights) if one.day <= day), None)
+        if ranked is not None:
+            night = nights[-1] if day in ranked else None
         promised = None if night is None or night.threshold is None else night.cases_per_day
         columns.append(BudgetColumn(day, delivered.get(day, 0), promised))
     whole = [column for column in columns[-15:-1] if column.promised is not None]

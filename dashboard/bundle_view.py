@@ -40,6 +40,7 @@ from dashboard.element import (  # fmt: skip
     Tr,
     ft,
 )
+from dashboard.period import describe_days
 from dashboard.security import Viewer
 
 __all__ = [
@@ -110,9 +111,14 @@ def since(at: str | None, viewer: Viewer) -> Any:
 
 
 def comparison(
-    standing: Standing, counts: Sequence[ShadowCount], days: int, choices: Sequence[int], viewer: Viewer
+    standing: Standing,
+    counts: Sequence[ShadowCount],
+    stretch: tuple[int, datetime],
+    choices: Sequence[int],
+    viewer: Viewer,
 ) -> FT:
-    """What the challenger would have raised, and what not, of this account's last days."""
+    """What the challenger would have raised, and what not, of so many days of this account up to a moment."""
+    days, end = stretch
     seg = Span(
         *(
             A(
@@ -124,7 +130,12 @@ def comparison(
         ),
         cls="seg",
     )
-    head = Div(H2(f"What would change, last {form.plural(days, 'day')}"), seg, cls="fh")
+    past = None
+    title = f"What would change, last {form.plural(days, 'day')}"
+    if end < viewer.now:
+        past = Span(describe_days(days, end, viewer.now, viewer.zone), cls="small muted")
+        title = f"What would change, {form.plural(days, 'day')}"
+    head = Div(H2(title), past, seg, cls="fh")
     if standing.challenger is None:
         return Section(head, P("Nothing is compared while there is no challenger.", cls="muted"), cls="s")
     total = sum(count.transactions for count in counts)

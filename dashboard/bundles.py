@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from anomalyze.errors import AnomalyzeError
 from anomalyze.storage import board_feed
 from anomalyze.storage.board_feed import ProgramState
 from anomalyze.storage.challenger import list_counts, list_differences
+from anomalyze.storage.period import load_period_end
 from anomalyze.storage.query import fetch_async
 from dashboard import bundle_view as view
 from dashboard.bundle_moves import Standing, load_standing
@@ -51,9 +52,11 @@ async def render(request: Request, problem: str = "") -> FT:
     async with open_page(request) as connection:
         programs = await board_feed.load_programs(connection)
         account = viewer.account_id
-        counts = await fetch_async(connection, list_counts(account, challenger, days))
+        end = await fetch_async(connection, load_period_end(account, viewer.now))
+        since = end - timedelta(days=days)
+        counts = await fetch_async(connection, list_counts(account, challenger, since))
         differences = await fetch_async(
-            connection, list_differences(account, challenger, days, DIFFERENCES_SHOWN)
+            connection, list_differences(account, challenger, since, DIFFERENCES_SHOWN)
         )
     content: list[Any] = [page_head("Bundles", right=(zone_note(viewer),))]
     if problem:
@@ -61,7 +64,7 @@ async def render(request: Request, problem: str = "") -> FT:
     if standing is not None:
         content += [
             in_force(standing, programs, viewer),
-            view.comparison(standing, counts, days, DAYS, viewer),
+            view.comparison(standing, counts, (days, end), DAYS, viewer),
         ]
         if standing.challenger is not None:
             content.append(view.difference_table(differences, viewer))

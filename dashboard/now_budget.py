@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
 
 from anomalyze.storage.board import Connection
-from anomalyze.storage.budget import OVERFLOW_MAX, Overflow, load_budget_days, load_delivered, load_overflow
+from anomalyze.storage.budget import (
+    OVERFLOW_MAX,
+    Overflow,
+    load_budget_days,
+    load_delivered,
+    load_overflow,
+    load_ranked_days,
+)
+from anomalyze.storage.period import load_period_end
+from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.budget_days import SHOWN_DAYS, BudgetColumn, BudgetView, build_budget, first_day
@@ -39,14 +48,25 @@ EXAMPLE = "budget: {cases_per_day: 20, severity: HIGH}"
 STATES = {"open": "To review", "confirmed": "Confirmed", "dismissed": "Dismissed"}
 
 
-async def load_budget(connection: Connection, viewer: Viewer) -> BudgetView | None:
-    """The account's budget; None without one."""
-    since = first_day(viewer.now)
+async def load_budget(
+    connection: Connection, viewer: Viewer, end: datetime | None = None
+) -> BudgetView | None:
+    """The account's budget; None without one.
+
+    Parameters
+    ----------
+    end
+        Where the days shown end, if not now.
+    """
+    last = viewer.now if end is None or end >= viewer.now else end - timedelta(microseconds=1)
+    since = first_day(last)
     nights = await load_budget_days(connection, viewer.account_id, since.date())
     if not nights or nights[-1].cases_per_day is None:
         return None
     delivered = await load_delivered(connection, viewer.account_id, since, nights[-1].severity)
-    return build_budget(nights, delivered, viewer.now)
+    past = last < viewer.now
+    ranked = await load_ranked_days(connection, viewer.account_id, since) if past else None
+    return build_budget(nights, delivered, last, ranked)
 
 
 def budget_tile(budget: BudgetView) -> FT:
@@ -85,15 +105,22 @@ async def budget_page(request: Request) -> Answer:
     channel = await request.app.state.hub.refresh(viewer.account_id)
     overflow: Sequence[Overflow] = ()
     async with open_page(request) as connection:
-        budget = await load_budget(connection, viewer)
+        end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
+        budget = await load_budget(connection, viewer, end)
         if budget is not None:
-            since = viewer.now - timedelta(days=OVERFLOW_DAYS)
+            since = end - timedelta(days=OVERFLOW_DAYS)
             overflow = await load_overflow(connection, viewer.account_id, since, budget.newest.severity)
     content = [page_head("Budget", right=("Days are in UTC. ", zone_note(viewer)))]
     if budget is None:
         content.append(_how_to())
     else:
-        content += [P(*_words(budget), cls="lead"), _figure(budget), _overflow(budget, overflow, viewer)]
+        # Of transactions that came long after they happened no day is today.
+        past = "" if end >= viewer.now else f"{budget.today.day:%-d %b %Y}"
+        content += [
+            P(*_words(budget, past), cls="lead"),
+            _figure(budget, past),
+            _overflow(budget, overflow, viewer, past),
+        ]
     return frame(
         viewer,
         channel.state,
@@ -121,17 +148,21 @@ def _how_to() -> FT:
     )
 
 
-def _words(budget: BudgetView) -> tuple[Any, ...]:
+def _words(budget: BudgetView, past: str) -> tuple[Any, ...]:
     newest, level = budget.newest, SEVERITY_WORDS[budget.newest.severity]
     promise = f"{newest.cases_per_day:g} cases a day at {level} or above"
     if newest.threshold is None:
         return (ft("b", promise), f", from the first fit on. {newest.says}")
     fitted = f" Last fit {newest.day:%d %b}, over {form.plural(newest.days, 'day')}."
+    if not budget.whole_days and past:
+        return (ft("b", promise), f", in force for what comes next: it ranked nothing until {past}.{fitted}")
     if not budget.whole_days:
         return (ft("b", promise), f", in force since today.{fitted}")
     share = form.format_percent(budget.delivered / budget.promised, 0)
+    days = form.plural(budget.whole_days, "whole day")
+    when = f"On {days} until {past}, where the newest transaction is," if past else f"In the last {days}"
     kept = (
-        f". In the last {form.plural(budget.whole_days, 'whole day')} {form.format_count(budget.delivered)} were shown, "
+        f". {when} {form.format_count(budget.delivered)} were shown, "
         f"{budget.promised:g} promised: {share}.{fitted}"
     )
     return ft("b", promise), kept
@@ -142,11 +173,12 @@ def _readout(column: BudgetColumn) -> str:
     return f"{column.day:%d %b}: {form.plural(column.delivered, 'case')}, {promised}"
 
 
-def _figure(budget: BudgetView) -> FT:
+def _figure(budget: BudgetView, past: str) -> FT:
     """Delivered a day over what was promised, with its readout and table."""
     level = SEVERITY_WORDS[budget.newest.severity]
-    today = f"Today so far: {form.plural(budget.today.delivered, 'case')}"
-    label = f"Cases a day at {level} or above over {SHOWN_DAYS} days, block lists apart. {today}."
+    today = f"{past or 'Today so far'}: {form.plural(budget.today.delivered, 'case')}"
+    stretch = f"{SHOWN_DAYS} days{f' to {past}' if past else ''}"
+    label = f"Cases a day at {level} or above over {stretch}, block lists apart. {today}."
     columns = [(f"{c.day:%d %b}", c.delivered, c.promised, _readout(c)) for c in budget.columns]
     rows = (
         Tr(
@@ -161,7 +193,9 @@ def _figure(budget: BudgetView) -> FT:
     return Figure(
         Figcaption(
             H2("Cases a day"),
-            Span(f"{SHOWN_DAYS} days", cls="small muted"),
+            Span(
+                f"to {past}".replace(" ", form.NO_BREAK) if past else f"{SHOWN_DAYS} days", cls="small muted"
+            ),
             Div(Span(ft("i", cls="sw-line"), "promised"), cls="key"),
             cls="fh",
         ),
@@ -187,7 +221,8 @@ def _figure(budget: BudgetView) -> FT:
     )
 
 
-def _overflow(budget: BudgetView, overflow: Sequence[Overflow], viewer: Viewer) -> FT:
+def _overflow(budget: BudgetView, overflow: Sequence[Overflow], viewer: Viewer, past: str) -> FT:
+    stretch = f"{OVERFLOW_DAYS} days{f' to {past}' if past else ''}"
     heads = (
         head_cell("Would be"),
         head_cell("What happened", "c-said"),
@@ -197,10 +232,10 @@ def _overflow(budget: BudgetView, overflow: Sequence[Overflow], viewer: Viewer) 
         head_cell("Age", "num"),
     )
     rows = [_overflow_row(one, viewer) for one in overflow] or [
-        empty_row(COLUMNS, f"Nothing overflowed in {OVERFLOW_DAYS} days: there was room for all.")
+        empty_row(COLUMNS, f"Nothing overflowed in {stretch}: there was room for all.")
     ]
     grid = table(
-        f"Cases that the budget had no room for, {OVERFLOW_DAYS} days, riskiest first",
+        f"Cases that the budget had no room for, {stretch}, riskiest first",
         heads,
         rows,
         cls="grid",
@@ -210,7 +245,7 @@ def _overflow(budget: BudgetView, overflow: Sequence[Overflow], viewer: Viewer) 
     return Section(
         Div(
             H2("Overflow"),
-            Span(f"{OVERFLOW_DAYS} days, riskiest first: {count}", cls="small muted"),
+            Span(f"{stretch}, riskiest first: {count}", cls="small muted"),
             cls="fh",
         ),
         Div(grid, cls="sheet"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from html import escape
 
 from starlette.requests import Request
 
 from anomalyze.learning.recall import Recall, estimate_recall, share_interval
 from anomalyze.storage.account_version import load_version
+from anomalyze.storage.period import load_period_end
 from anomalyze.storage.quality import (
     LABELS_MAX,
     NOTHING,
@@ -44,6 +45,7 @@ from dashboard.element import (
 )
 from dashboard.frame import frame, page_head
 from dashboard.page import Answer, open_page, remember
+from dashboard.period import describe_days
 from dashboard.plots import share_bar, ticks
 from dashboard.security import Viewer, viewer_of
 
@@ -61,18 +63,21 @@ async def quality_page(request: Request) -> Answer:
     """GET /quality."""
     viewer = viewer_of(request)
     channel = await request.app.state.hub.refresh(viewer.account_id)
-    since = viewer.now - PERIOD
     async with open_page(request) as connection:
+        end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
+        since = end - PERIOD
         outcomes = await fetch_async(connection, load_outcomes(viewer.account_id, since))
         samples = await fetch_async(connection, load_samples(viewer.account_id, since))
         own = await fetch_async(connection, load_version(viewer.account_id))
         delay_days = float((own.document.get("label_delay_days") if own else None) or DELAY_DAYS)
         waiting = await fetch_async(
-            connection, load_waiting(viewer.account_id, viewer.now - timedelta(days=delay_days))
+            connection, load_waiting(viewer.account_id, end - timedelta(days=delay_days))
         )
     recall = estimate_recall(outcomes.found, samples)
-    head = page_head("Quality", right=("Last 90 days, by labels and decisions. Days in UTC.",))
-    content = [head, _strip(outcomes, recall, waiting, delay_days)]
+    shown = describe_days(PERIOD.days, end, viewer.now)
+    head = page_head("Quality", right=(f"{shown}, by labels and decisions. Days in UTC.",))
+    narrow = P(f"{shown}.", cls="small muted phone") if end < viewer.now else None
+    content = [head, *([narrow] if narrow else []), _strip(outcomes, recall, waiting, delay_days)]
     if outcomes.truncated:
         content.append(
             P(
@@ -82,7 +87,7 @@ async def quality_page(request: Request) -> Answer:
         )
     if outcomes.labels.reviewed:
         content += [
-            _days(outcomes, viewer),
+            _days(outcomes, end, viewer),
             _rates("By rule", "Precision by rule", "Rule", _rule_rows(outcomes.rules)),
             _rates("By severity", "Precision by severity", "Severity", _severity_rows(outcomes)),
         ]
@@ -144,11 +149,12 @@ def _interval(low: float, high: float) -> str:
     return f"{form.format_percent(low, 0)} to {form.format_percent(high, 0)}"
 
 
-def _days(outcomes: Outcomes, viewer: Viewer) -> FT:
-    today = viewer.now.date()
-    days = [today - timedelta(days=back) for back in range(DAYS_SHOWN - 1, -1, -1)]
+def _days(outcomes: Outcomes, end: datetime, viewer: Viewer) -> FT:
+    newest = (end - timedelta(microseconds=1)).date()
+    days = [newest - timedelta(days=back) for back in range(DAYS_SHOWN - 1, -1, -1)]
     known = [(day, outcomes.days.get(day, NOTHING)) for day in days]
-    label = f"Cases known by day, and those that were fraud, over {DAYS_SHOWN} days"
+    past = f" to {newest:%-d %b %Y}" if end < viewer.now else ""
+    label = f"Cases known by day, and those that were fraud, over {DAYS_SHOWN} days{past}"
     rows = [
         Tr(
             ft("th", f"{day:%-d %b}", scope="row", role="rowheader"),
@@ -162,7 +168,7 @@ def _days(outcomes: Outcomes, viewer: Viewer) -> FT:
     return Figure(
         Figcaption(
             H2("By day"),
-            Span(f"{DAYS_SHOWN} days", cls="small muted"),
+            Span(past.strip().replace(" ", form.NO_BREAK) or f"{DAYS_SHOWN} days", cls="small muted"),
             Div(
                 Span(ft("i", cls="sw fraud"), "fraud"),
                 Span(ft("i", cls="sw"), "known, no fraud"),

@@ -27,6 +27,7 @@ from anomalyze.storage.list_change import (
     store_changes,
     tell_changes,
 )
+from anomalyze.storage.period import load_period_end
 from anomalyze.storage.pool import connect
 from anomalyze.storage.query import fetch_async
 from dashboard import routes
@@ -119,18 +120,16 @@ async def _page(
     except (ConfigError, ContractError) as error:
         content = [page_head("Settings"), P(f"{error}.", cls="banner down", role="alert")]
         return frame(viewer, channel.state, title="Settings", active="settings", content=content)
-    since = viewer.now - timedelta(days=FIRED_DAYS)
     async with open_page(request) as connection:
+        end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
         newest = await fetch_async(connection, load_version(viewer.account_id))
         versions = await fetch_async(connection, list_versions(viewer.account_id, limit=VERSIONS_MAX))
         entries = await fetch_async(connection, list_entries(viewer.account_id, limit=LISTED_MAX))
-        hits = await board.load_rule_shares(connection, viewer.account_id, since)
+        hits = await board.load_rule_shares(connection, viewer.account_id, end - timedelta(days=FIRED_DAYS))
         known = await channel.remembered(
             "rule precision",
             PRECISION_AGE_MAX_S,
-            lambda: load_rule_precision(
-                connection, viewer.account_id, viewer.now - timedelta(days=PRECISION_DAYS)
-            ),
+            lambda: load_rule_precision(connection, viewer.account_id, end - timedelta(days=PRECISION_DAYS)),
         )
     document = (
         dict(newest.document) if newest else document_of(view.bundle, viewer.account_id).document.to_json()

@@ -18,12 +18,15 @@ from starlette.responses import StreamingResponse
 
 from anomalyze.storage import board_page
 from anomalyze.storage.board_page import TransactionFilter, TransactionRow
+from anomalyze.storage.period import load_period_end
+from anomalyze.storage.query import fetch_async
 from dashboard import routes
 from dashboard.components import SEVERITY_WORDS, copyable, empty_row, head_cell, table
 from dashboard.element import FT, A, Button, Div, Form, Input, Label, Option, P, Select
 from dashboard.formatters import SEVERITIES
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
+from dashboard.period import describe_days
 from dashboard.security import viewer_of
 from dashboard.transaction_row import STATUS_WORDS, list_row, place_of
 
@@ -60,10 +63,10 @@ class TransactionView:
     mistakes: dict[str, str]
 
 
-def parse_transactions(query: Mapping[str, str], now: datetime, zone: ZoneInfo) -> TransactionView:
+def parse_transactions(query: Mapping[str, str], end: datetime, zone: ZoneInfo) -> TransactionView:
     """Query parameters as a filter; a field that cannot be is named and left out.
 
-    Days are the reader's; without them the last 30 days.
+    Days are the reader's; without them the 30 days until ``end``.
     """
     names = ("user_id", "from_date", "to_date", "min_amount", "max_amount", "severity")
     fields = {name: query.get(name, "").strip().replace("\x00", "")[:TEXT_LENGTH_MAX] for name in names}
@@ -90,7 +93,7 @@ def parse_transactions(query: Mapping[str, str], now: datetime, zone: ZoneInfo) 
     level = SEVERITIES.index(fields["severity"]) if fields["severity"] in SEVERITIES else None
     wanted = TransactionFilter(
         user=fields["user_id"] or None,
-        start=start or now - timedelta(days=DEFAULT_DAYS),
+        start=start or (last or end) - timedelta(days=DEFAULT_DAYS),
         end=last + timedelta(days=1) if last else None,
         amount_min=amount("min_amount"),
         amount_max=amount("max_amount"),
@@ -103,9 +106,10 @@ def parse_transactions(query: Mapping[str, str], now: datetime, zone: ZoneInfo) 
 async def transactions_page(request: Request) -> Answer:
     """GET /transactions."""
     viewer = viewer_of(request)
-    view = parse_transactions(request.query_params, viewer.now, viewer.zone)
     channel = await request.app.state.hub.refresh(viewer.account_id)
     async with open_page(request) as connection:
+        end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
+        view = parse_transactions(request.query_params, end, viewer.zone)
         rows = await board_page.load_transactions(
             connection, viewer.account_id, view.filter, board_page.PAGE_ROWS + 1
         )
@@ -124,8 +128,11 @@ async def transactions_page(request: Request) -> Answer:
     body = [list_row(row, viewer) for row in shown] or [_none(view, channel.state.stream)]
     grid = table("Transactions, newest first", heads, body, cls="grid")
     grid.children[-1].attrs["id"] = "rows"
+    past = end < viewer.now and not (view.fields["from_date"] or view.fields["to_date"])
+    days = f"{describe_days(DEFAULT_DAYS, end, viewer.now, viewer.zone)}. " if past else ""
     content = [
-        page_head("Transactions", right=(zone_note(viewer),)),
+        page_head("Transactions", right=(days, zone_note(viewer))),
+        *([P(days, cls="small muted phone")] if days else []),
         _form(view),
         Div(grid, cls="sheet"),
         _pages(view, rows),
@@ -251,14 +258,15 @@ def _parse_cursor(text: str) -> tuple[datetime, str, str] | None:
 async def transactions_csv(request: Request) -> Answer:
     """GET /transactions.csv: the filter's rows, newest first, streamed."""
     viewer = viewer_of(request)
-    view = parse_transactions(request.query_params, viewer.now, viewer.zone)
-    wanted = replace(view.filter, before=None)
 
     async def produce() -> AsyncIterator[str]:
         buffer = io.StringIO()
         write = csv.writer(buffer).writerow
         write(CSV_HEAD)
         async with open_page(request) as connection:
+            end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
+            view = parse_transactions(request.query_params, end, viewer.zone)
+            wanted = replace(view.filter, before=None)
             async for row in board_page.stream_transactions(connection, viewer.account_id, wanted):
                 write([_csv_cell(value) for value in _csv_row(row)])
                 if buffer.tell() > 32_768:

@@ -13,7 +13,14 @@ from anomalyze.storage import board_page
 from anomalyze.storage.board_page import TransactionRow, UserRow
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.amounts import BASELINE_MIN, Usual, amounts_figure, in_one_currency, usual_amounts
+from dashboard.amounts import (
+    BASELINE_AGE,
+    BASELINE_MIN,
+    Usual,
+    amounts_figure,
+    in_one_currency,
+    usual_amounts,
+)
 from dashboard.components import cell, head_cell, icon, moment, severity, table
 from dashboard.element import (
     FT,
@@ -57,6 +64,9 @@ async def user_page(request: Request) -> Answer:
         if user is None:
             return await not_found(request, f"No user with this id in {account}.")
         end = max(viewer.now, user.last_ts)
+        if user.last_ts < end - HISTORY:
+            # Who was last seen long ago, in a file of old days: what he did then, and all of it is his usual.
+            end = user.last_ts + BASELINE_AGE
         history = await board_page.load_history(
             connection, account, user_id, end - HISTORY, end + timedelta(seconds=1)
         )
@@ -64,7 +74,7 @@ async def user_page(request: Request) -> Answer:
         decisions = await board_page.load_decisions(connection, account, user_id)
     currency = Counter(row.currency for row in history).most_common(1)[0][0] if history else "USD"
     points, currency = in_one_currency(history, currency)
-    usual = usual_amounts(points, viewer.now)
+    usual = usual_amounts(points, end)
     content = [
         Div(
             A(icon("left"), "Users", href=routes.USERS, cls="btn bare", data_back=True, title="Back (esc)"),

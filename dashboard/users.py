@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from starlette.requests import Request
 
 from anomalyze.storage import board_page
 from anomalyze.storage.board_page import UserRow
+from anomalyze.storage.period import load_period_end
+from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.components import cell, copyable, empty_row, head_cell, moment, severity, table, user_link
 from dashboard.element import FT, A, Div, Form, Input, P, Span, Tr
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
+from dashboard.period import describe_days
 from dashboard.security import Viewer, viewer_of
 
 __all__ = ["users_page"]
 
 COLUMNS = 7
+PERIOD = timedelta(days=30)
 
 
 async def users_page(request: Request) -> Answer:
@@ -25,7 +31,12 @@ async def users_page(request: Request) -> Answer:
     words = request.query_params.get("q", "").strip().replace("\x00", "")[:128]
     channel = await request.app.state.hub.refresh(viewer.account_id)
     async with open_page(request) as connection:
-        users = await board_page.load_users(connection, viewer.account_id, words)
+        end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
+        users = await board_page.load_users(connection, viewer.account_id, end - PERIOD, words)
+    order = "Most anomalies in 30 days first. "
+    if end < viewer.now:
+        shown = describe_days(PERIOD.days, end, viewer.now, viewer.zone)
+        order = f"Most anomalies first: {shown}. "
     heads = (
         head_cell("User"),
         head_cell(("Anomalies", Span(", 30 days", cls="mid-w")), "num", sort="descending"),
@@ -44,7 +55,8 @@ async def users_page(request: Request) -> Answer:
     grid.children[-1].attrs["id"] = "rows"
     full = len(users) == board_page.PAGE_ROWS
     content = [
-        page_head("Users", right=("Most anomalies in 30 days first. ", zone_note(viewer))),
+        page_head("Users", right=(order, zone_note(viewer))),
+        P(order, cls="small muted phone") if end < viewer.now else None,
         Form(
             Input(
                 type="search",

@@ -278,7 +278,7 @@ async def load_history(
 
 @dataclass(frozen=True, slots=True)
 class UserRow:
-    """A user as the list shows him; `anomalies_30d` counts the last 30 days."""
+    """A user as the list shows him; `anomalies_30d` counts 30 days."""
 
     user_id: str
     first_ts: datetime
@@ -290,7 +290,7 @@ class UserRow:
 
 
 async def load_user(connection: Connection, account_id: str, user_id: str) -> UserRow | None:
-    """One user; None when this account has none of that id."""
+    """One user, with the anomalies of 30 days until he was last seen; None when this account has none of that id."""
     async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
         await cursor.execute(
             """
@@ -298,7 +298,8 @@ async def load_user(connection: Connection, account_id: str, user_id: str) -> Us
                    coalesce(a.top, 0) AS severity_max
             FROM users u LEFT JOIN LATERAL (
                 SELECT count(*) AS n, max(severity) AS top FROM anomalies a
-                WHERE a.account_id = u.account_id AND a.user_id = u.user_id AND a.ts > now() - interval '30 days'
+                WHERE a.account_id = u.account_id AND a.user_id = u.user_id
+                    AND a.ts > least(now(), u.last_ts) - interval '30 days'
             ) a ON true
             WHERE u.account_id = %s AND u.user_id = %s
             """,
@@ -308,12 +309,14 @@ async def load_user(connection: Connection, account_id: str, user_id: str) -> Us
 
 
 async def load_users(
-    connection: Connection, account_id: str, words: str = "", limit: int = PAGE_ROWS
+    connection: Connection, account_id: str, since: datetime, words: str = "", limit: int = PAGE_ROWS
 ) -> list[UserRow]:
-    """Users with the most anomalies in 30 days first, then those seen last.
+    """Users with the most anomalies since a moment first, then those seen last.
 
     Parameters
     ----------
+    since
+        Of the 30 days that count.
     words
         Only ids that contain this.
     """
@@ -322,7 +325,7 @@ async def load_users(
             """
             WITH flagged AS MATERIALIZED (
                 SELECT user_id, count(*) AS n, max(severity) AS top FROM anomalies
-                WHERE account_id = %(account)s AND ts > now() - interval '30 days'
+                WHERE account_id = %(account)s AND ts >= %(since)s
                   AND (%(words)s = '' OR strpos(lower(user_id), %(words)s) > 0)
                 GROUP BY user_id ORDER BY n DESC, user_id LIMIT %(limit)s
             ), seen AS MATERIALIZED (
@@ -337,7 +340,7 @@ async def load_users(
               AND (u.user_id IN (SELECT user_id FROM flagged) OR u.user_id IN (SELECT user_id FROM seen))
             ORDER BY coalesce(f.n, 0) DESC, u.last_ts DESC, u.user_id LIMIT %(limit)s
             """,
-            {"account": account_id, "words": words.lower(), "limit": limit},
+            {"account": account_id, "since": since, "words": words.lower(), "limit": limit},
         )
         return await cursor.fetchall()
 

@@ -19,6 +19,7 @@ __all__ = [
     "load_budget_days",
     "load_delivered",
     "load_overflow",
+    "load_ranked_days",
     "store_budget_day",
     "withdraw_budgets",
 ]
@@ -136,6 +137,19 @@ async def load_delivered(
             [account_id, since, severity],
         )
         return {day: count async for day, count in cursor}
+
+
+async def load_ranked_days(
+    connection: psycopg.AsyncConnection[Any], account_id: str, since: datetime
+) -> set[date]:
+    """Days (UTC) of anomalies that a budget had something to say of."""
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            "SELECT DISTINCT (ts AT TIME ZONE 'UTC')::date FROM anomalies "
+            "WHERE account_id = %s AND ts >= %s AND analysis->'budget'->>'effect' IS NOT NULL",
+            [account_id, since],
+        )
+        return {day async for (day,) in cursor}
 
 
 async def load_overflow(

@@ -30,6 +30,11 @@ HOUR_US = 3_600_000_000
 # tables. The counts have all of them.
 DIFFERENCES_MAX = 200
 KEPT = "60 days"
+# Of the accounts that were ever shadowed, and never later than now: a clock that is ahead must not empty the tables.
+_NEWEST = """
+SELECT a.account_id, least(now(), max(h.hour)) AS newest
+FROM (SELECT DISTINCT account_id FROM challenger_hourly) a JOIN hourly h USING (account_id) GROUP BY a.account_id
+"""
 
 _UPSERT_HOURLY = """
 INSERT INTO challenger_hourly (account_id, hour, champion, challenger, severity, challenger_severity, transactions)
@@ -136,40 +141,42 @@ class ShadowDifference:
     challenger_flags: list[str]
 
 
-def list_counts(account_id: str, challenger: str, days: int) -> Query[list[ShadowCount]]:
-    """What both said of the last so many days of an account, by their severities.
+def list_counts(account_id: str, challenger: str, since: datetime) -> Query[list[ShadowCount]]:
+    """What both said of an account's transactions since an hour, by their severities.
 
     Whichever champion it was: saved settings make a new one of the same model.
     """
     return Query(
         "SELECT severity, challenger_severity, sum(transactions)::bigint AS transactions, min(hour) AS since "
-        "FROM challenger_hourly WHERE account_id = %(account)s AND hour > now() - %(days)s * interval '1 day' "
+        "FROM challenger_hourly WHERE account_id = %(account)s AND hour > %(since)s - interval '1 hour' "
         "AND challenger = %(challenger)s GROUP BY 1, 2 ORDER BY 1, 2",
-        {"account": account_id, "days": days, "challenger": challenger},
+        {"account": account_id, "since": since, "challenger": challenger},
         lambda rows: [ShadowCount(**row) for row in rows],
     )
 
 
 def list_differences(
-    account_id: str, challenger: str, days: int, limit: int
+    account_id: str, challenger: str, since: datetime, limit: int
 ) -> Query[list[ShadowDifference]]:
-    """Transactions of the last so many days of which they said different severities, the newest first."""
+    """Transactions since a moment of which they said different severities, the newest first."""
     return Query(
         "SELECT ts, user_id, tx_id, amount, currency, severity, challenger_severity, score, challenger_score, "
         "rule_flags, challenger_flags FROM challenger_differences WHERE account_id = %(account)s "
-        "AND challenger = %(challenger)s AND ts > now() - %(days)s * interval '1 day' "
+        "AND challenger = %(challenger)s AND ts >= %(since)s "
         "ORDER BY ts DESC, user_id DESC, tx_id DESC LIMIT %(limit)s",
-        {"account": account_id, "days": days, "challenger": challenger, "limit": limit},
+        {"account": account_id, "since": since, "challenger": challenger, "limit": limit},
         lambda rows: [ShadowDifference(**row) for row in rows],
     )
 
 
 def forget_challenges(connection: psycopg.Connection[Any]) -> int:
-    """Forget what is older than 60 days of event time; returns how many rows went."""
+    """Forget what is 60 days older than its account's newest transaction; returns how many rows went."""
     gone = 0
     for statement in (
-        f"DELETE FROM challenger_differences WHERE ts < now() - interval '{KEPT}'",  # noqa: S608 - a constant
-        f"DELETE FROM challenger_hourly WHERE hour < now() - interval '{KEPT}'",  # noqa: S608 - a constant
+        f"DELETE FROM challenger_differences c USING ({_NEWEST}) n "  # noqa: S608 - constants
+        f"WHERE c.account_id = n.account_id AND c.ts < n.newest - interval '{KEPT}'",
+        f"DELETE FROM challenger_hourly c USING ({_NEWEST}) n "  # noqa: S608 - constants
+        f"WHERE c.account_id = n.account_id AND c.hour < n.newest - interval '{KEPT}'",
     ):
         gone += connection.execute(statement).rowcount
     return gone

@@ -33,12 +33,13 @@ def detection_quality(
     from anomalyze.learning.promotion import CHAMPION
     from anomalyze.learning.recall import estimate_recall
     from anomalyze.learning.sample import Dresser, draw_day
+    from anomalyze.storage.period import load_period_end
     from anomalyze.storage.quality import load_outcomes, load_samples
     from anomalyze.storage.query import fetch
     from anomalyze_dagster.monitoring.show_quality import show_quality
 
     day = config.start()
-    since = datetime.now(UTC) - SINCE
+    now = datetime.now(UTC)
     with retried(), postgres.connect() as connection:
         store = objects.bundles()
         champion = store.pointer(CHAMPION)
@@ -46,10 +47,11 @@ def detection_quality(
         accounts = connection.execute(
             "SELECT account_id FROM labels WHERE recorded_at >= %s UNION SELECT account_id FROM review_samples "
             "WHERE day >= %s ORDER BY 1 LIMIT %s",
-            [since, since.date(), ACCOUNTS_SHOWN_MAX],
+            [now - SINCE, (now - SINCE).date(), ACCOUNTS_SHOWN_MAX],
         ).fetchall()
         found = {}
         for (account,) in accounts:
+            since = fetch(connection, load_period_end(account, now)) - SINCE
             outcomes = fetch(connection, load_outcomes(account, since, LABELS_MAX))
             samples = fetch(connection, load_samples(account, since))
             found[account] = (outcomes, estimate_recall(outcomes.found, samples))
