@@ -25,6 +25,7 @@ from tests.simulation.stack import CHECKOUT, Stack
 __all__ = ["Swaps", "Uploads"]
 
 UPLOADER_BATCH_ROWS = 10
+# Beyond what the files take when nobody disturbs: who works them off may have been killed at the very beginning.
 DONE_TIMEOUT_S = 180.0
 RETRY_S = 0.2
 TRY_TIMEOUT_S = 60.0
@@ -50,6 +51,7 @@ class Uploads:
         rows = [json.loads(body) for body in bodies]
         self.sent = {row["tx_id"] for row in rows}
         self._contents = [self._csv(rows[i::files]) for i in range(files)]
+        self._seconds = seconds
         self._pause_s = seconds / max(1, len(rows) / UPLOADER_BATCH_ROWS)
         self._ids: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,7 +105,7 @@ class Uploads:
 
     def wait(self) -> set[str]:
         """Ids of all rows, once every file is done; one that gave up is started again, as a person would."""
-        deadline = time.monotonic() + DONE_TIMEOUT_S
+        deadline = time.monotonic() + self._seconds + DONE_TIMEOUT_S
         states: list[str] = []
         while time.monotonic() < deadline:
             try:
