@@ -39,6 +39,7 @@ class Facts:
     kind: str
     window: tuple[str, str] | None
     is_supervised: bool
+    detector: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _named(store: BundleStore, objects: ObjectStore, move: Move) -> Named:
         if facts is None:
             bundle = store.load(move.id)
             facts = _facts[move.id] = Facts(
-                bundle.kind, bundle.training_window, bundle.supervised is not None
+                bundle.kind, bundle.training_window, bundle.supervised is not None, bundle.detector
             )
             while len(_facts) > FACTS_KEPT:
                 _facts.popitem(last=False)

@@ -86,9 +86,9 @@ def card(named: Named | None, viewer: Viewer) -> Sequence[Any]:
             P(sign("down", f"It cannot be read: {named.problem}"), cls="wrap"),
         )
     trained = "–" if found.window is None else " to ".join(day[:10] for day in found.window)
-    model = (
-        "isolation forest and a model that learned from labels" if found.is_supervised else "isolation forest"
-    )
+    model = "isolation forest" if found.detector == "iforest" else found.detector
+    if found.is_supervised:
+        model += " and a model that learned from labels"
     return (
         P(Span(short(named.bundle), cls="mono", title=named.bundle), cls="fig"),
         facts(

@@ -54,6 +54,7 @@ def show(name: Name = "champion", as_json: Json = False) -> None:
         row = describe(bundle, {p: store.pointer(p) for p in ("champion", "challenger")})
         row |= {
             "training_window": bundle.training_window,
+            "detector": None if bundle.model is None else bundle.detector,
             "metrics": dict(bundle.metrics),
             "created_from": dict(bundle.created_from),
             "inputs": [one.name for one in bundle.inputs],
@@ -198,7 +199,9 @@ def differences(first: Bundle, second: Bundle) -> Iterator[str]:
         if first.tables.get(name) != second.tables.get(name):
             yield f"table {name}: changed"
     if first.model != second.model:
-        yield "model: another one"
+        yield "model: another one" + (
+            f", {second.detector} instead of {first.detector}" if first.detector != second.detector else ""
+        )
     for account in sorted(first.overlays.keys() | second.overlays.keys()):
         documents = [document_of(one, account).document.to_json() for one in (first, second)]
         for line in describe_changes(*documents):

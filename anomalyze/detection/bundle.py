@@ -30,6 +30,7 @@ from anomalyze.models.export import MODEL_BYTES_MAX
 from anomalyze.models.forest import ModelInput
 from anomalyze.models.runtime import Scorer, load_scorer
 from anomalyze.models.training import TrainedModel
+from anomalyze.models.unsupervised import DETECTORS, FOREST
 
 __all__ = [
     "ANY",
@@ -98,6 +99,8 @@ class Bundle:
         First and last instant of the training data, None without a model.
     metrics
         Figures of training and evaluation.
+    detector
+        What the model is, of ``models.unsupervised.DETECTORS``: what the policy asked for when it was trained.
     supervised
         A second model, which learned from labels; None while there are too few.
     created_from
@@ -120,6 +123,7 @@ class Bundle:
     overlays: Mapping[str, Any] = field(default_factory=dict)
     training_window: tuple[str, str] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    detector: str = FOREST
     supervised: Supervised | None = None
     created_from: Mapping[str, str] = field(default_factory=dict)
 
@@ -131,6 +135,11 @@ class Bundle:
         if len(self.reference) != len(self.inputs):
             raise ContractError(
                 f"bundle: expected {len(self.inputs)} reference values, one an input, got {len(self.reference)}"
+            )
+        if self.detector not in DETECTORS:
+            raise ContractError(
+                f"bundle: expected a model of {', '.join(DETECTORS)}, got {str(self.detector)[:40]!r}; a newer program "
+                "wrote it: upgrade"
             )
         for name in (*self.rules, *self.tables):
             if not FILE_NAME.fullmatch(name):
@@ -190,6 +199,7 @@ class Bundle:
             account_calibrations={},
             training_window=trained.window,
             metrics=dict(trained.metrics),
+            detector=trained.detector,
         )
 
     def supervised_view(self) -> Bundle | None:
@@ -245,7 +255,7 @@ def _pack(bundle: Bundle) -> bytes:
     if bundle.supervised is not None:
         parts |= bundle.supervised.parts()
     try:
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "kind": bundle.kind,
             "inputs": plain_inputs(bundle.inputs),
@@ -260,7 +270,10 @@ def _pack(bundle: Bundle) -> bytes:
             "created_from": dict(bundle.created_from),
             "parts": {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()},
         }
-        if bundle.supervised is not None:  # without one the bytes are as they were before there were any
+        # Without one the bytes are as they were before there were any: the same bundle, the same name.
+        if bundle.detector != FOREST:
+            manifest["detector"] = bundle.detector
+        if bundle.supervised is not None:
             manifest["supervised"] = bundle.supervised.entry()
         text = json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -310,6 +323,7 @@ def _unpack(data: bytes) -> Bundle:
             overlays=manifest["overlays"],
             training_window=None if window is None else (window[0], window[1]),
             metrics=manifest["metrics"],
+            detector=manifest.get("detector", FOREST),
             supervised=Supervised.read(manifest.get("supervised"), parts),
             created_from=manifest["created_from"],
         )

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from anomalyze.config import StrictModel, load_document, parse_document, validate
 from anomalyze.events.batch import Action, Severity
+from anomalyze.models.unsupervised import DETECTORS, FOREST, check_detector
 
 __all__ = ["Level", "Policy", "TailLevel", "load_policy", "parse_policy", "policy_schema"]
 
@@ -50,12 +51,22 @@ class Statistics(StrictModel):
 
 
 class Model(StrictModel):
-    """What the model's calibrated score is worth."""
+    """Which unsupervised model training makes, and what its calibrated score is worth."""
 
+    detector: str = Field(
+        default=FOREST,
+        description="from the next training on: the isolation forest, or one of PyOD's by its name",
+        json_schema_extra={"enum": list(DETECTORS)},
+    )
     levels: tuple[TailLevel, ...] = ()
     learning_rows_min: int = Field(
         default=2000, ge=0, description="history an account needs for its own judgement"
     )
+
+    @field_validator("detector")
+    @classmethod
+    def _detector_can_serve(cls, value: str) -> str:
+        return check_detector(value)
 
 
 class SupervisedModel(StrictModel):

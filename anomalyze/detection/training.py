@@ -136,14 +136,17 @@ def collect_frame(
 
 
 def train_bundle(bundle: Bundle, frame: Frame, kind: Literal["starter", "trained"], seed: int = 0) -> Bundle:
-    """The bundle with a model, statistics and calibrations of this history.
+    """The bundle with a model, statistics and calibrations of this history; its policy says which detector.
 
     A trained bundle has calibrations of their own for the accounts with enough rows in it; the others stay
     LEARNING.
     """
     features = frame.features[-TRAINING_ROWS_MAX:]
     account = frame.account[-TRAINING_ROWS_MAX:]
-    trained = train_bundle_model(features, frame.names, window=frame.window, seed=seed)
+    policy = parse_policy(bundle.policy)
+    trained = train_bundle_model(
+        features, frame.names, window=frame.window, seed=seed, detector=policy.model.detector
+    )
     column = {name: features[:, i] for i, name in enumerate(frame.names)}
     two_quantile = fit_two_quantile(
         column["user_amount_lr"], column["amount_base"], use_amount=kind == "trained"
@@ -161,7 +164,7 @@ def train_bundle(bundle: Bundle, frame: Frame, kind: Literal["starter", "trained
     assert scorer is not None
     rows = np.column_stack([column[i.name] for i in made.inputs]).astype(np.float32)
     scores = scorer.score(rows)
-    rows_min = parse_policy(bundle.policy).model.learning_rows_min
+    rows_min = policy.model.learning_rows_min
     own = {
         name: fit_calibration(scores[account == i])
         for i, name in enumerate(frame.accounts)

@@ -1,9 +1,8 @@
 """The isolation forest: trained by scikit-learn, folded into plain trees.
 
-Inputs are one-sided: each is clipped below at its training median, so that the merely small and the merely
-regular are not strange; a missing value counts as the median. Both fold exactly into the trees: a split
-under the clip always goes right and is pruned, every other split decides ``max(x, lower) <= t`` as
-``x <= t``, and NaN follows the median's way.
+Its preparation of inputs (``models.preparation``) folds exactly into the trees: a split under the clip always
+goes right and is pruned, every other split decides ``max(x, lower) <= t`` as ``x <= t``, and NaN follows the
+median's way.
 
 The raw score is ``-E[h(x)] / c(psi)``, log2 of the anomaly score of Liu, Ting, Zhou, "Isolation-based
 anomaly detection", TKDD 2012, eq. 2. Higher = stranger; it is additive over trees.
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.errors import ContractError
+from anomalyze.models.preparation import Preparation, fit_preparation
 from anomalyze.models.tree import TreeEnsemble, round_down
 
 if TYPE_CHECKING:
@@ -79,23 +78,16 @@ class Forest:
     ----------
     estimator
         scikit-learn's forest over prepared rows.
-    fill
-        float32 ``[k]``: what stands for a missing value, the training median.
-    lower
-        float32 ``[k]``: where values are clipped from below; -inf for a two-sided input.
+    preparation
+        What its rows went through.
     """
 
     estimator: IsolationForest
-    fill: npt.NDArray[np.float32]
-    lower: npt.NDArray[np.float32]
-
-    def prepare(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Impute and clip ``[n, k]`` rows."""
-        return np.maximum(np.where(np.isnan(rows), self.fill, rows), self.lower)
+    preparation: Preparation
 
     def score(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Raw scores ``[n]`` by scikit-learn itself: the reference of the parity gate."""
-        return np.log2(-self.estimator.score_samples(self.prepare(rows)))
+        return np.log2(-self.estimator.score_samples(self.preparation.apply(rows)))
 
 
 def train_forest(
@@ -113,23 +105,15 @@ def train_forest(
     ContractError
         On fewer than two rows, infinite values, or an input without a single value.
     """
-    if len(rows) < 2:
-        raise ContractError(f"training: expected at least 2 rows, got {len(rows)}")
-    if np.isinf(rows).any():
-        raise ContractError(f"training: input {int(np.isinf(rows).any(axis=0).argmax())} has infinite values")
-    if np.isnan(rows).all(axis=0).any():
-        raise ContractError(f"training: input {int(np.isnan(rows).all(axis=0).argmax())} has no value at all")
-    fill = np.nanmedian(rows.astype(np.float64), axis=0).astype(np.float32)
-    lower = np.where(np.asarray(one_sided), fill, np.float32(-np.inf)).astype(np.float32)
+    preparation = fit_preparation(rows, one_sided)
     # Only who trains pays for it: 100 MB and a second.
     from sklearn.ensemble import IsolationForest
 
     estimator = IsolationForest(
         n_estimators=trees, max_samples=min(samples_max, len(rows)), random_state=seed
     )
-    forest = Forest(estimator, fill, lower)
-    estimator.fit(forest.prepare(rows))
-    return forest
+    estimator.fit(preparation.apply(rows))
+    return Forest(estimator, preparation)
 
 
 def fold_forest(forest: Forest) -> TreeEnsemble:
@@ -144,7 +128,7 @@ def fold_forest(forest: Forest) -> TreeEnsemble:
     trees = [_fold_tree(member.tree_, forest, scale) for member in members]
     bound = sum(float(-t["weight"].min()) for t in trees)
     unit = 2.0 ** (np.ceil(np.log2(bound)) - 24) if bound > 0 else 1.0
-    feature_count = len(forest.fill)
+    feature_count = len(forest.preparation.fill)
     parts: list[dict[str, npt.NDArray[Any]]] = []
     roots, start = [], 0
     for tree in trees:
@@ -173,6 +157,7 @@ def _average_path(samples: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 def _fold_tree(tree: Any, forest: Forest, scale: float) -> dict[str, npt.NDArray[Any]]:
     """One scikit-learn tree with float32 thresholds, ways for NaN, and weights ``-(depth + c(n)) / scale``."""
+    fill, lower = forest.preparation.fill, forest.preparation.lower
     branch = tree.children_left >= 0
     feature = np.where(branch, tree.feature, -1)
     threshold = np.where(branch, round_down(tree.threshold), np.float32(0)).astype(np.float32)
@@ -185,8 +170,8 @@ def _fold_tree(tree: Any, forest: Forest, scale: float) -> dict[str, npt.NDArray
         "threshold": threshold,
         "true_child": tree.children_left.astype(np.int32),
         "false_child": tree.children_right.astype(np.int32),
-        "missing_true": branch & (np.maximum(forest.fill, forest.lower)[feature] <= threshold),
-        "always_false": branch & (forest.lower[feature] > threshold),
+        "missing_true": branch & (np.maximum(fill, lower)[feature] <= threshold),
+        "always_false": branch & (lower[feature] > threshold),
         "weight": np.where(branch, 0.0, -path / scale),
     }
 

@@ -1,4 +1,4 @@
-"""From a frame of features to a model that can be served: forest, ONNX, calibration, and the parity gate.
+"""From a frame of features to a model that can be served: detector, ONNX, calibration, and the parity gate.
 
 Everything downstream of the frame is a function of its rows in their order and the seed.
 """
@@ -25,12 +25,14 @@ from anomalyze.models.forest import (
     train_forest,
 )
 from anomalyze.models.kernel import TreeKernel
-from anomalyze.models.runtime import OnnxScorer
+from anomalyze.models.runtime import OnnxScorer, load_scorer
 from anomalyze.models.tree import TreeEnsemble
+from anomalyze.models.unsupervised import ALONE_ROWS_MAX, FOREST, Named, fold_named, train_named
 
 __all__ = [
     "PARITY_MAX",
     "TrainedModel",
+    "check_named_parity",
     "check_parity",
     "select_inputs",
     "threshold_probes",
@@ -59,6 +61,8 @@ class TrainedModel:
         First and last instant of training, as given.
     metrics
         Figures of the run.
+    detector
+        What it is, of ``unsupervised.DETECTORS``; of no meaning for a supervised model.
     """
 
     onnx: bytes
@@ -67,6 +71,7 @@ class TrainedModel:
     calibration: Calibration
     window: tuple[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    detector: str = FOREST
 
 
 def train_bundle_model(
@@ -79,6 +84,7 @@ def train_bundle_model(
     label_p: float = 0.005,
     trees: int = TREES,
     samples_max: int = SAMPLES_MAX,
+    detector: str = FOREST,
 ) -> TrainedModel:
     """Train, export, calibrate, and refuse what does not serve as it was trained.
 
@@ -92,6 +98,10 @@ def train_bundle_model(
         First and last instant of the rows, RFC 3339.
     label_p
         Share of history beyond the label ANOMALY.
+    trees, samples_max
+        Size of the isolation forest.
+    detector
+        One of ``unsupervised.DETECTORS``.
 
     Raises
     ------
@@ -100,12 +110,20 @@ def train_bundle_model(
         than 1e-5, or one label.
     """
     used, rows = select_inputs(features, names, inputs)
-    forest = train_forest(rows, [i.one_sided for i in used], seed=seed, trees=trees, samples_max=samples_max)
-    ensemble = fold_forest(forest)
+    one_sided = [i.one_sided for i in used]
+    if detector == FOREST:
+        forest = train_forest(rows, one_sided, seed=seed, trees=trees, samples_max=samples_max)
+        ensemble = fold_forest(forest)
+    else:
+        named = train_named(rows, one_sided, detector, seed=seed)
+        ensemble = fold_named(named)
     onnx = ensemble_to_onnx(ensemble)
     scores = OnnxScorer(onnx).score(rows)
     calibration = fit_calibration(scores, label_p)
-    difference = check_parity(forest, ensemble, onnx, calibration, rows)
+    if detector == FOREST:
+        difference = check_parity(forest, ensemble, onnx, calibration, rows)
+    else:
+        difference = check_named_parity(named, onnx, threshold_probes(ensemble, rows), calibration, rows)
     return TrainedModel(
         onnx=onnx,
         inputs=used,
@@ -115,12 +133,13 @@ def train_bundle_model(
         metrics={
             "rows": float(len(rows)),
             "inputs": float(len(used)),
-            "trees": float(trees),
+            "trees": float(len(ensemble.roots)),
             "nodes": float(ensemble.node_count),
             "seed": float(seed),
             "parity_difference_max": difference,
             "labelled_share": float(calibration.compute_labels(scores).mean()),
         },
+        detector=detector,
     )
 
 
@@ -186,6 +205,46 @@ def check_parity(
             f"parity: {flipped} of {len(rows)} labels of the exported model differ from the trained"
         )
     return difference
+
+
+def check_named_parity(
+    named: Named,
+    onnx: bytes,
+    probes: npt.NDArray[np.float32],
+    calibration: Calibration,
+    rows: npt.NDArray[np.float32],
+) -> float:
+    """Largest distance between PyOD's scores and those of the engine that serves, over the larger of one and PyOD's.
+
+    Held over all rows of training, the probes, and rows with one value missing; where PyOD has to be asked for each row
+    alone, over evenly spaced ones of each.
+
+    Raises
+    ------
+    ContractError
+        When it exceeds 1e-5, a label differs, or ONNX Runtime does.
+    """
+    if named.is_alone:
+        rows, probes = (part[:: -(-len(part) // ALONE_ROWS_MAX) or 1] for part in (rows, probes))
+    gaps = rows[: rows.shape[1]].copy()
+    gaps[np.arange(len(gaps)), np.arange(len(gaps))] = np.nan
+    held = np.concatenate([rows, probes, gaps])
+    trained = named.score(held)
+    served = load_scorer(onnx).score(held)
+    unit = np.maximum(np.abs(trained), 1.0)
+    for other, of in ((trained, f"PyOD's {named.name}"), (OnnxScorer(onnx).score(held), "ONNX Runtime's")):
+        difference = float((np.abs(served - other) / unit).max())
+        if not difference <= PARITY_MAX:
+            raise ContractError(
+                f"parity: exported scores leave {of} by {difference:.2e}, allowed {PARITY_MAX}"
+            )
+    labels = calibration.compute_labels(served[: len(rows)])
+    flipped = int((labels != (trained[: len(rows)] > calibration.cut)).sum())
+    if flipped:
+        raise ContractError(
+            f"parity: {flipped} of {len(rows)} labels of the exported {named.name} differ from PyOD's"
+        )
+    return float((np.abs(served - trained) / unit).max())
 
 
 def threshold_probes(ensemble: TreeEnsemble, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -24,6 +24,7 @@ def show_candidate(
         "accounts": len(evaluation.accounts),
         "accounts_calibrated": len(bundle.account_calibrations),
         "rows": int(bundle.metrics.get("rows", 0)),
+        "detector": bundle.detector,
         "model_inputs": len(bundle.inputs),
         "learned_from_labels": ", ".join(bundle.supervised.accounts) if bundle.supervised else "no: too few",
         "fraud_labels": evaluation.candidate.fraud,

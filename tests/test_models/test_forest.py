@@ -26,7 +26,8 @@ def test_folded_trees_score_as_scikit_learn(forest: Forest, ensemble: TreeEnsemb
 def test_a_clip_above_every_threshold_prunes_exactly(rows: Rows) -> None:
     # A forest trained without the clip has splits below it; these must fold to "always right".
     forest = train_forest(rows, [False] * 9, seed=5, trees=10, samples_max=512)
-    clipped = dataclasses.replace(forest, lower=np.nanquantile(rows, 0.8, axis=0).astype(np.float32))
+    lower = np.nanquantile(rows, 0.8, axis=0).astype(np.float32)
+    clipped = dataclasses.replace(forest, preparation=dataclasses.replace(forest.preparation, lower=lower))
     folded = fold_forest(clipped)
     assert folded.node_count < fold_forest(forest).node_count
     held = beside_thresholds(fold_forest(forest), rows[:300], seed=6)
@@ -37,12 +38,12 @@ def test_one_sided_inputs_ignore_everything_below_the_median(
     forest: Forest, ensemble: TreeEnsemble, rows: Rows
 ) -> None:
     low = rows[:200].copy()
-    low[:, :7] = np.where(low[:, :7] < forest.fill[:7], -np.inf, low[:, :7])
+    low[:, :7] = np.where(low[:, :7] < forest.preparation.fill[:7], -np.inf, low[:, :7])
     np.testing.assert_array_equal(walk(ensemble, low), walk(ensemble, rows[:200]))
 
 
 def test_missing_counts_as_the_median(forest: Forest, ensemble: TreeEnsemble, rows: Rows) -> None:
-    filled = np.where(np.isnan(rows[:200]), forest.fill, rows[:200])
+    filled = np.where(np.isnan(rows[:200]), forest.preparation.fill, rows[:200])
     np.testing.assert_array_equal(walk(ensemble, filled), walk(ensemble, rows[:200]))
 
 
@@ -70,7 +71,7 @@ def test_the_same_seed_gives_the_same_bytes(rows: Rows) -> None:
 
 
 def test_strange_rows_score_higher(forest: Forest, ensemble: TreeEnsemble) -> None:
-    ordinary = forest.fill[None]
+    ordinary = forest.preparation.fill[None]
     strange = np.array([[4, 20, 5, 5e4, 5e4, 30, 900, 1, 9]], dtype=np.float32)
     assert walk(ensemble, strange)[0] > walk(ensemble, ordinary)[0] + 0.2
 

@@ -1,0 +1,179 @@
+"""Unsupervised detectors by PyOD's names: which may be asked for, how they are trained, and how they are exported.
+
+The isolation forest is the default. Of the others those serve that can be written as few cheap nodes of ONNX: HBOS
+(Goldstein and Dengel, 2012), COPOD (Li et al., ICDM 2020) and ECOD (Li et al., TKDE 2022) are sums of step functions
+of one input each. PyOD trains; nothing of PyOD's serves, and no training row travels.
+
+ECOD and COPOD have no fixed training set in PyOD: each call counts its own rows in. The exported score is PyOD's for a
+row that is judged alone, ``-log((1 + #{x_i <= x}) / (n + 1))`` and its mirror image of each input.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.models.preparation import Preparation, fit_preparation
+from anomalyze.models.steps import Steps, fold_steps, measure_steps
+from anomalyze.models.tree import TreeEnsemble
+
+__all__ = ["DETECTORS", "FOREST", "Named", "check_detector", "fold_named", "train_named"]
+
+FOREST = "iforest"
+DETECTORS = (FOREST, "hbos", "ecod", "copod")
+# Distribution functions of so many rows, evenly spaced in the log: each row is a step of every input.
+ECDF_ROWS_MAX = 1_024
+# PyOD counts every row of a call in, so a row has to be judged alone: a few ms each.
+ALONE_ROWS_MAX = 64
+
+_ROWS = "it keeps its training rows, payments of people, and searches them for each row"
+_NETWORK = "it is a network: another engine, and slower than the rest of a verdict"
+_OTHERS = "it is made of other detectors; name one of those"
+_FORM = "its score is no sum of trees or distances of few inputs"
+_REFUSED = {
+    _ROWS: "abod cof kde knn loci lof ocsvm rod sampling sod sos hdbscan inne lmdd cd",
+    _NETWORK: "ae1svm alad anogan auto_encoder deep_svdd devnet dif lunar mo_gaal so_gaal vae",
+    _OTHERS: "feature_bagging lscp suod xgbod",
+    _FORM: "cblof gmm kpca mad mcd qmcd rgraph",
+}
+
+
+def check_detector(name: str) -> str:
+    """The name, if a bundle can carry such a model.
+
+    Raises
+    ------
+    ValueError
+        It cannot, and why; or there is none of that name.
+
+    >>> check_detector("hbos")
+    'hbos'
+    >>> check_detector("knn")
+    Traceback (most recent call last):
+    ValueError: knn cannot serve: it keeps its training rows, payments of people, and searches them for each row; expected one of iforest, hbos, ecod, copod
+    """
+    if name in DETECTORS:
+        return name
+    known = ", ".join(DETECTORS)
+    for reason, names in _REFUSED.items():
+        if name in names.split():
+            raise ValueError(f"{name} cannot serve: {reason}; expected one of {known}")
+    near = difflib.get_close_matches(name.lower(), DETECTORS, n=1)
+    hint = f". Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"expected a detector of {known}, got {name[:40]!r}{hint}")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A detector that PyOD trained.
+
+    Attributes
+    ----------
+    name
+        One of ``DETECTORS``.
+    estimator
+        PyOD's, over prepared rows.
+    preparation
+        What its rows went through.
+    learned
+        float64 ``[m, k]``: the prepared rows that it was fitted on.
+    """
+
+    name: str
+    estimator: Any
+    preparation: Preparation
+    learned: npt.NDArray[np.float64]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether PyOD's score of a row depends on the rows judged with it."""
+        return self.name in ("ecod", "copod")
+
+    def score(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Raw scores ``[n]`` by PyOD itself: the reference of the parity gate."""
+        prepared = self.preparation.apply(rows).astype(np.float64)
+        if not self.is_alone:
+            return np.asarray(self.estimator.decision_function(prepared), dtype=np.float64)
+        return np.array([self.estimator.decision_function(row[None])[0] for row in prepared])
+
+
+def train_named(rows: npt.NDArray[np.float32], one_sided: Sequence[bool], name: str, *, seed: int) -> Named:
+    """Fit one of PyOD's detectors on float32 ``[n, k]`` rows in the order of their log; NaN = missing.
+
+    Raises
+    ------
+    ContractError
+        As of ``fit_preparation``.
+    """
+    preparation = fit_preparation(rows, one_sided)
+    learned = preparation.apply(rows).astype(np.float64)
+    if name in ("ecod", "copod"):
+        learned = learned[np.linspace(0, len(learned) - 1, min(len(learned), ECDF_ROWS_MAX)).astype(np.intp)]
+    estimator = _build(name, seed)
+    estimator.fit(learned)
+    return Named(name, estimator, preparation, learned)
+
+
+def _build(name: str, seed: int) -> Any:
+    """PyOD's detector of that name. Only who trains pays for the import: a second and 200 MB."""
+    if name == "hbos":
+        from pyod.models.hbos import HBOS
+
+        return HBOS(n_bins=HBOS_BINS)
+    if name == "ecod":
+        from pyod.models.ecod import ECOD
+
+        return ECOD()
+    from pyod.models.copod import COPOD
+
+    return COPOD()
+
+
+HBOS_BINS = 10
+
+
+def fold_named(named: Named) -> TreeEnsemble:
+    """The detector as trees that take raw float32 inputs and whose sum is the raw score."""
+    measure = _measure_hbos if named.name == "hbos" else _measure_ecdf
+    return fold_steps([measure(named, i) for i in range(named.learned.shape[1])], named.preparation)
+
+
+def _measure_hbos(named: Named, column: int) -> Steps:
+    """The histogram of one input: PyOD's own, by itself."""
+    one = copy(named.estimator)
+    one.bin_edges_, one.hist_ = one.bin_edges_[:, [column]], one.hist_[:, [column]]
+
+    def score(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(one.decision_function(values[:, None]), dtype=np.float64)
+
+    edges = one.bin_edges_
+    ends = edges[0] - one.tol * (edges[1] - edges[0]), edges[-1] + one.tol * (edges[-1] - edges[-2])
+    return measure_steps(score, np.concatenate([edges[:, 0], *ends]), float(named.preparation.lower[column]))
+
+
+def _measure_ecdf(named: Named, column: int) -> Steps:
+    """Minus the logarithm of the smaller tail (ECOD), or of the tail towards the skew (COPOD)."""
+    from scipy.stats import skew
+
+    learned = np.sort(named.learned[:, column])
+    count = len(learned)
+    lean = float(np.sign(np.nan_to_num(skew(learned)))) if learned[0] < learned[-1] else 0.0
+    middle: Callable[..., npt.NDArray[np.float64]] = np.maximum if named.name == "ecod" else _mean
+
+    def score(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        left = -np.log((1 + np.searchsorted(learned, values, side="right")) / (count + 1))
+        right = -np.log((1 + count - np.searchsorted(learned, values, side="left")) / (count + 1))
+        towards = left * -np.sign(lean - 1) + right * np.sign(lean + 1)
+        return np.maximum(towards, middle(left, right))
+
+    return measure_steps(score, np.unique(learned), float(named.preparation.lower[column]))
+
+
+def _mean(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return (a + b) / 2
