@@ -87,7 +87,9 @@ def load_skl2onnx(forest: Forest) -> Score:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return lambda rows: session.run(["scores"], {session.get_inputs()[0].name: forest.preparation.apply(rows)})
+    return lambda rows: session.run(
+        ["scores"], {session.get_inputs()[0].name: forest.preparation.apply(rows)}
+    )
 
 
 def measure(ways: dict[str, tuple[Score, int]], rows: Rows) -> dict[str, dict[str, float]]:
