@@ -18,21 +18,21 @@ from numba import njit
 
 from anomalyze.events.batch import MicroBatch
 from anomalyze.events.memory import PADDING, copy_bytes, load_u64, put_byte, put_u64
+from anomalyze.events.number import (
+    DECIMALS_MAX,
+    NUMBER_BYTES_MAX,
+    format_number,
+    write_integer,
+    write_number,
+)
 
-__all__ = ["DECIMALS_MAX", "Challenge", "ScoredEncoder", "format_number", "warm"]
+__all__ = ["SCORE_DECIMALS", "Challenge", "ScoredEncoder", "warm"]
 
-DECIMALS_MAX = 9
 SCORE_DECIMALS = 6
 SPEND_DECIMALS = 2
 DISTANCE_DECIMALS = 1
 
-_NUMBER_BYTES_MAX = 24
-_MINUS, _POINT, _ZERO, _COMMA = ord("-"), ord("."), ord("0"), ord(",")
-_POWERS = np.array([10.0**i for i in range(DECIMALS_MAX + 1)])
-_TEN, _NONE = np.uint64(10), np.uint64(0)
-# Beyond 2^53 a double has no such decimals to write: they are given up one by one. From 2^62 on: null.
-_SCALED_MAX = float(1 << 53)
-_WHOLE_MAX = float(1 << 62)
+_COMMA = ord(",")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class ScoredEncoder:
         self._pieces = np.frombuffer(bytearray(b"".join(pieces) + bytes(PADDING)), dtype=np.uint8)
         self._piece_ends = np.cumsum(np.array([0, *map(len, pieces)], dtype=np.int64), dtype=np.int64)
         fixed = sum(map(len, pieces)) + len(feature_names)
-        self._row_bytes_max = fixed + _NUMBER_BYTES_MAX * (len(feature_names) + 7) + 1
+        self._row_bytes_max = fixed + NUMBER_BYTES_MAX * (len(feature_names) + 7) + 1
         self._grow(1 << 16)
 
     def encode(
@@ -216,16 +216,6 @@ def places_in(
     return starts, ends
 
 
-def format_number(value: float, decimals: int) -> str:
-    """A number as the encoder writes it: rounded to that many decimals, no trailing zeros, NaN as null.
-
-    >>> format_number(1234.5, 2), format_number(-0.0001, 2), format_number(float("nan"), 2)
-    ('1234.5', '0', 'null')
-    """
-    out = np.empty(_NUMBER_BYTES_MAX, dtype=np.uint8)
-    return out[: _write_number(out.ctypes.data, 0, float(value), decimals)].tobytes().decode()
-
-
 def warm() -> None:
     """Compile everything that encoding needs (from numba's cache when it is there)."""
     from anomalyze.events.decode import decode_records
@@ -270,72 +260,6 @@ _SILENT = -2
 
 
 @njit(cache=True, nogil=True)
-def _write_decimal(out, i, number, decimals):  # type: ignore[no-untyped-def]
-    """Index behind the digits of a uint64 with a point before the last ``decimals`` of them."""
-    end = i + 1
-    limit = _TEN
-    while number >= limit:  # number is below 2^63, so that the limit never overflows
-        limit *= _TEN
-        end += 1
-    if decimals > 0:
-        end = max(end, i + 1 + decimals) + 1
-    at = end - 1
-    for _ in range(decimals):
-        rest = number // _TEN
-        put_byte(out, at, _ZERO + np.int64(number - _TEN * rest))
-        number = rest
-        at -= 1
-    if decimals > 0:
-        put_byte(out, at, _POINT)
-        at -= 1
-    while at >= i:
-        rest = number // _TEN
-        put_byte(out, at, _ZERO + np.int64(number - _TEN * rest))
-        number = rest
-        at -= 1
-    return end
-
-
-@njit(cache=True, nogil=True)
-def _write_integer(out, i, number):  # type: ignore[no-untyped-def]
-    if number < 0:
-        put_byte(out, i, _MINUS)
-        return _write_decimal(out, i + 1, np.uint64(-number), 0)
-    return _write_decimal(out, i, np.uint64(number), 0)
-
-
-@njit(cache=True, nogil=True)
-def _write_null(out, i):  # type: ignore[no-untyped-def]
-    put_byte(out, i, 110)
-    put_byte(out, i + 1, 117)
-    put_byte(out, i + 2, 108)
-    put_byte(out, i + 3, 108)
-    return i + 4
-
-
-@njit(cache=True, nogil=True)
-def _write_number(out, i, value, decimals):  # type: ignore[no-untyped-def]
-    """Index behind the number; see ``format_number``."""
-    scaled = np.rint(abs(value) * _POWERS[decimals])
-    while decimals > 0 and scaled >= _SCALED_MAX:
-        decimals -= 1
-        scaled = np.rint(abs(value) * _POWERS[decimals])
-    if not scaled < _WHOLE_MAX:
-        return _write_null(out, i)
-    number = np.uint64(scaled)
-    if value < 0 and number > _NONE:
-        put_byte(out, i, _MINUS)
-        i += 1
-    while decimals > 0:
-        rest = number // _TEN
-        if rest * _TEN != number:
-            break
-        number = rest
-        decimals -= 1
-    return _write_decimal(out, i, number, decimals)
-
-
-@njit(cache=True, nogil=True)
 def _write_piece(out, i, pieces, piece_ends, piece):  # type: ignore[no-untyped-def]
     start = piece_ends[piece]
     length = piece_ends[piece + 1] - start
@@ -351,9 +275,9 @@ def _write_enrichment(  # type: ignore[no-untyped-def]
 ):
     """Index behind ``,"enrichment":{...`` without its two closing braces."""
     i = _write_piece(out, i, pieces, piece_ends, _ENRICHMENT)
-    i = _write_number(out, i, spend_mean, SPEND_DECIMALS)
+    i = write_number(out, i, spend_mean, SPEND_DECIMALS)
     i = _write_piece(out, i, pieces, piece_ends, _DISTANCE)
-    i = _write_number(out, i, distance_km, DISTANCE_DECIMALS)
+    i = write_number(out, i, distance_km, DISTANCE_DECIMALS)
     i = _write_piece(out, i, pieces, piece_ends, _FEATURES)
     first = True
     for column in range(features.shape[1]):
@@ -365,7 +289,7 @@ def _write_enrichment(  # type: ignore[no-untyped-def]
             i += 1
         first = False
         i = _write_piece(out, i, pieces, piece_ends, _NAMES + column)
-        i = _write_number(out, i, value, decimals[column])
+        i = write_number(out, i, value, decimals[column])
     return i
 
 
@@ -412,7 +336,7 @@ def _encode_rows(  # type: ignore[no-untyped-def]
                 out, i, features, k, spend_mean[k], distance_km[k], pieces, piece_ends, decimals
             )
             i = _write_piece(out, i, pieces, piece_ends, _ANALYSIS)
-            i = _write_number(out, i, ml_score[k], SCORE_DECIMALS)
+            i = write_number(out, i, ml_score[k], SCORE_DECIMALS)
             i = _write_piece(out, i, pieces, piece_ends, _LEARNING if learning[k] else _NORMAL)
             i = _write_piece(out, i, pieces, piece_ends, _REST)
             if challenger_start[k] >= 0:
@@ -421,14 +345,14 @@ def _encode_rows(  # type: ignore[no-untyped-def]
                 i += length
             elif challenger_start[k] != _SILENT:
                 i = _write_piece(out, i, pieces, piece_ends, _CHALLENGER)
-                i = _write_number(out, i, challenger_score[k], SCORE_DECIMALS)
+                i = write_number(out, i, challenger_score[k], SCORE_DECIMALS)
                 i = _write_piece(out, i, pieces, piece_ends, _CHALLENGER_END)
             i = _write_piece(out, i, pieces, piece_ends, _VERDICT)
         i = _write_piece(out, i, pieces, piece_ends, _SRC)
-        i = _write_integer(out, i, np.int64(partition[row]))
+        i = write_integer(out, i, np.int64(partition[row]))
         i = _write_piece(out, i, pieces, piece_ends, _OFFSET)
-        i = _write_integer(out, i, offset[row])
+        i = write_integer(out, i, offset[row])
         i = _write_piece(out, i, pieces, piece_ends, _PREVIOUS)
-        i = _write_integer(out, i, previous[k])
+        i = write_integer(out, i, previous[k])
         i = _write_piece(out, i, pieces, piece_ends, _END)
         bounds[k + 1] = i

@@ -18,13 +18,10 @@ from anomalyze.events.field import (
     AMOUNT,
     COUNTRY,
     CURRENCY,
-    DATA,
-    FIELDS,
     LATITUDE,
     LOCATION,
     LONGITUDE,
     MERCHANT,
-    META,
     REPLY,
     RESOLUTION,
     SOURCE,
@@ -32,7 +29,6 @@ from anomalyze.events.field import (
     TIMESTAMP,
     TRACE,
     TX,
-    UNKNOWN,
     USER,
     amount_minor,
     coordinate,
@@ -40,14 +36,13 @@ from anomalyze.events.field import (
     currency_index,
     day_only_code,
     id_is_plain,
-    known_field,
     scan_timestamp,
     source_is_known,
     status_code,
 )
 from anomalyze.events.gazetteer import LOCATION_NORMALISED_MAX, Gazetteer, find_place, normalise_ascii
 from anomalyze.events.hashing import hash_words, siphash13_64, siphash13_128
-from anomalyze.events.memory import PADDING, byte_at, copy_bytes, float_bits, load_u64, same_bytes
+from anomalyze.events.memory import PADDING, copy_bytes, float_bits, load_u64, same_bytes
 from anomalyze.events.money import CURRENCY_INDEX
 from anomalyze.events.murmur2 import murmur2_partition_bytes
 from anomalyze.events.schema import (
@@ -57,22 +52,15 @@ from anomalyze.events.schema import (
     REPLY_TO_CHARACTERS_MAX,
     TEXT_CHARACTERS_MAX,
 )
-from anomalyze.events.token import scan_number, scan_string, skip_literal, skip_space, skip_value
+from anomalyze.events.structure import FOLDED, SPANS, scan_structure
 
 __all__ = ["scan_records"]
 
-_IS_NUMBER = (1 << AMOUNT) | (1 << LATITUDE) | (1 << LONGITUDE)
-_IS_REQUIRED = (1 << TIMESTAMP) | (1 << USER) | (1 << ACCOUNT) | (1 << TX) | (1 << AMOUNT) | (1 << CURRENCY)
-_META_KEY = np.uint64(int.from_bytes(b"meta", "little"))
-_DATA_KEY = np.uint64(int.from_bytes(b"data", "little"))
-_TWO_BYTES, _THREE_BYTES, _FOUR_BYTES = np.uint64(0xFFFF), np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF)
+_TWO_BYTES, _THREE_BYTES = np.uint64(0xFFFF), np.uint64(0xFFFFFF)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _MEMO_MASK = np.uint64(255)
 _USD = CURRENCY_INDEX["USD"]
-
-# Behind the fields' spans: whether the location has letters that only the gazetteer itself can fold.
-_FOLDED = 2 * FIELDS
 
 # What a row's readings are handed over in: integers, and hashes (those of the payload first).
 _N_TS, _N_AMOUNT, _N_CURRENCY, _N_STATUS, _N_COUNTRY, _N_DAY_ONLY, _NUMBERS = range(7)
@@ -142,7 +130,7 @@ def _scan_batch(  # type: ignore[no-untyped-def]
     # Functions that are called once a row take few arrays and write into these: passing the columns
     # themselves costs more than the scan.
     base = buffer.ctypes.data
-    spans = np.empty(2 * FIELDS + 1, dtype=np.int64)
+    spans = np.empty(SPANS, dtype=np.int64)
     words = np.empty(_WORDS, dtype=np.uint64)
     numbers = np.empty(_NUMBERS, dtype=np.int64)
     scratch = np.zeros(max(2 * ID_CHARACTERS_MAX + 1, LOCATION_NORMALISED_MAX + 3) + PADDING, dtype=np.uint8)
@@ -152,7 +140,7 @@ def _scan_batch(  # type: ignore[no-untyped-def]
         start, end = starts[row], ends[row]
         if end - start > RECORD_BYTES_MAX:
             continue
-        brace = _scan_structure(base, start, end, spans)
+        brace = scan_structure(base, start, end, spans)
         if brace < 0:
             continue
         if not _read_numbers(base, spans, append_ms[row] + future_tolerance_ms, numbers):
@@ -169,7 +157,7 @@ def _scan_batch(  # type: ignore[no-untyped-def]
         currency = numbers[_N_CURRENCY]
         _hash_texts(base, spans, scratch, words)
         place = country
-        if spans[2 * LOCATION + 1] > 0 and spans[_FOLDED]:
+        if spans[2 * LOCATION + 1] > 0 and spans[FOLDED]:
             place = np.int64(-1)
             columns.location_start[row] = spans[2 * LOCATION]
             columns.location_end[row] = spans[2 * LOCATION] + spans[2 * LOCATION + 1]
@@ -236,112 +224,6 @@ def _scan_batch(  # type: ignore[no-untyped-def]
             columns.reply_start[row] = spans[2 * REPLY]
             columns.reply_end[row] = spans[2 * REPLY] + spans[2 * REPLY + 1]
     return account_count
-
-
-@njit(cache=True, nogil=True)
-def _scan_section(buffer, i, section, spans):  # type: ignore[no-untyped-def]
-    """Index behind the object at ``i``, its known fields in ``spans``; -1 to give up."""
-    if byte_at(buffer, i) != 123:
-        return -1
-    i = skip_space(buffer, i + 1)
-    seen = 0
-    if byte_at(buffer, i) == 125:
-        return i + 1
-    while True:
-        if byte_at(buffer, i) != 34:
-            return -1
-        start = i + 1
-        end, flags = scan_string(buffer, start)
-        if end < 0 or flags & 4:  # a key in disguise may be a known one
-            return -1
-        field = known_field(buffer, start, end - start, section)
-        i = skip_space(buffer, end + 1)
-        if byte_at(buffer, i) != 58:
-            return -1
-        i = skip_space(buffer, i + 1)
-        if field == UNKNOWN:
-            i = skip_value(buffer, i, 2)
-            if i < 0:
-                return -1
-        else:
-            bit = 1 << field
-            if seen & bit:
-                return -1
-            seen |= bit
-            if byte_at(buffer, i) == 110:
-                if bit & _IS_REQUIRED:
-                    return -1
-                i = skip_literal(buffer, i)
-                if i < 0:
-                    return -1
-            elif bit & _IS_NUMBER:
-                i, mantissa, decimals = scan_number(buffer, i)
-                if i < 0:
-                    return -1
-                spans[2 * field] = mantissa
-                spans[2 * field + 1] = decimals
-            else:
-                if byte_at(buffer, i) != 34:
-                    return -1
-                start = i + 1
-                end, flags = scan_string(buffer, start)
-                # ids are counted and searched for control characters as ASCII only
-                if end < 0 or flags & 1 or (flags and field < LOCATION):
-                    return -1
-                spans[2 * field] = start
-                spans[2 * field + 1] = end - start
-                if field == LOCATION:
-                    spans[_FOLDED] = flags
-                i = end + 1
-        i = skip_space(buffer, i)
-        if byte_at(buffer, i) == 44:
-            i = skip_space(buffer, i + 1)
-        elif byte_at(buffer, i) == 125:
-            return i + 1
-        else:
-            return -1
-
-
-@njit(cache=True, nogil=True)
-def _scan_structure(buffer, start, end, spans):  # type: ignore[no-untyped-def]
-    """Index of the record's last brace, or -1; every known field in ``spans``."""
-    for field in range(FIELDS):
-        spans[2 * field] = start
-        spans[2 * field + 1] = -1
-    i = skip_space(buffer, start)
-    if byte_at(buffer, i) != 123:
-        return -1
-    seen = 0
-    i = skip_space(buffer, i + 1)
-    while True:
-        if byte_at(buffer, i) != 34 or byte_at(buffer, i + 5) != 34:
-            return -1
-        key = load_u64(buffer, i + 1) & _FOUR_BYTES
-        if key == _META_KEY:
-            section = META
-        elif key == _DATA_KEY:
-            section = DATA
-        else:
-            return -1
-        if seen & (1 << section):
-            return -1
-        seen |= 1 << section
-        i = skip_space(buffer, i + 6)
-        if byte_at(buffer, i) != 58:
-            return -1
-        i = _scan_section(buffer, skip_space(buffer, i + 1), section, spans)
-        if i < 0:
-            return -1
-        i = skip_space(buffer, i)
-        if byte_at(buffer, i) == 44:
-            i = skip_space(buffer, i + 1)
-        elif byte_at(buffer, i) == 125:
-            break
-        else:
-            return -1
-    if seen != 3 or skip_space(buffer, i + 1) != end:
-        return -1
-    return i
 
 
 @njit(cache=True, nogil=True)

@@ -11,7 +11,8 @@ import pytest
 from anomalyze.detection.detector import Detector, PartitionState, Verdicts
 from anomalyze.detection.output import ACTIONS, SEVERITIES, analysis, encode_scored, verdict
 from anomalyze.events.batch import MicroBatch, Severity
-from anomalyze.events.encode import SCORE_DECIMALS, format_number
+from anomalyze.events.encode import SCORE_DECIMALS
+from anomalyze.events.number import format_number
 from anomalyze.features.state import Disposition
 from anomalyze.simulation.starter import decode_traffic
 from anomalyze.simulation.world import Simulation

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from anomalyze.events.batch import MicroBatch
 from anomalyze.events.decode import decode_records
-from anomalyze.events.encode import DECIMALS_MAX, ScoredEncoder, format_number
+from anomalyze.events.encode import ScoredEncoder
 from anomalyze.events.gazetteer import Gazetteer
+from anomalyze.events.number import DECIMALS_MAX, format_number
 
 NAN = math.nan
 
