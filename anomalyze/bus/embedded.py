@@ -16,7 +16,8 @@ from typing import Any
 import structlog
 
 from anomalyze.bus.contract import Rebalance
-from anomalyze.bus.embedded_consumer import EmbeddedConsumer, EmbeddedReader
+from anomalyze.bus.embedded_consumer import EmbeddedConsumer
+from anomalyze.bus.embedded_reader import EmbeddedReader
 from anomalyze.bus.embedded_session import CHANNEL, Metadata, Signals
 from anomalyze.bus.embedded_writer import EmbeddedProducer, Writer
 from anomalyze.bus.topics import RETENTION_MS, TOPICS

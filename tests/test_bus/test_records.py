@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalyze.bus import segment
-from anomalyze.bus.embedded_consumer import Fetched, Fetcher
+from anomalyze.bus.embedded_reader import Fetched, Fetcher
 from anomalyze.bus.embedded_writer import SEGMENT_BYTES_MAX, cut_records
 from anomalyze.bus.kafka_consumer import as_records
 from anomalyze.bus.segment import decode_segment, encode_segment
