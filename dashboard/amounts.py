@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from anomalyze.storage.board_page import TransactionRow
+from anomalyze.storage.board_transactions import TransactionRow
 from dashboard import formatters as form
 from dashboard.components import SEVERITY_WORDS, cell, head_cell, missing, moment, money, severity, table
 from dashboard.element import FT, H2, Details, Div, Figcaption, Figure, P, Span, Summary, Tr, ft

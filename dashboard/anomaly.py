@@ -9,8 +9,9 @@ from typing import Any
 
 from starlette.requests import Request
 
-from anomalyze.storage import board, board_page
-from anomalyze.storage.board_page import AnomalyRecord, QueuePlace, TransactionRow
+from anomalyze.storage import board, board_decision, board_page, board_shared, board_transactions
+from anomalyze.storage.board_page import AnomalyRecord, QueuePlace
+from anomalyze.storage.board_transactions import TransactionRow
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.amounts import amounts_figure
@@ -56,13 +57,13 @@ async def anomaly_page(request: Request) -> Answer:
         if record is None or case is None:
             return await not_found(request, f"No anomaly with this id in {account}.")
         place = await board_page.load_queue_place(connection, account, case.last_at, case.case_id)
-        history = await board_page.load_history(
+        history = await board_transactions.load_history(
             connection, account, record.user_id, record.ts - HISTORY, record.ts + SAME_MOMENT
         )
-        shared = await board_page.load_shared_counts(
+        shared = await board_shared.load_shared_counts(
             connection, account, record.merchant_id, record.country, record.device_id
         )
-        decisions = await board_page.load_decisions(connection, account, record.user_id, record.tx_id)
+        decisions = await board_decision.load_decisions(connection, account, record.user_id, record.tx_id)
         before = request.query_params.get("decided", "")
         decided = (
             await board.load_case(connection, account, before) if before and "\x00" not in before else None

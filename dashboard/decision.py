@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from anomalyze.storage import board
+from anomalyze.storage import board, board_decision
 from dashboard import routes
 from dashboard.case_row import case_row, no_permission
 from dashboard.page import Answer, not_found
@@ -32,7 +32,7 @@ async def decide(request: Request) -> Answer:
         return PlainTextResponse(f"decision: expected one of {', '.join(board.CASE_STATES)}.", 422)
     case_id = request.path_params["case_id"]
     async with request.app.state.pool.connection() as connection:
-        found = await board.decide_case(
+        found = await board_decision.decide_case(
             connection,
             viewer.account_id,
             case_id,

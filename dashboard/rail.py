@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from anomalyze.storage import board
-from anomalyze.storage.board_page import AnomalyRecord, Decision, QueuePlace
+from anomalyze.storage.board_decision import Decision
+from anomalyze.storage.board_page import AnomalyRecord, QueuePlace
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.case_row import no_permission

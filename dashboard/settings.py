@@ -17,7 +17,7 @@ from anomalyze.bus.control import announce_all
 from anomalyze.config import ConfigProblems
 from anomalyze.detection.bundle import BundleStore
 from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, EventError, TransientError
-from anomalyze.storage import board
+from anomalyze.storage import board_shared
 from anomalyze.storage.account_version import TooManySaves, VersionConflict, list_versions, load_version
 from anomalyze.storage.board_settings import load_rule_precision
 from anomalyze.storage.list_change import (
@@ -125,7 +125,9 @@ async def _page(
         newest = await fetch_async(connection, load_version(viewer.account_id))
         versions = await fetch_async(connection, list_versions(viewer.account_id, limit=VERSIONS_MAX))
         entries = await fetch_async(connection, list_entries(viewer.account_id, limit=LISTED_MAX))
-        hits = await board.load_rule_shares(connection, viewer.account_id, end - timedelta(days=FIRED_DAYS))
+        hits = await board_shared.load_rule_shares(
+            connection, viewer.account_id, end - timedelta(days=FIRED_DAYS)
+        )
         known = await channel.remembered(
             "rule precision",
             PRECISION_AGE_MAX_S,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from anomalyze.storage import board
+from anomalyze.storage import board_shared
+from anomalyze.storage.board import Connection
 from dashboard.formatters import format_clock
 from dashboard.live import Channel
 from dashboard.security import Viewer
@@ -43,7 +44,7 @@ def pick_shared(counted: Sequence[tuple[str, str, int]]) -> list[tuple[str, str,
 
 
 async def load_shared(
-    connection: board.Connection,
+    connection: Connection,
     channel: Channel,
     viewer: Viewer,
     waiting: int,
@@ -52,16 +53,16 @@ async def load_shared(
     """The rows of "Shared by those to review"."""
     if waiting < 2:
         return []
-    chosen = pick_shared(await board.load_shared_values(connection, viewer.account_id))
+    chosen = pick_shared(await board_shared.load_shared_values(connection, viewer.account_id))
     day_start = viewer.now - timedelta(hours=24)
     judged = sum(sum(counts) for hour, counts in hourly.items() if hour > day_start - timedelta(hours=1))
-    hits = await board.load_rule_shares(connection, viewer.account_id, day_start)
+    hits = await board_shared.load_rule_shares(connection, viewer.account_id, day_start)
     named = [(kind, value) for kind, value, _ in chosen if kind in ("merchant", "country", "device")]
     total, counts = (
         await channel.remembered(
             f"shares {named}",
             SHARES_AGE_MAX_S,
-            lambda: board.load_value_shares(connection, viewer.account_id, named),
+            lambda: board_shared.load_value_shares(connection, viewer.account_id, named),
         )
         if named
         else (0, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from anomalyze.storage.board_page import TransactionRow
+from anomalyze.storage.board_transactions import TransactionRow
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.components import cell, missing, money, score, severity, user_link

@@ -16,8 +16,9 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from anomalyze.storage import board_page
-from anomalyze.storage.board_page import TransactionFilter, TransactionRow
+from anomalyze.storage import board_transactions
+from anomalyze.storage.board import PAGE_ROWS
+from anomalyze.storage.board_transactions import TransactionFilter, TransactionRow
 from anomalyze.storage.period import load_period_end
 from anomalyze.storage.query import fetch_async
 from dashboard import routes
@@ -110,10 +111,10 @@ async def transactions_page(request: Request) -> Answer:
     async with open_page(request) as connection:
         end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
         view = parse_transactions(request.query_params, end, viewer.zone)
-        rows = await board_page.load_transactions(
-            connection, viewer.account_id, view.filter, board_page.PAGE_ROWS + 1
+        rows = await board_transactions.load_transactions(
+            connection, viewer.account_id, view.filter, PAGE_ROWS + 1
         )
-    shown = rows[: board_page.PAGE_ROWS]
+    shown = rows[:PAGE_ROWS]
     heads = (
         head_cell("Time", "t", sort="descending"),
         head_cell("User"),
@@ -193,7 +194,7 @@ def _form(view: TransactionView) -> FT:
                 "CSV",
                 href=routes.with_query(routes.TRANSACTIONS_CSV, **view.fields),
                 cls="btn bare",
-                title=f"This filter as CSV, at most {board_page.EXPORT_ROWS_MAX:,} rows",
+                title=f"This filter as CSV, at most {board_transactions.EXPORT_ROWS_MAX:,} rows",
                 download=True,
             ),
             cls="acts-f",
@@ -223,8 +224,8 @@ def _pages(view: TransactionView, rows: list[TransactionRow]) -> FT | None:
     links = []
     if view.filter.before:
         links.append(A("Newest", href=routes.with_query(routes.TRANSACTIONS, **view.fields), cls="btn"))
-    if len(rows) > board_page.PAGE_ROWS:
-        last = rows[board_page.PAGE_ROWS - 1]
+    if len(rows) > PAGE_ROWS:
+        last = rows[PAGE_ROWS - 1]
         cursor = (
             base64.urlsafe_b64encode(json.dumps([last.ts.isoformat(), last.user_id, last.tx_id]).encode())
             .decode()
@@ -267,7 +268,7 @@ async def transactions_csv(request: Request) -> Answer:
             end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
             view = parse_transactions(request.query_params, end, viewer.zone)
             wanted = replace(view.filter, before=None)
-            async for row in board_page.stream_transactions(connection, viewer.account_id, wanted):
+            async for row in board_transactions.stream_transactions(connection, viewer.account_id, wanted):
                 write([_csv_cell(value) for value in _csv_row(row)])
                 if buffer.tell() > 32_768:
                     yield buffer.getvalue()

@@ -9,8 +9,9 @@ from typing import Any
 
 from starlette.requests import Request
 
-from anomalyze.storage import board_page
-from anomalyze.storage.board_page import TransactionRow, UserRow
+from anomalyze.storage import board_decision, board_page, board_transactions
+from anomalyze.storage.board_page import UserRow
+from anomalyze.storage.board_transactions import TransactionRow
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.amounts import (
@@ -67,11 +68,11 @@ async def user_page(request: Request) -> Answer:
         if user.last_ts < end - HISTORY:
             # Who was last seen long ago, in a file of old days: what he did then, and all of it is his usual.
             end = user.last_ts + BASELINE_AGE
-        history = await board_page.load_history(
+        history = await board_transactions.load_history(
             connection, account, user_id, end - HISTORY, end + timedelta(seconds=1)
         )
         cases = await board_page.load_user_cases(connection, account, user_id)
-        decisions = await board_page.load_decisions(connection, account, user_id)
+        decisions = await board_decision.load_decisions(connection, account, user_id)
     currency = Counter(row.currency for row in history).most_common(1)[0][0] if history else "USD"
     points, currency = in_one_currency(history, currency)
     usual = usual_amounts(points, end)

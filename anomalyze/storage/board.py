@@ -1,4 +1,4 @@
-"""What the dashboard reads and the one thing it writes: an analyst's decision.
+"""The queue of cases as the dashboard reads it.
 
 Every query names the account first, which comes from the session, so that no page can show another
 account's rows. Lists are read by keyset. A number that a page shows as a count over a whole table comes from
@@ -15,32 +15,25 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 __all__ = [
     "CASE_STATES",
+    "OF_CASE",
+    "PAGE_ROWS",
     "Case",
     "CaseFilter",
     "Connection",
     "QueueFigures",
-    "decide_case",
     "load_case",
     "load_cases",
     "load_hourly",
     "load_queue_figures",
-    "load_rule_shares",
-    "load_shared_values",
-    "load_value_shares",
 ]
 
 Connection = psycopg.AsyncConnection[Any]
 
 CASE_STATES = ("open", "confirmed", "dismissed")
 PAGE_ROWS = 100
-# Values in common are looked for among so many cases to review, newest first.
-SHARED_CASES_MAX = 500
-# A share "of all" is taken over so many of the newest transactions.
-SAMPLE_TRANSACTIONS = 2000
 SPARK_AMOUNTS = 20
 
 
@@ -288,136 +281,3 @@ async def load_hourly(
         async for hour, severity, count in cursor:
             hours.setdefault(hour, [0] * 5)[severity] = count
     return hours
-
-
-async def load_shared_values(connection: Connection, account_id: str) -> list[tuple[str, str, int]]:
-    """(kind, value, cases) that at least two cases to review have in common, most common first of each kind.
-
-    Kinds: rule, merchant, country, device, hour (ISO text of its start, UTC).
-    """
-    async with connection.cursor() as cursor:
-        await cursor.execute(
-            f"""
-            WITH c AS MATERIALIZED (
-                SELECT account_id, case_id, opened_at, last_at, rule_flags FROM cases
-                WHERE account_id = %(account)s AND state = 'open' ORDER BY last_at DESC, case_id LIMIT %(most)s
-            ), v AS (
-                SELECT DISTINCT c.case_id, x.kind, x.value FROM c JOIN anomalies a ON {OF_CASE},
-                LATERAL (VALUES ('merchant', a.merchant_id), ('country', a.country), ('device', a.device_id)) x(kind, value)
-                WHERE x.value IS NOT NULL
-                UNION ALL SELECT c.case_id, 'rule', unnest(c.rule_flags) FROM c
-                UNION ALL SELECT c.case_id, 'hour',
-                    to_char(date_trunc('hour', c.last_at AT TIME ZONE 'UTC'), 'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM c
-            )
-            SELECT kind, value, count(*) FROM v GROUP BY kind, value HAVING count(*) > 1
-            ORDER BY count(*) DESC, value LIMIT 60
-            """,  # noqa: S608 - constants only
-            {"account": account_id, "most": SHARED_CASES_MAX},
-        )
-        return [(kind, value, count) async for kind, value, count in cursor]
-
-
-async def load_rule_shares(connection: Connection, account_id: str, since: datetime) -> dict[str, int]:
-    """Hits of each rule since an hour."""
-    async with connection.cursor() as cursor:
-        await cursor.execute(
-            "SELECT rule_id, sum(hits)::bigint FROM rule_hourly WHERE account_id = %s AND hour >= %s GROUP BY rule_id",
-            [account_id, since],
-        )
-        return {rule: hits async for rule, hits in cursor}
-
-
-async def load_value_shares(
-    connection: Connection, account_id: str, values: Sequence[tuple[str, str]]
-) -> tuple[int, dict[tuple[str, str], int]]:
-    """How many of the newest transactions have each (kind, value); also how many were looked at."""
-    async with connection.cursor() as cursor:
-        await cursor.execute(
-            """
-            WITH t AS MATERIALIZED (
-                SELECT data->>'merchant_id' AS merchant, data->>'country' AS country, data->>'device_id' AS device
-                FROM transactions WHERE account_id = %(account)s ORDER BY ts DESC, user_id DESC, tx_id DESC
-                LIMIT %(sample)s
-            )
-            SELECT 'all', '', count(*) FROM t
-            UNION ALL SELECT x.kind, x.value, count(*) FROM t,
-                LATERAL (VALUES ('merchant', merchant), ('country', country), ('device', device)) x(kind, value)
-                WHERE x.value = ANY(%(values)s) GROUP BY x.kind, x.value
-            """,
-            {"account": account_id, "sample": SAMPLE_TRANSACTIONS, "values": [value for _, value in values]},
-        )
-        total, counts = 0, {}
-        async for kind, value, count in cursor:
-            if kind == "all":
-                total = count
-            else:
-                counts[kind, value] = count
-        return total, counts
-
-
-async def decide_case(
-    connection: Connection,
-    account_id: str,
-    case_id: str,
-    state: str,
-    key_id: str,
-    note: str | None = None,
-    *,
-    verified: bool = False,
-) -> bool:
-    """Confirm or dismiss a case, or take that back, in one transaction.
-
-    Writes the case's state, one label for each of its anomalies and a line of the audit log. A label says fraud
-    when confirmed, no fraud when dismissed as ``verified`` to be legitimate, and nothing (null) when dismissed for
-    another reason or taken back: what nobody looked into must not teach that it was right. Deciding the same again
-    changes nothing.
-
-    Parameters
-    ----------
-    state
-        ``confirmed``, ``dismissed``, or ``open`` to take a decision back.
-    key_id
-        The key whose holder decides.
-    verified
-        Of a dismissal: somebody found out that the payments were the user's own.
-
-    Returns
-    -------
-    Whether the account has such a case.
-    """
-    assert state in CASE_STATES, state
-    fraud = {"confirmed": True, "dismissed": False if verified else None, "open": None}[state]
-    async with connection.transaction(), connection.cursor() as cursor:
-        await cursor.execute(
-            "SELECT state, opened_at, last_at FROM cases WHERE account_id = %s AND case_id = %s FOR UPDATE",
-            [account_id, case_id],
-        )
-        row = await cursor.fetchone()
-        if row is None:
-            return False
-        before, opened_at, last_at = row
-        if before == state:
-            return True
-        decided = state != "open"
-        await cursor.execute(
-            "UPDATE cases SET state = %s, decided_at = CASE WHEN %s THEN now() END, decided_by = %s, note = %s "
-            "WHERE account_id = %s AND case_id = %s",
-            [state, decided, key_id if decided else None, note if decided else None, account_id, case_id],
-        )
-        await cursor.execute(
-            "INSERT INTO labels (account_id, user_id, tx_id, fraud, reason, known_at, source, recorded_by) "
-            "SELECT account_id, user_id, tx_id, %s, %s, now(), 'analyst', %s FROM anomalies "
-            "WHERE account_id = %s AND case_id = %s AND ts BETWEEN %s AND %s ORDER BY ts, tx_id",
-            [fraud, note, key_id, account_id, case_id, opened_at, last_at],
-        )
-        await cursor.execute(
-            "INSERT INTO audit_log (account_id, actor, action, target, detail) VALUES (%s, %s, %s, %s, %s)",
-            [
-                account_id,
-                key_id,
-                f"case.{state}",
-                case_id,
-                Jsonb({"before": before, "labels": cursor.rowcount, "note": note, "fraud": fraud}),
-            ],
-        )
-    return True

@@ -1,11 +1,10 @@
-"""What the dashboard's pages of one thing read: an anomaly, a user, transactions, the system.
+"""What the dashboard's pages of one thing read: an anomaly, a user, the system.
 
 Beside `board`, which reads the queue; the same rule holds: every query names the account first.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,35 +12,22 @@ from typing import Any
 
 from psycopg.rows import class_row, dict_row
 
-from anomalyze.storage.board import Connection
+from anomalyze.storage.board import PAGE_ROWS, Connection
 
 __all__ = [
+    "PAGE_ROWS",
     "AnomalyRecord",
     "DeadLetterGroup",
-    "Decision",
     "QueuePlace",
-    "TransactionFilter",
-    "TransactionRow",
     "UserRow",
     "load_anomaly",
     "load_dead_letters",
-    "load_decisions",
-    "load_history",
     "load_queue_place",
-    "load_shared_counts",
     "load_storage_size",
-    "load_transactions",
     "load_user",
     "load_user_cases",
     "load_users",
-    "stream_transactions",
 ]
-
-PAGE_ROWS = 100
-# Amounts a plot draws: more points than pixels say nothing.
-HISTORY_ROWS_MAX = 1000
-EXPORT_ROWS_MAX = 100_000
-_FETCH_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,153 +113,6 @@ async def load_queue_place(
         row = await cursor.fetchone()
     assert row is not None
     return QueuePlace(*row)
-
-
-async def load_shared_counts(
-    connection: Connection, account_id: str, merchant: str | None, country: str | None, device: str | None
-) -> dict[str, int]:
-    """Cases to review that share these values (this one among them), by kind."""
-    async with connection.cursor() as cursor:
-        await cursor.execute(
-            """
-            SELECT count(DISTINCT c.case_id) FILTER (WHERE a.merchant_id = %(merchant)s),
-                   count(DISTINCT c.case_id) FILTER (WHERE a.country = %(country)s),
-                   count(DISTINCT c.case_id) FILTER (WHERE a.device_id = %(device)s)
-            FROM (SELECT account_id, case_id, opened_at, last_at FROM cases
-                  WHERE account_id = %(account)s AND state = 'open' ORDER BY last_at DESC LIMIT 500) c
-            JOIN anomalies a ON a.account_id = c.account_id AND a.case_id = c.case_id
-                AND a.ts BETWEEN c.opened_at AND c.last_at
-            """,
-            {"account": account_id, "merchant": merchant, "country": country, "device": device},
-        )
-        row = await cursor.fetchone()
-    assert row is not None
-    return dict(zip(("merchant", "country", "device"), row, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One label of a transaction: who said what of it, when."""
-
-    fraud: bool | None
-    reason: str | None
-    source: str
-    recorded_by: str
-    name: str | None
-    recorded_at: datetime
-
-
-async def load_decisions(
-    connection: Connection, account_id: str, user_id: str, tx_id: str | None = None, limit: int = 50
-) -> list[tuple[str, Decision]]:
-    """Labels of one transaction, or of all of a user's, newest first, each with its tx_id."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            """
-            SELECT l.tx_id, l.fraud, l.reason, l.source, l.recorded_by, k.name, l.recorded_at
-            FROM labels l LEFT JOIN api_keys k ON k.key_id = l.recorded_by AND k.account_id = l.account_id
-            WHERE l.account_id = %(account)s AND l.user_id = %(user)s
-              AND (%(tx)s::text IS NULL OR l.tx_id = %(tx)s)
-            ORDER BY l.recorded_at DESC, l.label_id DESC LIMIT %(limit)s
-            """,
-            {"account": account_id, "user": user_id, "tx": tx_id, "limit": limit},
-        )
-        return [(row.pop("tx_id"), Decision(**row)) async for row in cursor]
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionRow:
-    """One transaction as lists show it; `anomaly_id` when it is one."""
-
-    user_id: str
-    ts: datetime
-    tx_id: str
-    amount: Decimal
-    currency: str
-    status: int
-    severity: int
-    score: float | None
-    source: str
-    case_id: str | None
-    data: dict[str, Any]
-    enrichment: dict[str, Any]
-    anomaly_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionFilter:
-    """Which transactions; None admits all. `before` is the keyset (ts, user_id, tx_id)."""
-
-    user: str | None = None
-    start: datetime | None = None
-    end: datetime | None = None
-    amount_min: Decimal | None = None
-    amount_max: Decimal | None = None
-    severity_min: int | None = None
-    before: tuple[datetime, str, str] | None = None
-
-
-def _transactions_query(wanted: TransactionFilter) -> tuple[str, dict[str, Any]]:
-    conditions, values = ["t.account_id = %(account)s"], dict[str, Any]()
-    for condition, name, value in (
-        ("t.user_id = %(user)s", "user", wanted.user),
-        ("t.ts >= %(start)s", "start", wanted.start),
-        ("t.ts < %(end)s", "end", wanted.end),
-        ("t.amount >= %(amount_min)s", "amount_min", wanted.amount_min),
-        ("t.amount <= %(amount_max)s", "amount_max", wanted.amount_max),
-        ("t.severity >= %(severity_min)s", "severity_min", wanted.severity_min),
-    ):
-        if value is not None:
-            conditions.append(condition)
-            values[name] = value
-    if wanted.before is not None:
-        conditions.append("(t.ts, t.user_id, t.tx_id) < (%(ts)s, %(after_user)s, %(after_tx)s)")
-        values["ts"], values["after_user"], values["after_tx"] = wanted.before
-    query = f"""
-        WITH t AS MATERIALIZED (
-            SELECT t.account_id, t.user_id, t.ts, t.tx_id, t.amount, t.currency, t.status, t.severity, t.score,
-                   t.source, t.case_id, t.data, t.enrichment
-            FROM transactions t WHERE {" AND ".join(conditions)}
-            ORDER BY t.ts DESC, t.user_id DESC, t.tx_id DESC LIMIT %(limit)s
-        )
-        SELECT t.user_id, t.ts, t.tx_id, t.amount, t.currency, t.status, t.severity, t.score, t.source, t.case_id,
-               t.data, t.enrichment, a.anomaly_id
-        FROM t LEFT JOIN anomalies a ON t.severity > 0 AND a.account_id = t.account_id AND a.user_id = t.user_id
-            AND a.ts = t.ts AND a.tx_id = t.tx_id
-        ORDER BY t.ts DESC, t.user_id DESC, t.tx_id DESC
-    """  # noqa: S608 - constants; values are parameters
-    return query, values
-
-
-async def load_transactions(
-    connection: Connection, account_id: str, wanted: TransactionFilter, limit: int = PAGE_ROWS
-) -> list[TransactionRow]:
-    """Transactions by filter, newest first."""
-    query, values = _transactions_query(wanted)
-    async with connection.cursor(row_factory=class_row(TransactionRow)) as cursor:
-        await cursor.execute(query, {"account": account_id, "limit": limit} | values)
-        return await cursor.fetchall()
-
-
-async def stream_transactions(
-    connection: Connection, account_id: str, wanted: TransactionFilter
-) -> AsyncIterator[TransactionRow]:
-    """The same for an export: at most `EXPORT_ROWS_MAX`, never all in memory."""
-    query, values = _transactions_query(wanted)
-    async with connection.cursor("export", row_factory=class_row(TransactionRow)) as cursor:
-        cursor.itersize = _FETCH_ROWS
-        await cursor.execute(query, {"account": account_id, "limit": EXPORT_ROWS_MAX} | values)
-        async for row in cursor:
-            yield row
-
-
-async def load_history(
-    connection: Connection, account_id: str, user_id: str, start: datetime, end: datetime
-) -> list[TransactionRow]:
-    """A user's transactions in [start, end], oldest first; of more than a plot can draw the newest."""
-    wanted = TransactionFilter(user=user_id, start=start, end=end)
-    rows = await load_transactions(connection, account_id, wanted, limit=HISTORY_ROWS_MAX)
-    return rows[::-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import dashboard
 from anomalyze.storage.board_feed import AccountPulse, ProgramState
-from anomalyze.storage.board_page import TransactionRow
+from anomalyze.storage.board_transactions import TransactionRow
 from dashboard.amounts import Usual, in_one_currency, usual_amounts
 from dashboard.case_filter import parse_view
 from dashboard.components import ago
