@@ -25,7 +25,7 @@ from anomalyze.events.decode import decode_records
 from anomalyze.learning.promotion import publish_challenger
 from anomalyze.storage.objects import open_objects
 from benchmarks.harness import CHECKOUT, Bench, arguments, follow, report, say
-from realtime.detector.judge import DetectorCache
+from realtime.detector.detector_cache import DetectorCache
 
 PASSTHROUGH = "entity-events"  # a topic of the same shape that nothing else uses yet
 RECORDS_MAX = 8_000

@@ -64,7 +64,8 @@ def run(since: datetime | None, until: datetime | None, quiet: bool) -> dict[str
     from anomalyze.settings import Settings
     from anomalyze.storage.objects import open_objects
     from anomalyze.storage.pool import connect
-    from realtime.detector.judge import DetectorCache, Judge
+    from realtime.detector.detector_cache import DetectorCache
+    from realtime.detector.judge import Judge
     from realtime.detector.profiles import ProfileCache
 
     settings = Settings()
@@ -103,7 +104,7 @@ def judged(
     """The partition's records in slices, each with the scored records that it causes."""
     from anomalyze.bus.topics import TRANSACTIONS
     from anomalyze.detection.detector import PartitionState
-    from realtime.detector.judge import OwnedPartition
+    from realtime.detector.partition import OwnedPartition
 
     owned = {
         partition: OwnedPartition(

@@ -26,8 +26,9 @@ from anomalyze.storage.objects import open_objects
 from anomalyze.storage.profile_rows import RedisRows
 from realtime.detector.alarm import AlarmPost
 from realtime.detector.checkpoint import CheckpointStore
+from realtime.detector.detector_cache import DetectorCache
 from realtime.detector.history import StoredHistory
-from realtime.detector.judge import DetectorCache, Judge
+from realtime.detector.judge import Judge
 from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
 from realtime.detector.profiles import ProfileCache

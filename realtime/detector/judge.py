@@ -7,7 +7,6 @@ nothing else: the live worker and the silent replay call the same ``Judge.judge`
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,62 +16,25 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.bus.contract import Records
-from anomalyze.detection.bundle import Bundle
-from anomalyze.detection.detector import Detector, PartitionState, Verdicts
+from anomalyze.detection.detector import Verdicts
 from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.errors import ConfigError, ContractError, ModelError
 from anomalyze.events.batch import Control, DeadLetter, MicroBatch
 from anomalyze.events.decode import CONTROL_PREFIX, decode_records
 from anomalyze.features.state import Disposition
 from anomalyze.log import get
+from realtime.detector.detector_cache import DetectorCache
+from realtime.detector.partition import OwnedPartition
 from realtime.detector.profiles import ProfileCache
 from realtime.detector.shadow import Shadow
 
 __all__ = [
-    "DetectorCache",
     "Judge",
     "Outputs",
-    "OwnedPartition",
     "read_bundles",
     "read_controls",
     "take",
 ]
-
-# While partitions swap one after the other: champion, the one before, challenger, the one before.
-DETECTORS_KEPT = 4
-
-
-@dataclass(slots=True)
-class OwnedPartition:
-    """A partition that this worker judges.
-
-    Attributes
-    ----------
-    state
-        All that its users' history contributes.
-    bundle
-        Id of the bundle in force; None until the log has named one.
-    profiles
-        Ids of the snapshots of profiles in force, oldest first.
-    challenger
-        Id of the bundle that the log names to be shadowed; while it is the bundle in force, nothing is.
-    offset
-        Last record the state contains; -1 at the log's beginning.
-    emitted
-        ``src`` offset of the last record written to ``scored``; -1 when none was.
-    checkpointed
-        Offset of its newest checkpoint.
-    """
-
-    number: int
-    state: PartitionState
-    bundle: str | None = None
-    profiles: tuple[str, ...] = ()
-    challenger: str | None = None
-    offset: int = -1
-    emitted: int = -1
-    checkpointed: int = -1
-    changed_since_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -92,29 +54,6 @@ class Outputs:
     severities: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(5, np.int64))
     challenged: int = 0
     challenger_s: float = 0.0
-
-
-class DetectorCache:
-    """Detectors by bundle id; a few are kept, because partitions swap one after the other."""
-
-    def __init__(self, load: Callable[[str], Bundle]) -> None:
-        self._load = load
-        self._detectors: OrderedDict[str, Detector] = OrderedDict()
-
-    def get(self, bundle: str) -> Detector:
-        """The detector of a bundle. Raises what loading raises."""
-        detector = self._detectors.get(bundle)
-        if detector is None:
-            detector = self._detectors[bundle] = Detector(self._load(bundle))
-            while len(self._detectors) > DETECTORS_KEPT:
-                self._detectors.popitem(last=False)
-        self._detectors.move_to_end(bundle)
-        return detector
-
-    def kind(self, bundle: str) -> str | None:
-        """Whether a bundle at hand is ``starter`` or ``trained``; for other threads, so it only looks."""
-        detector = self._detectors.get(bundle)
-        return None if detector is None else detector.bundle.kind
 
 
 class Judge:

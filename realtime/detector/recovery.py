@@ -25,7 +25,8 @@ from anomalyze.errors import ContractError, EventError, TransientError
 from anomalyze.log import get
 from realtime.detector.checkpoint import Checkpoint, CheckpointStore
 from realtime.detector.history import History, HistorySlice
-from realtime.detector.judge import Judge, Outputs, OwnedPartition, read_bundles, take
+from realtime.detector.judge import Judge, Outputs, read_bundles, take
+from realtime.detector.partition import OwnedPartition
 
 __all__ = ["Recovery"]
 

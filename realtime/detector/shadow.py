@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,8 @@ from anomalyze.detection.verdict import Challenged
 from anomalyze.errors import AnomalyzeError, TransientError
 from anomalyze.events.batch import MicroBatch
 from anomalyze.log import get
-
-if TYPE_CHECKING:
-    from realtime.detector.judge import DetectorCache, OwnedPartition
+from realtime.detector.detector_cache import DetectorCache
+from realtime.detector.partition import OwnedPartition
 
 __all__ = ["MODEL_BYTES_MAX", "Shadow"]
 

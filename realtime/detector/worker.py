@@ -25,8 +25,9 @@ from anomalyze.log import get
 from anomalyze.storage.dead_letters import encode_dead_letter
 from realtime.detector.checkpoint import Checkpoint, CheckpointStore
 from realtime.detector.history import History
-from realtime.detector.judge import Judge, Outputs, OwnedPartition, take
+from realtime.detector.judge import Judge, Outputs, take
 from realtime.detector.metrics import WorkerMetrics
+from realtime.detector.partition import OwnedPartition
 from realtime.detector.poison import AttemptFile, SkipList
 from realtime.detector.recovery import Recovery
 

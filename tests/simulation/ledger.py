@@ -20,13 +20,9 @@ from anomalyze.events.batch import Severity
 from anomalyze.features.snapshot import ProfileStore
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
-from realtime.detector.judge import (
-    DetectorCache,
-    Judge,
-    OwnedPartition,
-    read_bundles,
-    take,
-)
+from realtime.detector.detector_cache import DetectorCache
+from realtime.detector.judge import Judge, read_bundles, take
+from realtime.detector.partition import OwnedPartition
 from realtime.detector.profiles import ProfileCache
 
 __all__ = ["Comparison", "compare", "replay", "replayed"]

@@ -35,8 +35,9 @@ from anomalyze.simulation.record import user_ids, wire_records
 from anomalyze.simulation.world import Simulation
 from anomalyze.storage.objects import open_objects
 from realtime.detector.checkpoint import CheckpointStore
+from realtime.detector.detector_cache import DetectorCache
 from realtime.detector.history import StoredHistory
-from realtime.detector.judge import DetectorCache, Judge
+from realtime.detector.judge import Judge
 from realtime.detector.metrics import WorkerMetrics
 from realtime.detector.poison import AttemptFile, SkipList
 from realtime.detector.profiles import ProfileCache

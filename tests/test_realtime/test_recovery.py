@@ -22,7 +22,7 @@ from anomalyze.errors import ContractError, TransientError
 from anomalyze.storage.migrate import migrate
 from realtime.detector.checkpoint import CheckpointStore
 from realtime.detector.history import StoredHistory
-from realtime.detector.judge import OwnedPartition
+from realtime.detector.partition import OwnedPartition
 from realtime.detector.recovery import TAIL_RECORDS, Recovery
 from tests.folders import passable_folder
 from tests.simulation.ledger import read_all

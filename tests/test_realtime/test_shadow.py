@@ -27,7 +27,9 @@ from anomalyze.features.snapshot import ProfileStore
 from anomalyze.storage.objects import LocalObjects
 from realtime.detector import shadow
 from realtime.detector.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
-from realtime.detector.judge import DetectorCache, Judge, OwnedPartition
+from realtime.detector.detector_cache import DetectorCache
+from realtime.detector.judge import Judge
+from realtime.detector.partition import OwnedPartition
 from realtime.detector.profiles import ProfileCache
 from tests.test_realtime.bed import PARTITIONS, bundles, record, traffic
 
