@@ -42,6 +42,12 @@ def _known_zone(value: str) -> str:
     return value
 
 
+def _fits_days(value: dt.timedelta) -> dt.timedelta:
+    if value > dt.timedelta(days=1) and value % dt.timedelta(days=1):
+        raise ValueError("expected whole days, or less than a day")
+    return value
+
+
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values where ``above`` wins: mappings are merged, all else is replaced.
 
@@ -79,7 +85,9 @@ class BatchDefaults(MetricSettings):
     timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
         default="UTC", description="of the schedule, of days, and of times that name none"
     )
-    step: Duration = Field(default=dt.timedelta(hours=1), description="from one point to the next")
+    step: Annotated[Duration, AfterValidator(_fits_days)] = Field(
+        default=dt.timedelta(hours=1), description="from one point to the next: whole days, or less than one"
+    )
     window: Duration = Field(
         default=dt.timedelta(days=2),
         description="how far back each run reads: values that come late or are corrected are seen so long",

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 __all__ = ["Window", "floor_to_step", "go_back"]
 
 _DAY = dt.timedelta(days=1)
+_MONDAY = dt.date(1970, 1, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,9 @@ class Window:
 def floor_to_step(at: dt.datetime, step: dt.timedelta, zone: ZoneInfo) -> dt.datetime:
     """The last beginning of a step not after ``at``, in UTC.
 
-    Steps of whole days begin at local midnight, counted from Monday, 5 January 1970; shorter ones count from
-    1970 in real time, shifted by the zone's offset, so that an hour lost or doubled by daylight saving moves none.
+    Steps follow the clock on the wall: those of whole days begin at local midnight, counted from a Monday; a shorter
+    one counts real time from the day's midnight, and the last of a day ends with it. ``preprocess.floor_steps`` does
+    the same for many.
 
     Examples
     --------
@@ -32,15 +34,11 @@ def floor_to_step(at: dt.datetime, step: dt.timedelta, zone: ZoneInfo) -> dt.dat
     >>> floor_to_step(dt.datetime(2025, 3, 30, 12, tzinfo=dt.UTC), dt.timedelta(days=1), berlin).isoformat()
     '2025-03-29T23:00:00+00:00'
     """
-    local = at.astimezone(zone)
-    if step % _DAY == dt.timedelta(0):
-        first = dt.date(1970, 1, 5)
-        day = local.date()
-        day -= dt.timedelta(days=(day - first).days % step.days)
-        return dt.datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(dt.UTC)
-    offset = local.utcoffset() or dt.timedelta(0)
-    since = at.astimezone(dt.UTC) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + offset
-    return at.astimezone(dt.UTC) - since % step
+    day = at.astimezone(zone).date()
+    if step >= _DAY:
+        day -= dt.timedelta(days=(day - _MONDAY).days % step.days)
+    begin = dt.datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(dt.UTC)
+    return begin if step >= _DAY else begin + (at.astimezone(dt.UTC) - begin) // step * step
 
 
 def go_back(at: dt.datetime, span: dt.timedelta, zone: ZoneInfo) -> dt.datetime:

@@ -255,7 +255,7 @@ ZONES = (
 def test_steps_begin_where_the_batch_s_clock_says(at: dt.datetime, name: str, text: str) -> None:
     zone, step = ZoneInfo(name), parse_duration(text)
     begin = floor_to_step(at, step, zone)
-    assert begin <= at < begin + step + dt.timedelta(hours=2)
+    assert begin <= at < begin + step + dt.timedelta(hours=1)
     assert floor_to_step(begin, step, zone) == begin
     local = begin.astimezone(zone)
     if step >= dt.timedelta(days=1):
@@ -263,10 +263,6 @@ def test_steps_begin_where_the_batch_s_clock_says(at: dt.datetime, name: str, te
         assert local.replace(tzinfo=None) - dt.datetime.combine(local.date(), dt.time()) <= dt.timedelta(
             hours=1
         )
-    elif step <= dt.timedelta(hours=1):
-        assert local.minute % max(1, int(step.total_seconds()) // 60) == 0
-    if text == "1w":
-        assert (at.astimezone(zone).date() - local.date()).days <= 7
 
 
 def test_a_window_ends_at_the_newest_complete_step(folder: Path) -> None:

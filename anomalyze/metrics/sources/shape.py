@@ -1,0 +1,171 @@
+"""From rows to one long frame: metric, timestamp, value.
+
+Rows are long (``timestamp``, ``metric``, ``value``) or wide (``timestamp`` and a column a metric). Without a timestamp
+they tell of now: the end of the window.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from anomalyze.errors import ConfigError
+from anomalyze.metrics.sources.contract import Reading, Table
+from anomalyze.metrics.window import Window
+
+__all__ = ["METRIC_CHARACTERS_MAX", "build_reading"]
+
+METRIC_CHARACTERS_MAX = 200
+# Numbers at least so large are milliseconds: as seconds they would lie beyond the year 5000.
+_MILLISECONDS_FROM = 1e11
+_TIMESTAMP = ("timestamp", "metric_timestamp")
+_METRIC = ("metric", "metric_name")
+_VALUE = ("value", "metric_value")
+_SCHEMA = {"metric": pl.String(), "timestamp": pl.Datetime("us", "UTC"), "value": pl.Float64()}
+
+
+def build_reading(table: Table, name: str, zone: ZoneInfo, window: Window, metrics_max: int) -> Reading:
+    """The frame of an answer, and what was put right in it.
+
+    Raises
+    ------
+    ConfigError
+        Columns that are neither form, what is no time or no number, a name too long, or too many metrics.
+    """
+    where = f"batch {name}"
+    lowered = [column.lower() for column in table.columns]
+    at_time, at_metric, at_value = (_find(lowered, names) for names in (_TIMESTAMP, _METRIC, _VALUE))
+    columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
+    count = len(table.rows)
+    times = [window.end] * count if at_time is None else _times(columns[at_time], zone, where)
+    if at_metric is not None and at_value is not None:
+        others = set(range(len(lowered))) - {at_time, at_metric, at_value}
+        if others:
+            extra = ", ".join(table.columns[index] for index in sorted(others))
+            raise ConfigError(f"{where}: expected the columns timestamp, metric and value, got also {extra}")
+        names = [None if text is None else str(text) for text in columns[at_metric]]
+        values = _numbers(columns[at_value], table.columns[at_value], where)
+    else:
+        wide = [index for index in range(len(lowered)) if index != at_time]
+        if not wide and (table.columns or count):
+            got = ", ".join(table.columns) or "none"
+            raise ConfigError(
+                f"{where}: expected a timestamp and a column of numbers for each metric, got {got}"
+            )
+        names = [table.columns[index] for index in wide for _ in range(count)]
+        values = [one for index in wide for one in _numbers(columns[index], table.columns[index], where)]
+        times = times * len(wide)
+    frame = pl.DataFrame({"metric": names, "timestamp": times, "value": values}, schema=_SCHEMA, strict=False)
+    # A point is named by its step's begin: one that begins where the window ends is not over yet.
+    past = window.end if at_time is not None else window.end + window.step
+    return _cleaned(frame, where, past, metrics_max)
+
+
+def _find(columns: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((columns.index(name) for name in names if name in columns), None)
+
+
+def _cleaned(frame: pl.DataFrame, where: str, past: dt.datetime, metrics_max: int) -> Reading:
+    notes: list[str] = []
+    whole = frame.drop_nulls(["metric", "timestamp"])
+    if len(whole) < len(frame):
+        notes.append(_told(len(frame) - len(whole), "row without a name or a time is", "left out"))
+    bad = whole.filter(
+        (pl.col("metric").str.len_chars() == 0)
+        | (pl.col("metric").str.len_chars() > METRIC_CHARACTERS_MAX)
+        | pl.col("metric").str.contains(r"[\x00-\x1f\x7f]")
+    )
+    if len(bad):
+        got = bad["metric"][0]
+        raise ConfigError(
+            f"{where}: expected names of 1 to {METRIC_CHARACTERS_MAX} characters on one line, got {got[:80]!r}"
+        )
+    ahead = int((whole["timestamp"] >= past).sum())
+    if ahead:
+        notes.append(
+            _told(ahead, "row from the end of the window or after it is", "left out until its step is over")
+        )
+        whole = whole.filter(pl.col("timestamp") < past)
+    metrics = whole["metric"].n_unique()
+    if metrics > metrics_max:
+        raise ConfigError(
+            f"{where}: expected at most {metrics_max:,} metrics, got {metrics:,}: is a column of ids among the names? "
+            "Else raise metrics_max"
+        )
+    strange = whole["value"].is_finite().not_() & whole["value"].is_not_null()
+    if strange.any():
+        notes.append(_told(int(strange.sum()), "value is not finite and", "counts as missing"))
+        whole = whole.with_columns(pl.when(strange).then(None).otherwise(pl.col("value")).alias("value"))
+    # The last of equal ones counts: sources append what is newer.
+    once = whole.unique(["metric", "timestamp"], keep="last", maintain_order=True)
+    if len(once) < len(whole):
+        notes.append(
+            _told(len(whole) - len(once), "row repeats a metric and time:", "the last of them counts")
+        )
+    return Reading(once.sort("metric", "timestamp"), tuple(notes))
+
+
+def _told(count: int, what: str, then: str) -> str:
+    return f"{count:,} × {what} {then}"
+
+
+def _numbers(values: Sequence[Any], column: str, where: str) -> list[float | None]:
+    found: list[float | None] = []
+    for value in values:
+        if value is None:
+            found.append(None)
+        elif isinstance(value, int | float | Decimal):
+            found.append(_float(value))
+        elif hasattr(value, "dtype") and hasattr(value, "item"):  # a numpy scalar
+            found += _numbers([value.item()], column, where)
+        elif isinstance(value, dt.timedelta):
+            found.append(value.total_seconds())
+        else:
+            found.append(_parsed(value, column, where))
+    return found
+
+
+def _float(value: int | float | Decimal) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _parsed(value: Any, column: str, where: str) -> float:
+    try:
+        return float(value) if isinstance(value, str) else float(str(value))
+    except ValueError:
+        raise ConfigError(
+            f"{where}: expected numbers in the column {column}, got {str(value)[:80]!r}"
+        ) from None
+
+
+def _times(values: Sequence[Any], zone: ZoneInfo, where: str) -> list[dt.datetime | None]:
+    return [None if value is None else _time(value, zone, where) for value in values]
+
+
+def _time(value: Any, zone: ZoneInfo, where: str) -> dt.datetime:
+    try:
+        if isinstance(value, str):
+            value = dt.datetime.fromisoformat(value.strip())
+        if isinstance(value, dt.datetime):
+            # One that names no zone is the batch's own; of the two readings of a doubled hour the first.
+            return (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(dt.UTC)
+        if isinstance(value, dt.date):
+            return dt.datetime(value.year, value.month, value.day, tzinfo=zone).astimezone(dt.UTC)
+        if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+            seconds = float(value)
+            seconds = seconds / 1000 if abs(seconds) >= _MILLISECONDS_FROM else seconds
+            return dt.datetime.fromtimestamp(seconds, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise ConfigError(
+        f"{where}: expected times in the timestamp's column (ISO 8601, or seconds since 1970), got {str(value)[:80]!r}"
+    )
