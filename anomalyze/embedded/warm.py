@@ -17,6 +17,7 @@ from anomalyze.detection.state import PartitionState
 from anomalyze.events import decode, encode
 from anomalyze.features import daily_store
 from anomalyze.features.state import Disposition
+from anomalyze.metrics.warm import warm as warm_metrics
 from anomalyze.models.warm import warm as warm_models
 from anomalyze.simulation.starter import build_starter_bundle, decode_traffic
 from anomalyze.simulation.world import Simulation
@@ -31,6 +32,7 @@ def warm(config_dir: Path) -> None:
     decode.warm()
     encode.warm()
     warm_models()
+    warm_metrics()
     exercise(Detector(build_starter_bundle(config_dir)))
 
 

@@ -1,0 +1,156 @@
+"""The detector in plain Python, written from its description: sorted lists, dictionaries, one value at a time."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+DAY_MS = 86_400_000
+VALUES = 8_000
+
+
+@dataclass
+class Memory:
+    """The newest values, sorted, and how far nearest ones used to be."""
+
+    recent: deque[float] = field(default_factory=deque)
+    ordered: list[float] = field(default_factory=list)
+    taken: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
+    def surprise(self, value: float) -> float:
+        z = 0.0
+        if self.ordered:
+            distance = min(abs(value - other) for other in self._around(value))
+            if self.taken >= 30 and distance > self.mean:
+                z = 1e6
+                if self.variance > 0:
+                    z = min(z, (distance - self.mean) / math.sqrt(self.variance))
+            rate = max(1 / VALUES, 1 / self.taken)
+            excess = distance - self.mean
+            self.mean += rate * excess
+            self.variance = (1 - rate) * (self.variance + rate * excess * excess)
+        self.recent.append(value)
+        self.taken += 1
+        if len(self.recent) > VALUES:
+            self.ordered.remove(self.recent.popleft())
+        bisect.insort(self.ordered, value)
+        return z
+
+    def _around(self, value: float) -> list[float]:
+        place = bisect.bisect(self.ordered, value)
+        return self.ordered[max(0, place - 1) : place + 1]
+
+
+@dataclass
+class Phase:
+    """Means of the bins of a day or a week, and how well they have done."""
+
+    length_ms: int
+    bins: int
+    means: dict[int, tuple[float, int]] = field(default_factory=dict)
+    error: float = 0.0
+    base: float = 0.0
+    compared: int = 0
+
+
+class Reference:
+    """One series."""
+
+    def __init__(self, period_s: float) -> None:
+        self.half_life = max(140.0, 7 * 86_400 / period_s)
+        self.phases = [
+            Phase(DAY_MS, min(1440, max(1, round(86_400 / period_s)))),
+            Phase(7 * DAY_MS, min(10_080, max(1, round(604_800 / period_s)))),
+        ]
+        self.memories = {name: Memory() for name in ("raw", "mean", "low", "high", "log", "season")}
+        self.values: list[float] = []
+        self.scale = self.level = 0.0
+        self.incidents: list[list[float]] = []
+        self.open_until = self.quiet_until = -1
+        self.alerted = 0.0
+
+    def take(self, ts_ms: int, x: float) -> dict[str, float]:
+        """Surprise, novelty, rarity and alerts of one value."""
+        n = len(self.values)
+        if n == 0:
+            self.level = x
+        residual = self._residual(ts_ms, x)
+        out = {"rarity": math.nan, "rarity_alert": False, "novelty": math.nan, "surprise": math.nan}
+        out["novelty_alert"] = False
+        if n >= 30:
+            out["rarity"] = rarity = self._rarity(x)
+            if rarity >= 4 and n >= self.quiet_until:
+                out["rarity_alert"], self.quiet_until = True, n + 12
+        last3, last6 = [*self.values[-2:], x][::-1], [*self.values[-5:], x]
+        self.scale += (abs(x) - self.scale) / (n + 1)
+        magnitude = math.log(1 + abs(x) / self.scale) if self.scale > 0 else 0.0
+        total = 0.0
+        for value in last3:
+            total += value
+        surprise = self.memories["raw"].surprise(x)
+        surprise += self.memories["mean"].surprise(total / len(last3))
+        surprise += self.memories["low"].surprise(min(last6))
+        high = self.memories["high"].surprise(max(last6))
+        surprise += high if max(last6) < self.level else 0.0
+        surprise += self.memories["log"].surprise(math.copysign(magnitude, x) if x else 0.0)
+        if residual is not None:
+            surprise += self.memories["season"].surprise(residual)
+        if n >= 30:
+            out |= self._judge(n, surprise)
+        self.level += max(0.005, 1 / (n + 1)) * (x - self.level)
+        self.values.append(x)
+        return out
+
+    def _residual(self, ts_ms: int, x: float) -> float | None:
+        best, residual = 0.7, None
+        for phase in self.phases:
+            if phase.bins < 2:
+                continue
+            into = (ts_ms - 4 * DAY_MS) % phase.length_ms
+            place = (into * phase.bins + phase.length_ms // 2) // phase.length_ms % phase.bins
+            mean, visits = phase.means.get(place, (0.0, 0))
+            if visits:
+                learned = phase.compared >= self.half_life / 4 and visits >= 2
+                if learned and phase.error < best * phase.base:
+                    best, residual = phase.error / phase.base, x - mean
+                decay = 0.5 ** (1 / self.half_life)
+                phase.error = decay * phase.error + abs(x - mean)
+                phase.base = decay * phase.base + abs(x - self.level)
+                phase.compared += 1
+            phase.means[place] = (mean + max(0.3, 1 / (visits + 1)) * (x - mean), visits + 1)
+        return residual
+
+    def _rarity(self, x: float) -> float:
+        kept = sorted(self.values[-VALUES:])
+        last = len(kept) - 1
+        spread = (kept[9 * last // 10] - kept[last // 10]) / 2.56
+        if spread <= 0:
+            spread = (kept[-1] - kept[0]) / 20
+        neighbours = max(5, int(0.05 * len(kept)))
+        distance = sorted(abs(x - other) for other in kept)[neighbours - 1]
+        if distance == 0:
+            return 0.0
+        return min(1e6, distance / spread) if spread > 0 else 1e6
+
+    def _judge(self, n: int, surprise: float) -> dict[str, float]:
+        is_open = n < self.open_until
+        past = self.incidents[:-1] if is_open else self.incidents
+        habit = 0.0
+        for peak, at in past[-128:]:
+            if peak >= surprise / 2:
+                habit += math.exp((at - n) / 2000)
+        excess = surprise / (1 + habit) ** 0.7
+        alert = False
+        if is_open:
+            self.incidents[-1][0] = max(self.incidents[-1][0], surprise)
+            alert = surprise > 3 * self.alerted
+        elif excess >= 3:
+            self.incidents.append([surprise, n])
+            self.open_until, alert = n + 100, True
+        if alert:
+            self.alerted = surprise
+        return {"surprise": surprise, "novelty": excess / (1 + excess), "novelty_alert": alert}
