@@ -45,7 +45,15 @@ class NowView:
         """Whether anything beside the review state filters the list."""
         f = self.filter
         return bool(
-            f.severities or f.words or f.rule or f.merchant or f.country or f.device or f.user or f.hour
+            f.severities
+            or f.words
+            or f.rule
+            or f.merchant
+            or f.country
+            or f.device
+            or f.user
+            or f.hour
+            or f.upload
         )
 
     def admits(self, entry: FeedEntry, values: set[tuple[str, str]]) -> bool:
@@ -59,7 +67,8 @@ class NowView:
         f = self.filter
         words = f.words.lower()
         return (
-            (f.state == "all" or entry.state == f.state)
+            not f.upload  # the feed does not say what came with a file; the list does when it is asked for again
+            and (f.state == "all" or entry.state == f.state)
             and (not f.severities or entry.severity in f.severities)
             and (not f.user or entry.user_id == f.user)
             and (not f.rule or f.rule in entry.rule_flags)
@@ -91,6 +100,7 @@ class NowView:
             "device": f.device,
             "user": f.user,
             "hour": f.hour.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if f.hour else "",
+            "upload": f.upload,
             "sort": "worst" if f.worst_first else "",
             "follow": "1" if self.follow else "",
         }
@@ -122,6 +132,7 @@ def parse_view(query: Mapping[str, str]) -> NowView:
         device=text("device"),
         user=text("user"),
         hour=_parse_moment(text("hour")),
+        upload=text("upload"),
         worst_first=text("sort") == "worst",
         before=_parse_cursor(query.get("before", "")),
     )

@@ -8,6 +8,8 @@ from typing import Any
 from starlette.requests import Request
 
 from anomalyze.storage import board
+from anomalyze.storage.query import fetch_async
+from anomalyze.storage.upload import load_upload
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.case_filter import parse_view
@@ -45,6 +47,11 @@ async def now_page(request: Request) -> Answer:
     channel = await hub.refresh(viewer.account_id, age_max_s=0.0)
     since = request.app.state.stamp()
     async with open_page(request) as connection:
+        uploaded = (
+            await fetch_async(connection, load_upload(viewer.account_id, view.filter.upload))
+            if view.filter.upload
+            else None
+        )
         cases = await board.load_cases(connection, viewer.account_id, view.filter, limit=board.PAGE_ROWS + 1)
         figures = await board.load_queue_figures(connection, viewer.account_id)
         hourly = await _load_hourly(connection, channel, viewer)
@@ -66,7 +73,7 @@ async def now_page(request: Request) -> Answer:
         _silent(state.stream),
         figure_strip(viewer, figures, hours, budget),
         Div(hours_figure(hours), shared_table(view, shared, figures.open), cls="two"),
-        filter_bar(view, figures),
+        filter_bar(view, figures, uploaded.name if uploaded else ""),
         case_list(viewer, view, cases, figures, state.stream, channel, since),
         list_footer(viewer, view, cases),
     ]

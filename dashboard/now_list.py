@@ -42,8 +42,14 @@ __all__ = ["case_list", "filter_bar", "list_footer"]
 COLUMNS = 8
 
 
-def filter_bar(view: NowView, figures: board.QueueFigures) -> FT:
-    """Review state, severities, words, order, follow: all of them links or one form."""
+def filter_bar(view: NowView, figures: board.QueueFigures, upload_name: str = "") -> FT:
+    """Review state, severities, words, order, follow: all of them links or one form.
+
+    Parameters
+    ----------
+    upload_name
+        Of the file that the list is filtered to, if it is.
+    """
     wanted = view.filter
     states = (
         ("open", "To review", figures.open),
@@ -111,12 +117,12 @@ def filter_bar(view: NowView, figures: board.QueueFigures) -> FT:
             ),
             cls="end desk",
         ),
-        _chips(view),
+        _chips(view, upload_name),
         cls="bar",
     )
 
 
-def _chips(view: NowView) -> FT | None:
+def _chips(view: NowView, upload_name: str) -> FT | None:
     wanted = view.filter
     chosen = [
         (k, getattr(wanted, k))
@@ -125,6 +131,8 @@ def _chips(view: NowView) -> FT | None:
     ]
     if wanted.hour:
         chosen.append(("hour", f"{wanted.hour:%d %b %H:%M} UTC"))
+    if wanted.upload:
+        chosen.append(("upload", upload_name or wanted.upload))
     if not chosen:
         return None
     return Div(
@@ -215,6 +223,7 @@ def _first_steps(viewer: Viewer) -> tuple[Any, ...]:
             "the curl command",
         ),
         copyable("anomalyze simulate --rate 50 --seconds 60 --seed 1", "the simulate command"),
+        P("Or ", A("upload a file", href=routes.UPLOADS, cls="link"), " of them: CSV or parquet."),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -43,11 +44,14 @@ from dashboard.estimate import estimate_part, lacking_part
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, not_found, open_page, remember
 from dashboard.security import Viewer, viewer_of
+from dashboard.upload_parts import LABELS, cases_part, preview_table
 from dashboard.uploads import state_sign
 
 __all__ = ["mapping_of_form", "start_upload", "upload_page"]
 
 REFRESH_S = 1
+# Verdicts lie in the log when an upload is done; the tables follow within seconds.
+STORED_WITHIN = timedelta(seconds=15)
 TEXT_LENGTH_MAX = 256
 # Other settings of a mapping than columns: name, label.
 _CHOICES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
@@ -57,13 +61,6 @@ _CHOICES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
 }
 _CHOICES["time_resolution"] = ("Times are known to the", (("second", "second"), ("day", "day")))
 _TEXTS = {"time_format": "Times are written", "time_zone": "Zone of times without one"}
-_LABELS = {
-    "tx_id": "Transaction id",
-    "user_id": "User",
-    "timestamp": "Time",
-    "amount": "Amount",
-    "currency": "Currency",
-}
 
 
 def mapping_of_form(fields: Mapping[str, str], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,9 +89,14 @@ async def upload_page(request: Request) -> Answer:
     async with open_page(request) as connection:
         upload = await fetch_async(connection, store.load_upload(viewer.account_id, upload_id))
         reasons = await fetch_async(connection, store.load_reasons(upload_id)) if upload else []
+        counted = upload is not None and upload.state == "done" and upload.first_ts is not None
+        query = store.load_case_counts(viewer.account_id, upload_id)
+        cases = await fetch_async(connection, query) if counted else None
     if upload is None:
         return await not_found(request, f"No upload with this id in {viewer.account_id}.")
     parts: list[Any] = [_figures(upload, viewer), _told(upload, viewer, request.app.state.dagster_port)]
+    if cases is not None:
+        parts.append(cases_part(upload, cases))
     if upload.state in ("waiting", "failed"):
         parts.append(await _mapping_part(request, upload, viewer))
     elif lacking := lacking_part(upload):
@@ -109,7 +111,7 @@ async def upload_page(request: Request) -> Answer:
             "hx_trigger": f"every {REFRESH_S}s",
             "hx_sync": "this:drop",
         }
-        if upload.is_open
+        if upload.is_open or _settles(upload, viewer)
         else {}
     )
     content = [
@@ -124,6 +126,12 @@ async def upload_page(request: Request) -> Answer:
         content=remember(request, content),
         styles=("lists.css", "upload.css"),
     )
+
+
+def _settles(upload: Upload, viewer: Viewer) -> bool:
+    """Whether its last verdicts may not be stored yet."""
+    ended = upload.finished_at
+    return upload.state == "done" and ended is not None and viewer.now - ended < STORED_WITHIN
 
 
 def _figures(upload: Upload, viewer: Viewer) -> FT:
@@ -190,8 +198,14 @@ def _told(upload: Upload, viewer: Viewer, dagster_port: int) -> FT:
         if upload.run_id
         else ()
     )
+    days = {}
+    if upload.first_ts and upload.last_ts:
+        days = {
+            "from_date": f"{upload.first_ts.astimezone(viewer.zone):%Y-%m-%d}",
+            "to_date": f"{upload.last_ts.astimezone(viewer.zone):%Y-%m-%d}",
+        }
     links = (
-        (" ", A("Show its transactions", href=routes.transactions(), cls="link"))
+        (" ", A("Show the transactions of its days", href=routes.transactions(**days), cls="link"))
         if upload.state == "done"
         else ()
     )
@@ -271,7 +285,7 @@ async def _mapping_part(request: Request, upload: Upload, viewer: Viewer) -> FT:
         doubts,
         _mapping_form(upload, shown, viewer),
         estimate_part(upload, shown["mapping"]) if shown["complete"] else None,
-        _preview(shown),
+        preview_table(shown),
         cls="s",
     )
 
@@ -298,7 +312,7 @@ def _mapping_form(upload: Upload, shown: dict[str, Any], viewer: Viewer) -> FT:
             for column in columns
         ]
         name = f"f.{field}"
-        label = _LABELS.get(field, field.replace("_", " ").capitalize())
+        label = LABELS.get(field, field.replace("_", " ").capitalize())
         return Div(
             Label(label, Span(" needed", cls="faint") if field in NEEDED[1:4] else None, fr=name),
             Select(*options, name=name, id=name, cls="input", disabled=off),
@@ -357,38 +371,6 @@ def _mapping_form(upload: Upload, shown: dict[str, Any], viewer: Viewer) -> FT:
         method="get",
         cls="mapping",
     )  # fmt: skip
-
-
-def _preview(shown: dict[str, Any]) -> FT | None:
-    """The first rows as transactions, the refused ones with their reason."""
-    rows = shown["rows"]
-    if not rows:
-        return None
-    more = [
-        f for f in FIELDS if f not in NEEDED and f != "status" and f in (shown["mapping"].get("fields") or {})
-    ]
-    names = [*NEEDED, *(["status"] if "status" in (shown["mapping"].get("fields") or {}) else []), *more[:4]]
-    heads = [head_cell("Line", "num"), *(head_cell("Time (UTC)" if n == "timestamp" else _LABELS.get(n, n), "num" if n == "amount" else "mid" if n in more else None) for n in names)]  # fmt: skip
-
-    def value(row: dict[str, Any], name: str) -> str:
-        part = row["transaction"]["meta" if name in ("user_id", "timestamp") else "data"].get(name)
-        return form.MISSING if part is None else str(part)
-
-    body = [
-        Tr(cell(str(row["line"]), cls="num"), *(cell(value(row, n), cls="num" if n == "amount" else "mid c-id" if n in more else "c-id") for n in names), role="row")
-        if row["transaction"]
-        else Tr(
-            cell(str(row["line"]), cls="num"),
-            cell(Span("Refused. ", cls="strong"), row["error"], colspan=str(len(names)), cls="bad"),
-            role="row",
-        )
-        for row in rows
-    ]  # fmt: skip
-    return Div(
-        Div(H2(f"The first {len(rows)} rows as they would count"), cls="fh"),
-        Div(table("The first rows as transactions", heads, body, cls="grid"), cls="sheet"),
-        cls="preview",
-    )
 
 
 async def start_upload(request: Request) -> Answer:

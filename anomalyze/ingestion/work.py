@@ -123,8 +123,12 @@ class Work:
         """Read the whole file: good rows into ``ordered``, bad ones into the table."""
         store.delete_errors(self._connection, self._upload.upload_id)
         kept = 0
+        span: tuple[int, int] | None = None
         for chunk in parse_file(path, mapping, source_of(self._upload, tolerance_s)):
             ordered.add(chunk.frame)
+            if chunk.frame.height:
+                ends = int(chunk.frame["ts"].min()), int(chunk.frame["ts"].max())  # type: ignore[arg-type]
+                span = ends if span is None else (min(span[0], ends[0]), max(span[1], ends[1]))
             done = self.progress
             self.progress = replace(
                 done,
@@ -140,6 +144,8 @@ class Work:
                 [(e.line, e.column, e.reason, e.raw) for e in keep],
             )
             self.say("reading the file")
+        if span is not None:
+            store.note_span(self._connection, self._upload.upload_id, *span)
 
     def publish(self, ordered: OrderedRows) -> None:
         """Append the rows in order, from where an attempt before came to."""

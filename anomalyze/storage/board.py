@@ -16,6 +16,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from anomalyze.storage.upload import CASE_OF_UPLOAD
+
 __all__ = [
     "CASE_STATES",
     "OF_CASE",
@@ -41,7 +43,8 @@ SPARK_AMOUNTS = 20
 class CaseFilter:
     """Which cases a list shows; a field left empty admits all.
 
-    `hour` is the start of an hour in which the case last grew. `before` is the keyset: the last row's
+    `hour` is the start of an hour in which the case last grew, `upload` a file that a transaction of it came with.
+    `before` is the keyset: the last row's
     (severity, last_at, case_id).
     """
 
@@ -54,6 +57,7 @@ class CaseFilter:
     device: str = ""
     user: str = ""
     hour: datetime | None = None
+    upload: str = ""
     worst_first: bool = False
     before: tuple[int, datetime, str] | None = None
 
@@ -142,6 +146,8 @@ def _case_conditions(wanted: CaseFilter) -> tuple[str, dict[str, Any]]:
         add("%(rule)s = ANY(c.rule_flags)", rule=wanted.rule)
     if wanted.hour is not None:
         add("c.last_at >= %(hour)s AND c.last_at < %(hour)s + interval '1 hour'", hour=wanted.hour)
+    if wanted.upload:
+        add(CASE_OF_UPLOAD, upload=wanted.upload)
     for column in ("merchant", "country", "device"):
         value = getattr(wanted, column)
         if value:

@@ -17,6 +17,7 @@ from anomalyze.storage.query import Query
 
 __all__ = [
     "ATTEMPTS_MAX",
+    "CASE_OF_UPLOAD",
     "ERRORS_MAX",
     "Upload",
     "add_upload",
@@ -33,11 +34,13 @@ __all__ = [
     "insert_errors",
     "known_uploads",
     "list_uploads",
+    "load_case_counts",
     "load_reasons",
     "load_upload",
     "new_upload_id",
     "note_lacking",
     "note_progress",
+    "note_span",
     "start_upload",
     "stream_errors",
 ]
@@ -52,10 +55,24 @@ LIST_MAX = 100
 COLUMNS = (
     "upload_id, account_id, name, sha256, bytes, parts, state, attempt, mapping, rows_total, rows_read, rows_accepted, "
     "rows_refused, rows_published, rows_scored, note, error, run_id, created_by, created_at, started_at, seen_at, "
-    "finished_at, lacking"
+    "finished_at, lacking, first_ts, last_ts"
 )
 # Held by who works an upload off, for as long as his connection lives.
 _LOCK = "hashtextextended('upload ' || upload_id, 0)"
+# Of a case `c`: it has a transaction of the upload. What came by file, of the upload's days, and was stored while it
+# was worked off; a second file of the same days is told apart by when it came.
+CASE_OF_UPLOAD = """
+c.last_at >= (SELECT first_ts FROM uploads WHERE account_id = %(account)s AND upload_id = %(upload)s)
+AND c.opened_at <= (SELECT last_ts FROM uploads WHERE account_id = %(account)s AND upload_id = %(upload)s)
+AND EXISTS (
+    SELECT FROM uploads u
+    JOIN anomalies a ON a.account_id = u.account_id AND a.case_id = c.case_id AND a.ts BETWEEN c.opened_at AND c.last_at
+        AND a.ts BETWEEN u.first_ts AND u.last_ts
+        AND a.stored_at BETWEEN u.created_at AND coalesce(u.finished_at, now()) + interval '1 minute'
+    JOIN transactions t ON t.account_id = a.account_id AND t.user_id = a.user_id AND t.ts = a.ts AND t.tx_id = a.tx_id
+        AND t.source = 'CSV'
+    WHERE u.account_id = c.account_id AND u.upload_id = %(upload)s
+)"""
 _PROGRESS = (
     "rows_total",
     "rows_read",
@@ -95,6 +112,8 @@ class Upload:
     seen_at: datetime | None
     finished_at: datetime | None
     lacking: dict[str, dict[str, str]] | None
+    first_ts: datetime | None
+    last_ts: datetime | None
 
     @property
     def seconds_left(self) -> float | None:
@@ -332,6 +351,25 @@ def note_lacking(
     """Say what the file cannot tell: ``features`` that are NULL and ``rules`` that are off, each with what is missing."""
     connection.execute(
         "UPDATE uploads SET lacking = %s WHERE upload_id = %s", [Jsonb(dict(lacking)), upload_id]
+    )
+
+
+def note_span(connection: psycopg.Connection[Any], upload_id: str, first_ms: int, last_ms: int) -> None:
+    """Say from when to when its good rows are (event time, ms since 1970)."""
+    connection.execute(
+        "UPDATE uploads SET first_ts = to_timestamp(%s / 1000.0), last_ts = to_timestamp(%s / 1000.0) "
+        "WHERE upload_id = %s",
+        [first_ms, last_ms, upload_id],
+    )
+
+
+def load_case_counts(account_id: str, upload_id: str) -> Query[dict[int, int]]:
+    """Cases with a transaction of an upload, by severity: those that the list of Now filtered to it shows."""
+    return Query(
+        f"SELECT c.severity, count(*) AS cases FROM cases c WHERE c.account_id = %(account)s "  # noqa: S608 - constants
+        f"AND {CASE_OF_UPLOAD} GROUP BY c.severity",
+        {"account": account_id, "upload": upload_id},
+        lambda rows: {row["severity"]: row["cases"] for row in rows},
     )
 
 

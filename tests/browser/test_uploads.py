@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from anomalyze.access.keys import create_key
 from anomalyze.detection.bundle import BundleStore
 from anomalyze.detection.training import build_bundle
 from anomalyze.storage.objects import open_objects
+from tests.browser.seed import INCIDENTS, Seeder
 from tests.browser.site import Site
 from tests.browser.test_pages import AXE, WIDTHS
 
 WAIT_MS = 15_000
+DAY = timedelta(days=1)
 CONFIG = Path(__file__).resolve().parents[2] / "metrics_config"
 
 
@@ -70,6 +74,7 @@ def test_from_the_drop_to_the_last_row(page: Page, site: Site, tmp_path: Path) -
     preview = page.get_by_role("table", name="The first rows as transactions")
     expect(preview.get_by_role("row")).to_have_count(21)
     expect(preview).to_contain_text("EUR")
+    expect(preview.get_by_role("row").nth(1)).to_contain_text("1.50")
     expect(preview).to_contain_text("term_1")
 
     page.get_by_role("button", name="Start").click()
@@ -103,6 +108,7 @@ def test_from_the_drop_to_the_last_row(page: Page, site: Site, tmp_path: Path) -
         )
     change(site, upload_id, state="done", rows_scored=29, rows_refused=1)
     expect(page.locator("#upload")).to_contain_text("Every accepted row was judged", timeout=WAIT_MS)
+    expect(page.locator("#cases")).to_have_count(0)
     expect(page.locator("#upload")).to_contain_text("timestamp: expected a time")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download to mend").click()
@@ -111,6 +117,59 @@ def test_from_the_drop_to_the_last_row(page: Page, site: Site, tmp_path: Path) -
     page.goto("/uploads")
     expect(page.locator("#uploads")).to_contain_text("november.csv")
     expect(page.locator("#uploads")).to_contain_text("Done")
+
+
+def test_what_came_of_a_file_is_told_and_listed(page: Page, site: Site) -> None:
+    """Cases by severity, of its rows alone, and the list of them."""
+    upload_id, first = f"up_{uuid.uuid4().hex}", datetime(2024, 3, 1, 12, tzinfo=UTC)
+    with site.connect() as connection:
+        connection.execute(
+            "INSERT INTO uploads (upload_id, account_id, name, sha256, bytes, parts, state, created_by, finished_at, "
+            "first_ts, last_ts) VALUES (%s, %s, 'march.csv', %s, 1, 1, 'done', 'k', now(), %s, %s)",
+            [upload_id, site.mine.account_id, upload_id, first, first + DAY],
+        )
+    page.goto(f"/uploads/{upload_id}")
+    expect(page.locator("#cases")).to_contain_text("Nothing in it was flagged.")
+    with site.connect() as connection:
+        seeder = Seeder(connection, site.mine.account_id, first, seed=time.time_ns())
+        seeder.offset = 5_000_000
+        users = [f"of_file_{i}" for i in range(4)]
+        for user, kind, at in zip(users, (0, 2, 2, 2), (0, 3, 6, 9), strict=True):
+            seeder.take_user(user)
+            seeder.add_incident(user, INCIDENTS[kind], first + timedelta(hours=at))
+        seeder.take_user("live_then")
+        seeder.add_incident("live_then", INCIDENTS[0], first + timedelta(hours=1))
+        seeder.write()
+        connection.execute(
+            "UPDATE transactions SET source = 'CSV' WHERE account_id = %s AND user_id = ANY(%s)",
+            [site.mine.account_id, users],
+        )
+    try:
+        # What was stored after the page came is shown without a reload.
+        expect(page.locator("#cases")).to_contain_text("4\u00a0cases", timeout=WAIT_MS)
+        assert page.locator("#cases a").all_inner_texts()[1:] == ["1\nCritical", "3\nHigh"]
+        for width, height in WIDTHS:
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+        page.set_viewport_size({"width": 1440, "height": 900})
+        page.locator("#cases").get_by_role("link", name="High").click()
+        page.wait_for_url("**/now?upload=*severity=high")
+        rows = page.locator("#rows tr")
+        expect(rows).to_have_count(3)
+        expect(page.locator(".chips")).to_contain_text("upload march.csv")
+        page.goto(f"/now?upload={upload_id}&state=all")
+        expect(rows).to_have_count(4)
+        expect(page.locator("#rows")).not_to_contain_text("live_then")
+        other = site.client(site.other.admin_key).get(f"/now?upload={upload_id}&state=all").text
+        assert "of_file_" not in other
+        assert "march.csv" not in other
+    finally:
+        with site.connect() as connection:
+            for table in ("transactions", "anomalies", "cases", "users"):
+                connection.execute(
+                    f"DELETE FROM {table} WHERE account_id = %s AND (user_id = ANY(%s) OR user_id = 'live_then')",
+                    [site.mine.account_id, users],
+                )
 
 
 def test_cases_to_expect_are_told_before_the_start(page: Page, site: Site, tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_new_account_is_told_how_to_send(account: tuple[str, httpx.Client]) -> N
     assert "No transaction yet. Send one:" in text
     assert "curl -X POST" in text
     assert "anomalyze simulate" in text
+    assert "Or upload a file of them" in text
+    assert 'href="/uploads"' in account[1].get("/now").text.partition('id="empty"')[2]
 
 
 def add_traffic(site: Site, name: str, last: datetime, user: str = "u1") -> None:

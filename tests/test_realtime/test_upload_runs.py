@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+import psycopg
 import pytest
 
 from anomalyze_dagster.ingestion import definitions
@@ -44,6 +45,13 @@ def test_the_sensor_starts_one_run_for_each_attempt(here: Api) -> None:
     shown = client.get(f"/v1/uploads/{taken['id']}").json()
     assert (shown["state"], shown["rows"]["scored"], shown["rows"]["refused"]) == ("done", 40, 1)
     assert shown["run_id"] == run.run_id
+    with psycopg.connect(here.platform.dsn) as connection:
+        found = connection.execute(
+            "SELECT to_char(first_ts AT TIME ZONE 'UTC', 'MM-DD HH24:MI'), to_char(last_ts AT TIME ZONE 'UTC', "
+            "'MM-DD HH24:MI') FROM uploads WHERE upload_id = %s",
+            [taken["id"]],
+        ).fetchone()
+    assert found == ("11-01 10:00", "11-28 10:00"), "from the first good row to the last"
     assert job.execute_in_process(run_config=request.run_config).success
 
 
