@@ -1,0 +1,87 @@
+"""The rules of a batch's metrics, from its file: one for all that say nothing of their own."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.judgement import Maintenance, SeriesRules
+from anomalyze.metrics.setting import MetricSettings
+
+__all__ = ["BatchRules", "rules_of"]
+
+_SEVERITIES = {"LOW": 1, "MEDIUM": 2, "HIGH": 3, "CRITICAL": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRules:
+    """How a batch is judged.
+
+    Attributes
+    ----------
+    period_s
+        From one point to the next.
+    default, named
+        Rules of its metrics, and of those that have others, by name.
+    """
+
+    period_s: float
+    default: SeriesRules = field(default_factory=SeriesRules)
+    named: dict[str, SeriesRules] = field(default_factory=dict)
+
+    def of(self, metric: str) -> SeriesRules:
+        """One metric's rules."""
+        return self.named.get(metric, self.default)
+
+    def assign(self, names: Sequence[str]) -> tuple[list[SeriesRules], npt.NDArray[np.int64]]:
+        """The rules there are, and which of them is each metric's."""
+        rules = [self.default]
+        place = np.zeros(len(names), np.int64)
+        if self.named:
+            for at, name in enumerate(names):
+                if name in self.named:
+                    place[at] = len(rules)
+                    rules.append(self.named[name])
+        return rules, place
+
+
+def rules_of(batch: Batch, names: Sequence[str]) -> BatchRules:
+    """A batch's rules for metrics of these names."""
+    own = [
+        name
+        for name in names
+        if name in batch.metrics or any(fnmatch.fnmatchcase(name, pattern) for pattern in batch.metrics)
+    ]
+    return BatchRules(
+        batch.step.total_seconds(),
+        _rules(batch, batch.timezone),
+        {name: _rules(batch.settings(name), batch.timezone) for name in own},
+    )
+
+
+def _rules(settings: MetricSettings, zone: str) -> SeriesRules:
+    limits, alerts, before = settings.thresholds, settings.alerts, settings.preprocessing
+    return SeriesRules(
+        direction=settings.direction,
+        novelty="novelty" in settings.detectors,
+        rarity="rarity" in settings.detectors,
+        upper=limits.upper,
+        lower=limits.lower,
+        change_percent=limits.change_percent,
+        flat_for_s=limits.flat_for.total_seconds() if limits.flat_for else None,
+        late_after_s=limits.late_after.total_seconds() if limits.late_after else None,
+        difference=before.difference,
+        smooth=before.smooth,
+        unit=settings.unit,
+        told=alerts.enabled,
+        severity_min=_SEVERITIES[alerts.severity_min],
+        lasts_min_s=alerts.lasts_min.total_seconds() if alerts.lasts_min else 0.0,
+        cooldown_s=alerts.cooldown.total_seconds() if alerts.cooldown else 0.0,
+        remind_every_s=alerts.remind_every.total_seconds() if alerts.remind_every else None,
+        maintenance=tuple(Maintenance(m.begins, m.lasts.total_seconds(), zone) for m in alerts.maintenance),
+    )

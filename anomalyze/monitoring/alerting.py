@@ -1,0 +1,361 @@
+"""From judged points to alerts: what begins, goes on and ends, and who is told. Within a turn's transaction.
+
+Only points whose value is new say anything; those that are merely scored again do not. An incident is kept in any
+case; ``muted`` says why nobody is told of it, and is asked again while it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+from cronsim import CronSim
+
+from anomalyze.log import get
+from anomalyze.metrics.incident import OPEN, OVER, PENDING, Incident, Track, follow
+from anomalyze.metrics.judgement import CALM_POINTS, KINDS, SEVERITY_OF_KIND, Flag, Judgement, SeriesRules
+from anomalyze.metrics.rules import BatchRules
+from anomalyze.metrics.sentence import describe, describe_late, describe_resolved
+from anomalyze.storage import metrics_alerts as store
+from anomalyze.storage.metrics_alerts import Dismissed, StoredIncident
+from anomalyze.storage.metrics_scores import SeriesState, load_batch
+
+__all__ = ["Judged", "is_in_maintenance", "remind", "tell", "tell_late"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+# Nobody is told of what was over so long before it came to be known: a day, or three steps of slow metrics.
+HISTORY_S = 86_400.0
+HISTORY_STEPS = 3
+# A dismissed alert lowers those up to so many times as strong.
+DISMISSED_SHARE = 0.5
+# Incidents of one turn and metric, the newest, that are kept: a backfill of noise is no reason for a million rows.
+INCIDENTS_A_TURN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Rows of a turn in the order of series and time: ``at`` is the series' place, ``changed``: its value is new."""
+
+    at: Ints
+    ts_ms: Ints
+    value: Floats
+    expected: Floats
+    lower: Floats
+    upper: Floats
+    flat: Ints
+    judgement: Judgement
+    changed: npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class _Context:
+    """What decides who is told, loaded once a turn."""
+
+    connection: psycopg.Connection[Any]
+    batch: str
+    now: datetime
+    period_s: float
+    snoozed: Mapping[str, datetime | None]
+    batch_snoozed: datetime | None
+    resolved: Mapping[tuple[str, str], int]
+    dismissed: Mapping[tuple[str, str, int], Dismissed]
+
+
+def tell(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState,
+    parts: Sequence[Judged], now: datetime,
+) -> int:  # fmt: skip
+    """Bring alerts to what the points of a turn say; how many began."""
+    open_ = {(one.metric, one.incident.kind): one for one in store.load_open(connection, batch)}
+    places = {name: place for place, name in enumerate(series.names)}
+    with_open = np.zeros(len(series.names), bool)
+    with_open[[places[metric] for metric, kind in open_ if kind != "late" and metric in places]] = True
+    begun = int(sum(KINDS.values()))
+    found: list[tuple[int, Judged, npt.NDArray[np.intp]]] = []
+    for part in parts:
+        flagged = np.zeros(len(series.names), bool)
+        flagged[part.at[((part.judgement.flags & begun) > 0) & part.changed]] = True
+        # One at a time from here on, as few of them say anything.
+        rows = np.flatnonzero(part.changed & (with_open | flagged)[part.at])
+        edges = np.flatnonzero(np.diff(part.at[rows])) + 1
+        found += [(int(part.at[some[0]]), part, some) for some in np.split(rows, edges) if len(some)]
+    if not found:
+        return 0
+    context = _context(connection, batch, rules, series, now, [series.names[place] for place, _, _ in found])
+    began = 0
+    for place, part, rows in found:
+        metric = series.names[place]
+        rule, newest = rules.of(metric), int(series.newest_ms[place])
+        is_late = part.ts_ms[rows] < newest
+        _look_again(context, rule, metric, part, rows[part.ts_ms[rows] <= newest])
+        for kind in KINDS:
+            began += _follow_kind(
+                context, rule, metric, kind, open_.get((metric, kind)), part, rows[~is_late]
+            )
+            began += _follow_late_rows(context, rule, metric, kind, part, rows[is_late])
+    return began
+
+
+def tell_late(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, now: datetime
+) -> int:
+    """Open an incident for every metric whose newest value is too old, and end those whose values came."""
+    open_ = {one.metric: one for one in store.load_open(connection, batch) if one.incident.kind == "late"}
+    now_ms = int(now.timestamp() * 1000)
+    due: list[tuple[str, SeriesRules, int]] = []
+    for metric, newest in zip(series.names, series.newest_ms.tolist(), strict=True):
+        rule = rules.of(metric)
+        is_late = rule.late_after_s is not None and 0 < newest < now_ms - rule.late_after_s * 1000
+        if is_late != (metric in open_):
+            due.append((metric, rule, newest))
+    if not due:
+        return 0
+    began = 0
+    context = _context(connection, batch, rules, series, now, [metric for metric, _, _ in due])
+    for metric, rule, newest in due:
+        before = open_.get(metric)
+        if before is not None:
+            over = replace(
+                before.incident,
+                state=OVER,
+                resolution="data came",
+                last_ms=max(newest, before.incident.last_ms),
+            )
+            _keep(context, rule, metric, over, before, store_sentence=None)
+            continue
+        assert rule.late_after_s is not None
+        nan = float("nan")
+        incident = Incident(
+            "late", -1, OPEN, SEVERITY_OF_KIND["late"], newest, now_ms, now_ms, 1, 0, newest,
+            nan, nan, nan, nan, (now_ms - newest) / 1000,
+        )  # fmt: skip
+        began += _keep(
+            context,
+            rule,
+            metric,
+            incident,
+            None,
+            store_sentence=describe_late(metric, newest, rule.late_after_s),
+        )
+    return began
+
+
+def remind(connection: psycopg.Connection[Any], batch: str, rules: BatchRules, now: datetime) -> int:
+    """Tell again of what lasts, where the metric's rules want it; how many reminders."""
+    if all(rule.remind_every_s is None for rule in (rules.default, *rules.named.values())):
+        return 0
+    told = 0
+    rows = connection.execute(
+        "SELECT alert_id, metric, severity, sentence, notified_at FROM metric_alerts a WHERE batch = %s AND state = %s "
+        "AND notified_at IS NOT NULL AND NOT EXISTS (SELECT FROM metric_series s WHERE s.batch = a.batch "
+        "AND s.metric = a.metric AND s.snoozed_until > %s) AND NOT EXISTS (SELECT FROM metric_batches b "
+        "WHERE b.batch = a.batch AND b.snoozed_until > %s)",
+        [batch, OPEN, now, now],
+    ).fetchall()
+    for alert_id, metric, severity, sentence, notified_at in rows:
+        rule = rules.of(metric)
+        if rule.remind_every_s is None or is_in_maintenance(rule, now):
+            continue
+        number = int((now - notified_at).total_seconds() // rule.remind_every_s)
+        if number > 0:
+            told += store.insert_notice(
+                connection, alert_id, "reminder", number, severity, f"Still: {sentence}"
+            )
+    return told
+
+
+def is_in_maintenance(rule: SeriesRules, now: datetime) -> bool:
+    """Whether one of a metric's maintenance windows is open; it begins by its zone's clock and lasts real time."""
+    for window in rule.maintenance:
+        zone = ZoneInfo(window.zone)
+        since = (now - timedelta(seconds=window.lasts_s)).astimezone(zone)
+        try:
+            begins = next(CronSim(window.begins, since))
+        except StopIteration:
+            continue
+        if begins.astimezone(UTC) <= now:
+            return True
+    return False
+
+
+def _context(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, now: datetime,
+    metrics: Collection[str],
+) -> _Context:  # fmt: skip
+    state = load_batch(connection, batch)
+    return _Context(
+        connection, batch, now, rules.period_s,
+        dict(zip(series.names, series.snoozed_until, strict=True)),
+        None if state is None else state.snoozed_until,
+        store.load_resolved(connection, batch, metrics),
+        store.load_dismissed(connection, batch, metrics),
+    )  # fmt: skip
+
+
+def _track(kind: str, part: Judged, rows: npt.NDArray[np.intp], rule: SeriesRules, period_s: float) -> Track:
+    judgement = part.judgement
+    flags = judgement.flags[rows]
+    begins = (flags & int(KINDS[kind])) > 0
+    goes_on = begins | ((flags & int(Flag.OUTSIDE)) > 0) if kind == "unusual" else begins
+    value = part.value[rows]
+    severity = np.full(len(rows), SEVERITY_OF_KIND.get(kind, 0), np.int64)
+    strength: npt.NDArray[Any]
+    direction = judgement.direction[rows]
+    if kind == "unusual":
+        severity, strength = judgement.unusual_severity[rows], judgement.unusual_strength[rows]
+    elif kind == "change":
+        strength = judgement.change_percent[rows]
+    elif kind == "flat":
+        strength, direction = part.flat[rows] * period_s, np.zeros(len(rows), np.int64)
+    else:
+        limit = rule.upper if kind == "upper" else rule.lower
+        strength = np.abs(value - (0.0 if limit is None else limit))
+        direction = np.full(len(rows), 1 if kind == "upper" else -1)
+    return Track(
+        part.ts_ms[rows], begins, goes_on, direction, severity, value,
+        part.expected[rows], part.lower[rows], part.upper[rows],
+        np.minimum(np.nan_to_num(strength, posinf=1e30), 1e30),
+    )  # fmt: skip
+
+
+def _follow_kind(
+    context: _Context, rule: SeriesRules, metric: str, kind: str, before: StoredIncident | None,
+    part: Judged, rows: npt.NDArray[np.intp],
+) -> int:  # fmt: skip
+    """Follow what is newer than all before; how many incidents began."""
+    track = _track(kind, part, rows, rule, context.period_s)
+    if not len(rows) or (before is None and not track.begins.any()):
+        return 0
+    found = follow(
+        kind, None if before is None else before.incident, track,
+        calm_points=CALM_POINTS, lasts_min_ms=rule.lasts_min_s * 1000,
+    )  # fmt: skip
+    goes_on = before is not None and bool(found) and found[0].opened_ms == before.incident.opened_ms
+    if before is not None and not goes_on:
+        store.delete_pending(context.connection, before.alert_id)
+    began = 0
+    for number, incident in enumerate(found[-INCIDENTS_A_TURN:] if not goes_on else found):
+        stored = before if goes_on and number == 0 else None
+        began += _keep(
+            context, rule, metric, incident, stored, store_sentence=describe(metric, incident, rule)
+        )
+    return began
+
+
+def _follow_late_rows(
+    context: _Context, rule: SeriesRules, metric: str, kind: str, part: Judged, rows: npt.NDArray[np.intp]
+) -> int:
+    """Incidents among values that came late or were corrected, where no incident was known; they are over."""
+    track = _track(kind, part, rows, rule, context.period_s)
+    if not len(rows) or not track.begins.any():
+        return 0
+    began = 0
+    for incident in follow(kind, None, track, calm_points=CALM_POINTS)[-INCIDENTS_A_TURN:]:
+        (known,) = store.load_of_points(context.connection, context.batch, [metric], [incident.opened_ms])
+        if any(one.incident.kind == kind for one in known):
+            continue
+        over = replace(incident, state=OVER, resolution=incident.resolution or "calm")
+        began += _keep(context, rule, metric, over, None, store_sentence=describe(metric, over, rule))
+    return began
+
+
+def _look_again(
+    context: _Context, rule: SeriesRules, metric: str, part: Judged, rows: npt.NDArray[np.intp]
+) -> None:
+    """End the incidents whose peak was corrected and is nothing any more."""
+    calm = rows[part.judgement.flags[rows] == 0]
+    if not len(calm):
+        return
+    times = part.ts_ms[calm].tolist()
+    known = store.load_of_points(context.connection, context.batch, [metric] * len(times), times)
+    for ts, incidents in zip(times, known, strict=True):
+        for one in incidents:
+            if one.incident.peak_ms == ts and one.incident.state == OPEN:
+                over = replace(one.incident, state=OVER, resolution="corrected")
+                _keep(context, rule, metric, over, one, store_sentence=None)
+
+
+def _keep(
+    context: _Context, rule: SeriesRules, metric: str, incident: Incident, before: StoredIncident | None,
+    *, store_sentence: str | None,
+) -> int:  # fmt: skip
+    """Store an incident and say of it what is to be said; 1 when it is a new one."""
+    connection = context.connection
+    incident, is_dismissed = _lowered(context, metric, incident, before)
+    sentence = before.sentence if store_sentence is None and before is not None else store_sentence or ""
+    is_told = before is not None and before.is_told
+    muted = (
+        before.muted
+        if before is not None and incident.state == OVER
+        else _muted(context, rule, metric, incident)
+    )
+    if muted is None and is_dismissed:
+        muted = "dismissed"
+    tells = not is_told and muted is None and incident.state != PENDING
+    alert_id = store.store_incident(
+        connection, context.batch, metric, incident,
+        sentence=sentence, muted=None if is_told else muted, told_at=context.now if tells else None,
+    )  # fmt: skip
+    if alert_id is None:
+        return 0
+    said: list[tuple[Any, ...]] = []
+    if tells:
+        said.append(("opened", 1, sentence))
+    elif is_told and before is not None and incident.severity > before.incident.severity:
+        said.append(("grown", incident.severity, sentence))
+    if incident.state == OVER and (is_told or tells):
+        said.append(("resolved", 1, describe_resolved(metric, incident)))
+    for kind, number, text in said:
+        if store.insert_notice(connection, alert_id, kind, number, incident.severity, text):
+            get().info(
+                "metric_alert",
+                kind=kind,
+                batch=context.batch,
+                metric=metric,
+                severity=incident.severity,
+                said=text,
+            )
+    return 0 if before is not None or incident.state == PENDING else 1
+
+
+def _lowered(
+    context: _Context, metric: str, incident: Incident, before: StoredIncident | None
+) -> tuple[Incident, bool]:
+    """The incident with the severity that people's dismissals leave it, and whether they said anything of its kind."""
+    dismissed = context.dismissed.get((metric, incident.kind, incident.direction))
+    if dismissed is None or incident.peak_strength * DISMISSED_SHARE > dismissed.strength:
+        return incident, False
+    # What is stored was lowered before.
+    least = 1 if before is None else before.incident.severity
+    if before is not None and incident.severity <= least:
+        return incident, True
+    return replace(incident, severity=max(least, incident.severity - dismissed.times)), True
+
+
+def _muted(context: _Context, rule: SeriesRules, metric: str, incident: Incident) -> str | None:
+    """Why nobody is told of an incident; None: they are."""
+    now_ms = context.now.timestamp() * 1000
+    history_ms = max(HISTORY_S, HISTORY_STEPS * context.period_s) * 1000
+    last = context.resolved.get((metric, incident.kind))
+    snoozed = [until for until in (context.snoozed.get(metric), context.batch_snoozed) if until is not None]
+    if not rule.told:
+        return "disabled"
+    if incident.last_ms < now_ms - history_ms:
+        return "history"
+    if incident.severity < rule.severity_min:
+        return "severity"
+    if any(until > context.now for until in snoozed):
+        return "snoozed"
+    if is_in_maintenance(rule, context.now):
+        return "maintenance"
+    if last is not None and 0 <= incident.opened_ms - last < rule.cooldown_s * 1000:
+        return "cooldown"
+    return None

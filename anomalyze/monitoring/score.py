@@ -1,0 +1,117 @@
+"""Scores a batch: turn after turn, until nothing waits. Runs exclude each other; any of them may be killed anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from anomalyze.errors import AnomalyzeError
+from anomalyze.metrics.rules import BatchRules
+from anomalyze.monitoring.alerting import remind, tell_late
+from anomalyze.monitoring.shelf import bank_folder, begin_note, finish_note, open_bank
+from anomalyze.monitoring.turn import DETECTOR, VERSION, take_turn
+from anomalyze.storage.metrics_runs import begin_run, finish_run
+from anomalyze.storage.metrics_scores import BatchState, claim_batch, load_batch, load_series
+
+__all__ = ["Scored", "score_batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a run did.
+
+    Attributes
+    ----------
+    is_busy
+        Another run was scoring this batch: nothing was done.
+    pending
+        Values that were new or others.
+    scored, rebuilt
+        Scores stored or changed; series taken again from their first value.
+    alerts
+        Incidents that began.
+    """
+
+    is_busy: bool = False
+    pending: int = 0
+    scored: int = 0
+    rebuilt: int = 0
+    alerts: int = 0
+
+
+def score_batch(
+    connection: psycopg.Connection[Any],
+    batch: str,
+    rules: BatchRules,
+    folder: Path,
+    now: datetime | None = None,
+) -> Scored:
+    """Score what was stored of a batch since the last run, and bring its alerts to it.
+
+    A run that finds nothing new changes no score. Each turn is stored whole or not at all.
+
+    Parameters
+    ----------
+    connection
+        In autocommit mode; the batch is claimed by it.
+    folder
+        Of all banks on this machine.
+
+    Raises
+    ------
+    TransientError
+        PostgreSQL does not answer now, or another process has the bank open.
+    """
+    now = now or datetime.now(UTC)
+    with claim_batch(connection, batch) as is_ours:
+        if not is_ours:
+            return Scored(is_busy=True)
+        state = load_batch(connection, batch)
+        if state is None:
+            return Scored()
+        run_id = begin_run(connection, batch, "score") if state.ingest > state.scored_ingest else None
+        try:
+            done = _take_turns(connection, batch, rules, folder, state, now)
+        except AnomalyzeError as error:
+            if run_id is not None and not connection.broken:
+                finish_run(connection, run_id, error=str(error))
+            raise
+        series = load_series(connection, batch, DETECTOR, VERSION)
+        with connection.transaction():
+            late = tell_late(connection, batch, rules, series, now)
+            remind(connection, batch, rules, now)
+        done = Scored(False, done.pending, done.scored, done.rebuilt, done.alerts + late)
+        if run_id is not None:
+            finish_run(
+                connection, run_id, rows_read=done.pending, scored=done.scored, rebuilt=done.rebuilt,
+                alerts=done.alerts,
+            )  # fmt: skip
+    return done
+
+
+def _take_turns(
+    connection: psycopg.Connection[Any],
+    batch: str,
+    rules: BatchRules,
+    folder: Path,
+    state: BatchState,
+    now: datetime,
+) -> Scored:
+    pending = scored = rebuilt = alerts = 0
+    own = bank_folder(folder, batch)
+    while state.ingest > state.scored_ingest:
+        series = load_series(connection, batch, DETECTOR, VERSION)
+        with open_bank(own, series.names, rules.period_s, state.turn) as bank:
+            begin_note(own, state.turn + 1)
+            turn = take_turn(connection, batch, rules, bank, state, series, now)
+            finish_note(own, state.turn + 1)
+        pending, scored = pending + turn.pending, scored + turn.scored
+        rebuilt, alerts = rebuilt + turn.rebuilt, alerts + turn.alerts
+        found = load_batch(connection, batch)
+        assert found is not None
+        state = found
+    return Scored(False, pending, scored, rebuilt, alerts)

@@ -1,0 +1,282 @@
+"""One turn of scoring: what changed since the last one, judged in the order of time, and stored in one transaction.
+
+A series whose new points all come behind its newest is taken on from where its bank stands. One with a late or a
+corrected value, or whose bank disagrees with what is stored, is taken again from its first stored value: whatever
+happened before, scores are a function of the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+
+from anomalyze.metrics.bank import Scores, SeriesBank
+from anomalyze.metrics.judgement import Judgement, SeriesRules, flat_runs, judge
+from anomalyze.metrics.preprocess import difference, smooth
+from anomalyze.metrics.rules import BatchRules
+from anomalyze.monitoring.alerting import Judged, tell
+from anomalyze.storage import metrics_scores as store
+from anomalyze.storage.metrics_scores import BatchState, Points, ScoreRows, SeriesState
+
+__all__ = ["DETECTOR", "VERSION", "Turn", "take_turn"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+DETECTOR = "novelty"
+# Raised when the detector would say something else of the same values: all series are then taken again.
+VERSION = 1
+# Stored values that are taken again at once: 100 MB.
+ROWS_AT_ONCE = 400_000
+# What a real of PostgreSQL holds; less is nothing.
+LARGEST, SMALLEST = 1e30, 1e-30
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a turn did: values that changed, scores stored, series taken again from their first value, alerts."""
+
+    pending: int = 0
+    scored: int = 0
+    rebuilt: int = 0
+    alerts: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is known while a turn goes on; arrays by the series' place in ``series``."""
+
+    connection: psycopg.Connection[Any]
+    batch: str
+    rules: list[SeriesRules]
+    rule: Ints
+    period_s: float
+    bank: SeriesBank
+    series: SeriesState
+    turn: Turn
+    parts: list[Judged] = field(default_factory=list)
+    ends: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)
+
+
+def take_turn(
+    connection: psycopg.Connection[Any],
+    batch: str,
+    rules: BatchRules,
+    bank: SeriesBank,
+    state: BatchState,
+    series: SeriesState,
+    now: datetime,
+) -> Turn:
+    """Score what changed, up to `store.ROWS_A_TURN` values of it.
+
+    Parameters
+    ----------
+    bank
+        Opened with the names of ``series``.
+    now
+        Incidents that ended long before it are kept, and nobody is told of them.
+    """
+    with connection.transaction():
+        points, upto = store.load_pending(connection, batch, state)
+        known, rule = rules.assign(series.names)
+        work = _Work(connection, batch, known, rule, rules.period_s, bank, series, Turn(pending=len(points)))
+        place = np.searchsorted(series.series_id, points.series_id)
+        again = _taken_again(work, points, place)
+        _advance(work, _rows(points, ~again[place]), place[~again[place]])
+        for chunk in _chunks(np.flatnonzero(again), series.points):
+            _take_again(work, chunk, points, place, upto)
+        gone = np.isnan(points.value) & (points.revision > 0)
+        store.delete_scores(connection, _rows(points, gone))
+        work.turn.alerts = tell(connection, batch, rules, series, work.parts, now)
+        store.finish_turn(
+            connection, batch, DETECTOR, VERSION, upto=upto, turn=state.turn + 1, period_s=rules.period_s,
+            series=[np.concatenate(column) for column in zip(*work.ends, strict=True)] if work.ends else [],
+        )  # fmt: skip
+    return work.turn
+
+
+def _taken_again(work: _Work, points: Points, place: Ints) -> Flags:
+    """By series, whether it has to be taken from its first value on."""
+    series = work.series
+    again = np.zeros(len(series.names), bool)
+    again[place[points.ts_ms <= series.newest_ms[place]]] = True
+    again |= series.is_of_other
+    indices = work.bank.find(series.names)
+    seen, last_ms = work.bank.seen[indices], work.bank.last_ms[indices]
+    disagrees = (seen != series.points) | ((seen > 0) & (last_ms != series.newest_ms))
+    changed = np.zeros(len(series.names), bool)
+    changed[place] = True
+    return (again | disagrees) & changed
+
+
+def _advance(work: _Work, points: Points, place: Ints) -> None:
+    """Take new points of series that go on."""
+    if not len(points):
+        return
+    values = points.value.copy()
+    shaped = np.array([rule.difference > 0 or rule.smooth > 1 for rule in work.rules], bool)[work.rule[place]]
+    if shaped.any():
+        context = max(rule.difference + rule.smooth for rule in work.rules)
+        places, first = np.unique(place[shaped], return_index=True)
+        before = points.ts_ms[shaped][first]
+        tail = store.load_tail(
+            work.connection, work.batch, work.series.series_id[places].tolist(), before, context
+        )
+        tail_place = np.searchsorted(work.series.series_id, tail.series_id)
+        for one in places.tolist():
+            rows = place == one
+            earlier = tail.value[tail_place == one]
+            whole = _shape(work.rules[work.rule[one]], np.concatenate([earlier, points.value[rows]]))
+            values[rows] = whole[len(earlier) :]
+    _score(work, place, points.ts_ms, values, np.ones(len(points), bool), is_new=True)
+
+
+def _take_again(work: _Work, places: Ints, pending: Points, pending_place: Ints, upto: int) -> None:
+    """Take series from their first stored value on."""
+    points = store.load_points(work.connection, work.batch, work.series.series_id[places].tolist(), upto)
+    work.bank.forget(work.bank.find([work.series.names[one] for one in places]))
+    work.turn.rebuilt += len(places)
+    place = np.searchsorted(work.series.series_id, points.series_id)
+    values = points.value.copy()
+    edges = np.flatnonzero(np.diff(place, prepend=-1, append=-1))
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        rule = work.rules[work.rule[place[start]]]
+        if rule.difference or rule.smooth > 1:
+            values[start:end] = _shape(rule, values[start:end])
+    inside = np.isin(pending_place, places)
+    keys = _keys(pending_place[inside], pending.ts_ms[inside])
+    _score(work, place, points.ts_ms, values, np.isin(_keys(place, points.ts_ms), keys), is_new=False)
+
+
+def _shape(rule: SeriesRules, values: Floats) -> Floats:
+    if rule.difference:
+        values = difference(values, rule.difference)
+    return smooth(values, rule.smooth) if rule.smooth > 1 else values
+
+
+def _score(work: _Work, place: Ints, ts_ms: Ints, values: Floats, changed: Flags, *, is_new: bool) -> None:
+    """Take rows into the bank, judge them, store their scores, and keep what alerts need of them.
+
+    Parameters
+    ----------
+    changed
+        Rows whose value is new or another one; the rest are only scored again.
+    is_new
+        Whether the series go on from where they stood, else they begin.
+    """
+    if not len(place):
+        return
+    index = work.bank.find(work.series.names)[place]
+    if (np.diff(index) < 0).any():
+        order = np.argsort(index, kind="stable")
+        index, place, ts_ms = index[order], place[order], ts_ms[order]
+        values, changed = values[order], changed[order]
+    scores = work.bank.advance(index, ts_ms, values)
+    kept = ~np.isnan(values)
+    series, count = work.series, len(work.series.names)
+    newest = series.newest_value if is_new else np.full(count, np.nan)
+    flat_before = series.flat_points if is_new else np.zeros(count, np.int64)
+    at, value = place[kept], values[kept]
+    flat = flat_runs(at, value, newest, flat_before) if len(at) else np.zeros(0, np.int64)
+    previous = np.empty(len(at))
+    previous[1:] = value[:-1]
+    first = np.diff(at, prepend=-1) != 0
+    previous[first] = newest[at[first]]
+    of_kept = _kept_scores(scores, kept)
+    judged = judge(work.rules, work.rule[at], of_kept, value, previous, flat, work.period_s)
+    work.turn.scored += store.store_scores(
+        work.connection, DETECTOR, VERSION, _score_rows(series, at, ts_ms[kept], value, of_kept, judged)
+    )
+    work.parts.append(
+        Judged(
+            at,
+            ts_ms[kept],
+            value,
+            of_kept.expected,
+            of_kept.lower,
+            of_kept.upper,
+            flat,
+            judged,
+            changed[kept],
+        )
+    )
+    work.ends.append(_ends(work, place, ts_ms, at, value, of_kept, judged, flat, newest, is_new))
+
+
+def _kept_scores(scores: Scores, kept: Flags) -> Scores:
+    return replace(scores, **{name: getattr(scores, name)[kept] for name in Scores.__dataclass_fields__})
+
+
+def _score_rows(
+    series: SeriesState, at: Ints, ts_ms: Ints, value: Floats, scores: Scores, judged: Judgement
+) -> ScoreRows:
+    # While a series is learnt nothing is strange.
+    novelty, surprise, rarity = (
+        np.minimum(np.nan_to_num(column), LARGEST)
+        for column in (scores.novelty, scores.surprise, scores.rarity)
+    )
+    expected, lower, upper = (
+        np.where(np.isfinite(column), column, np.nan)
+        for column in (scores.expected, scores.lower, scores.upper)
+    )
+    return ScoreRows(
+        series.series_id[at], ts_ms, value, novelty, surprise, rarity, expected, lower, upper,
+        judged.severity, judged.flags,
+    )  # fmt: skip
+
+
+def _ends(
+    work: _Work, place: Ints, ts_ms: Ints, at: Ints, value: Floats, scores: Scores, judged: Judgement,
+    flat: Ints, newest: Floats, is_new: bool,
+) -> tuple[npt.NDArray[Any], ...]:  # fmt: skip
+    """Where each series stands after these rows: the columns of `store.finish_turn`."""
+    last = np.flatnonzero(np.diff(place, append=-1))
+    places, series = place[last], work.series
+    counts = np.diff(last, prepend=-1) + (series.points[places] if is_new else 0)
+    # The newest row with a value; a series without one in these rows keeps what it had.
+    end = (
+        np.searchsorted(at, places, side="right") - 1 if (np.diff(at) >= 0).all() else _last_rows(at, places)
+    )
+    has = (end >= 0) & (at[np.maximum(end, 0)] == places) if len(at) else np.zeros(len(places), bool)
+    end = np.where(has, end, 0)
+
+    def of(column: npt.NDArray[Any], otherwise: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.where(has, column[end], otherwise) if len(column) else otherwise
+
+    zeros = np.zeros(len(places), np.int64)
+    longest = series.flat_points_max.copy() if is_new else np.zeros(len(series.names), np.int64)
+    np.maximum.at(longest, at, flat)
+    return (
+        series.series_id[places], ts_ms[last], counts, of(value, newest[places]),
+        of(np.nan_to_num(scores.novelty), zeros.astype(np.float64)), of(judged.severity, zeros),
+        of(flat, series.flat_points[places] if is_new else zeros), longest[places],
+    )  # fmt: skip
+
+
+def _last_rows(at: Ints, places: Ints) -> Ints:
+    last = np.flatnonzero(np.diff(at, append=-1))
+    found = dict(zip(at[last].tolist(), last.tolist(), strict=True))
+    return np.array([found.get(one, -1) for one in places.tolist()], np.int64)
+
+
+def _chunks(places: Ints, points: Ints) -> Iterator[Ints]:
+    """Series to take again, as many at once as fit."""
+    if len(places):
+        part = np.cumsum(points[places] + 1) // ROWS_AT_ONCE
+        yield from np.split(places, np.flatnonzero(np.diff(part)) + 1)
+
+
+def _keys(place: Ints, ts_ms: Ints) -> Ints:
+    """One number for a series and a time: times up to the year 2500, 500,000 series."""
+    return place * 2**44 + ts_ms
+
+
+def _rows(points: Points, mask: Flags) -> Points:
+    return Points(points.series_id[mask], points.ts_ms[mask], points.value[mask], points.revision[mask])

@@ -1,0 +1,303 @@
+"""Alerts of metrics: one row an incident, what people were told of it, and what they said.
+
+All of it is written within the turn of scoring that found it. An incident is known by metric, kind and the time it
+began, and a notice by its alert, kind and number: whatever runs twice says nothing twice.
+"""
+
+# ruff: noqa: S608 - only constants are put into statements
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import psycopg
+
+from anomalyze.errors import EventError
+from anomalyze.metrics.incident import OPEN, OVER, PENDING, Incident
+from anomalyze.storage.query import Query
+
+__all__ = [
+    "Alert",
+    "Dismissed",
+    "Notice",
+    "StoredIncident",
+    "add_feedback",
+    "delete_pending",
+    "insert_notice",
+    "list_alerts",
+    "list_notices",
+    "load_dismissed",
+    "load_of_points",
+    "load_open",
+    "load_resolved",
+    "set_snooze",
+    "store_incident",
+]
+
+NOTE_LENGTH_MAX = 2_000
+ACTOR_LENGTH_MAX = 200
+# What was dismissed longer ago is forgiven.
+DISMISSED_FOR = "90 days"
+
+_TIMES = ("opened", "last", "seen", "peak")
+_SELECT = (
+    "SELECT alert_id, metric, notified_at IS NOT NULL, muted, sentence, kind, direction, state, severity, "
+    + ", ".join(f"(extract(epoch FROM {name}_ts) * 1000)::bigint" for name in _TIMES[:3])
+    + ", strange_points, calm_points, (extract(epoch FROM peak_ts) * 1000)::bigint, "
+    + ", ".join(f"coalesce(peak_{name}, 'NaN')" for name in ("value", "expected", "lower", "upper"))
+    + ", peak_strength, resolution FROM metric_alerts "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIncident:
+    """An incident with its row's number, and whether people were told of it."""
+
+    alert_id: int
+    metric: str
+    is_told: bool
+    muted: str | None
+    sentence: str
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """People said of alerts of this metric, kind and direction that they are none: how often, and the strongest."""
+
+    times: int
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert as lists show it."""
+
+    alert_id: int
+    batch: str
+    metric: str
+    kind: str
+    direction: int
+    state: int
+    severity: int
+    opened_ts: datetime
+    last_ts: datetime
+    strange_points: int
+    peak_ts: datetime
+    peak_value: float | None
+    peak_expected: float | None
+    peak_lower: float | None
+    peak_upper: float | None
+    sentence: str
+    muted: str | None
+    opened_at: datetime
+    notified_at: datetime | None
+    resolved_at: datetime | None
+    resolution: str | None
+    feedback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that people are told."""
+
+    notice_id: int
+    alert_id: int
+    batch: str
+    metric: str
+    kind: str
+    number: int
+    severity: int
+    sentence: str
+    at: datetime
+
+
+def load_open(connection: psycopg.Connection[Any], batch: str) -> list[StoredIncident]:
+    """What is not over, pending ones too."""
+    rows = connection.execute(f"{_SELECT} WHERE batch = %s AND state < {OVER}", [batch]).fetchall()
+    return [_stored(row) for row in rows]
+
+
+def load_of_points(
+    connection: psycopg.Connection[Any], batch: str, metrics: Sequence[str], ts_ms: Sequence[int]
+) -> list[list[StoredIncident]]:
+    """For each (metric, time), the incidents that it lies in."""
+    found: list[list[StoredIncident]] = []
+    for metric, ts in zip(metrics, ts_ms, strict=True):
+        moment = _time(ts)
+        rows = connection.execute(
+            f"{_SELECT} WHERE batch = %s AND metric = %s AND opened_ts <= %s AND last_ts >= %s AND kind <> 'late'",
+            [batch, metric, moment, moment],
+        ).fetchall()
+        found.append([_stored(row) for row in rows])
+    return found
+
+
+def load_resolved(
+    connection: psycopg.Connection[Any], batch: str, metrics: Collection[str]
+) -> dict[tuple[str, str], int]:
+    """When the newest incident of each (metric, kind) that is over had its last point, in ms."""
+    rows = connection.execute(
+        "SELECT metric, kind, (extract(epoch FROM max(last_ts)) * 1000)::bigint FROM metric_alerts "
+        f"WHERE batch = %s AND metric = ANY(%s) AND state = {OVER} GROUP BY 1, 2",
+        [batch, list(metrics)],
+    ).fetchall()
+    return {(metric, kind): ms for metric, kind, ms in rows}
+
+
+def load_dismissed(
+    connection: psycopg.Connection[Any], batch: str, metrics: Collection[str]
+) -> dict[tuple[str, str, int], Dismissed]:
+    """What was dismissed lately and not confirmed since, by (metric, kind, direction)."""
+    rows = connection.execute(
+        "SELECT a.metric, a.kind, a.direction, count(*), max(a.peak_strength) FROM metric_alerts a "
+        "JOIN LATERAL (SELECT verdict, at FROM metric_feedback f WHERE f.alert_id = a.alert_id "
+        "ORDER BY feedback_id DESC LIMIT 1) f ON f.verdict = 'dismiss' "
+        f"WHERE a.batch = %s AND a.metric = ANY(%s) AND f.at > now() - interval '{DISMISSED_FOR}' "
+        "AND NOT EXISTS (SELECT FROM metric_alerts c JOIN metric_feedback g USING (alert_id) WHERE c.batch = a.batch "
+        "AND c.metric = a.metric AND c.kind = a.kind AND c.direction = a.direction AND g.verdict = 'confirm' "
+        "AND g.at > f.at) GROUP BY 1, 2, 3",
+        [batch, list(metrics)],
+    ).fetchall()
+    return {(row[0], row[1], row[2]): Dismissed(row[3], row[4]) for row in rows}
+
+
+def store_incident(
+    connection: psycopg.Connection[Any],
+    batch: str,
+    metric: str,
+    incident: Incident,
+    *,
+    sentence: str,
+    muted: str | None,
+    told_at: datetime | None,
+) -> int | None:
+    """Insert or update an incident; its number, or None when it was over before (nothing changes then)."""
+    values = {
+        **{field.name: getattr(incident, field.name) for field in fields(incident)},
+        **{f"{name}_ts": _time(getattr(incident, f"{name}_ms")) for name in _TIMES},
+        "batch": batch,
+        "metric": metric,
+        "sentence": sentence,
+        "muted": muted,
+        "told_at": told_at,
+    }
+    row = connection.execute(
+        "INSERT INTO metric_alerts AS a (batch, metric, kind, direction, state, severity, opened_ts, last_ts, seen_ts, "
+        "strange_points, calm_points, peak_ts, peak_value, peak_expected, peak_lower, peak_upper, peak_strength, "
+        "sentence, muted, notified_at, resolved_at, resolution) VALUES (%(batch)s, %(metric)s, %(kind)s, "
+        "%(direction)s, %(state)s, %(severity)s, %(opened_ts)s, %(last_ts)s, %(seen_ts)s, %(strange_points)s, "
+        "%(calm_points)s, %(peak_ts)s, nullif(%(peak_value)s::float8, 'NaN'), nullif(%(peak_expected)s::float8, 'NaN'), "
+        "nullif(%(peak_lower)s::float8, 'NaN'), nullif(%(peak_upper)s::float8, 'NaN'), %(peak_strength)s, "
+        "%(sentence)s, %(muted)s, %(told_at)s, "
+        f"CASE WHEN %(state)s = {OVER} THEN now() END, %(resolution)s) "
+        "ON CONFLICT (batch, metric, kind, opened_ts) DO UPDATE SET direction = excluded.direction, "
+        "state = excluded.state, severity = excluded.severity, last_ts = excluded.last_ts, "
+        "seen_ts = excluded.seen_ts, strange_points = excluded.strange_points, calm_points = excluded.calm_points, "
+        "peak_ts = excluded.peak_ts, peak_value = excluded.peak_value, peak_expected = excluded.peak_expected, "
+        "peak_lower = excluded.peak_lower, peak_upper = excluded.peak_upper, peak_strength = excluded.peak_strength, "
+        "sentence = excluded.sentence, muted = excluded.muted, "
+        "notified_at = coalesce(a.notified_at, excluded.notified_at), resolved_at = excluded.resolved_at, "
+        f"resolution = excluded.resolution WHERE a.state < {OVER} RETURNING alert_id",
+        values,
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def delete_pending(connection: psycopg.Connection[Any], alert_id: int) -> None:
+    """Forget an incident that was over before it lasted long enough to be one."""
+    connection.execute(f"DELETE FROM metric_alerts WHERE alert_id = %s AND state = {PENDING}", [alert_id])
+
+
+def insert_notice(
+    connection: psycopg.Connection[Any],
+    alert_id: int,
+    kind: Literal["opened", "grown", "reminder", "resolved"],
+    number: int,
+    severity: int,
+    sentence: str,
+) -> bool:
+    """Tell people something of an alert, once."""
+    row = connection.execute(
+        "INSERT INTO metric_notices (alert_id, kind, number, severity, sentence) VALUES (%s, %s, %s, %s, %s) "
+        "ON CONFLICT DO NOTHING RETURNING notice_id",
+        [alert_id, kind, number, severity, sentence],
+    ).fetchone()
+    return row is not None
+
+
+def add_feedback(
+    connection: psycopg.Connection[Any], alert_id: int, verdict: str, actor: str, note: str | None = None
+) -> bool:
+    """Keep what somebody says of an alert; False when there is no such alert.
+
+    Raises
+    ------
+    EventError
+        Another verdict than ``confirm`` and ``dismiss``, or a text that is too long.
+    """
+    if verdict not in ("confirm", "dismiss"):
+        raise EventError("verdict", "confirm or dismiss", verdict)
+    if len(actor) > ACTOR_LENGTH_MAX:
+        raise EventError("actor", f"at most {ACTOR_LENGTH_MAX} characters", str(len(actor)))
+    if note is not None and (len(note) > NOTE_LENGTH_MAX or "\0" in note):
+        raise EventError("note", f"at most {NOTE_LENGTH_MAX} characters, none of them NUL", note)
+    row = connection.execute(
+        "INSERT INTO metric_feedback (alert_id, verdict, actor, note) SELECT alert_id, %s, %s, %s FROM metric_alerts "
+        "WHERE alert_id = %s RETURNING feedback_id",
+        [verdict, actor, note, alert_id],
+    ).fetchone()
+    return row is not None
+
+
+def set_snooze(
+    connection: psycopg.Connection[Any], batch: str, metric: str | None, until: datetime | None
+) -> bool:
+    """Tell nobody of a metric, or (None) of a whole batch, until a moment; False when there is none such."""
+    if metric is None:
+        done = connection.execute(
+            "UPDATE metric_batches SET snoozed_until = %s WHERE batch = %s", [until, batch]
+        )
+    else:
+        done = connection.execute(
+            "UPDATE metric_series SET snoozed_until = %s WHERE batch = %s AND metric = %s",
+            [until, batch, metric],
+        )
+    return done.rowcount == 1
+
+
+def list_alerts(
+    batch: str | None = None, metric: str | None = None, *, is_open: bool | None = None, limit: int = 100
+) -> Query[list[Alert]]:
+    """Alerts, the newest first; those too short to be one are left out."""
+    names = [field.name for field in fields(Alert)][:-1]
+    return Query(
+        f"SELECT {', '.join(names)}, (SELECT verdict FROM metric_feedback f WHERE f.alert_id = a.alert_id "
+        f"ORDER BY feedback_id DESC LIMIT 1) AS feedback FROM metric_alerts a WHERE state > {PENDING} "
+        "AND (%(batch)s::text IS NULL OR batch = %(batch)s) AND (%(metric)s::text IS NULL OR metric = %(metric)s) "
+        f"AND (%(open)s::boolean IS NULL OR (state = {OPEN}) = %(open)s) "
+        "ORDER BY opened_at DESC, alert_id DESC LIMIT %(limit)s",
+        {"batch": batch, "metric": metric, "open": is_open, "limit": limit},
+        lambda rows: [Alert(**row) for row in rows],
+    )
+
+
+def list_notices(after: int = 0, limit: int = 100) -> Query[list[Notice]]:
+    """What people are told, in its order, behind a number."""
+    return Query(
+        "SELECT n.notice_id, n.alert_id, a.batch, a.metric, n.kind, n.number, n.severity, n.sentence, n.at "
+        "FROM metric_notices n JOIN metric_alerts a USING (alert_id) WHERE n.notice_id > %(after)s "
+        "ORDER BY n.notice_id LIMIT %(limit)s",
+        {"after": after, "limit": limit},
+        lambda rows: [Notice(**row) for row in rows],
+    )
+
+
+def _stored(row: tuple[Any, ...]) -> StoredIncident:
+    return StoredIncident(row[0], row[1], row[2], row[3], row[4], Incident(*row[5:]))
+
+
+def _time(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
