@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from anomalyze.cli import bundle, keys
+from anomalyze.cli import bundle, keys, metrics
 from anomalyze.cli.backtest import backtest
 from anomalyze.cli.check import check
 from anomalyze.cli.replay import replay
@@ -42,4 +42,5 @@ app.command("simulate")(simulate)
 app.command("replay")(replay)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(keys.app, name="keys")
+app.add_typer(metrics.app, name="metrics")
 app.command("migrate")(keys.migrate)

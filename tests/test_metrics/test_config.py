@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import doctest
+import importlib
+import re
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -12,8 +15,10 @@ from hypothesis import strategies as st
 
 from anomalyze.config import Problem
 from anomalyze.errors import ConfigError
+from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.duration import format_duration, parse_duration
 from anomalyze.metrics.library import Library, load_batches
+from anomalyze.metrics.setting import Alerting, Preprocessing, Thresholds
 from anomalyze.metrics.source_file import SqliteSource
 from anomalyze.metrics.statement import build_statement
 from anomalyze.metrics.template import TemplateMistake, render
@@ -285,3 +290,22 @@ def test_problems_are_told_once(folder: Path) -> None:
         write(folder, name, "source: {kind: sqlite, path: x}\nsql: SELECT 1\n")
     problems: tuple[Problem, ...] = load_batches(folder, {}).problems
     assert [Path(problem.file).name for problem in problems] == ["_defaults.yaml"]
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.batch", "metrics.duration", "metrics.template", "metrics.window", "cli.plot"]
+)
+def test_what_docstrings_show_is_so(name: str) -> None:
+    tried = doctest.testmod(importlib.import_module(f"anomalyze.{name}"))
+    assert (tried.failed, tried.attempted > 0) == (0, True)
+
+
+def test_the_documentation_names_every_key_and_its_examples_have_no_mistake(folder: Path) -> None:
+    text = (SHIPPED.parent / "docs/metrics.md").read_text()
+    named = set(re.findall(r"`([a-z_0-9]+)`", text))
+    for model in (Batch, Thresholds, Preprocessing, Alerting):
+        assert set(model.model_fields) <= named
+    batch, source = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    write(folder, "shown", batch)
+    write(folder, "web", source)
+    assert told(folder) == []

@@ -1,0 +1,153 @@
+"""What is shipped runs: the built-in batch over our own tables, the examples, and the commands that show them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from anomalyze.cli import app
+from anomalyze.cli.plot import plot
+from anomalyze.metrics.library import load_batches
+from anomalyze.metrics.sources import read
+from anomalyze.metrics.window import Window
+from anomalyze.storage.partition import ensure_partitions
+
+SHIPPED = Path(__file__).parents[2] / "metrics_config"
+HOUR = dt.timedelta(hours=1)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The shipped batches, and a shop's SQLite file where its batch looks for one."""
+    folder = tmp_path / "config"
+    shutil.copytree(SHIPPED / "metrics", folder / "metrics")
+    shop = runpy.run_path(str(folder / "metrics/examples/shop.py"))
+    shop["write"](str(tmp_path / "shop.db"), 30)
+    path = folder / "metrics/examples/shop_orders.yaml"
+    path.write_text(path.read_text().replace("/tmp/shop.db", str(tmp_path / "shop.db")))
+    return folder
+
+
+def test_the_built_in_batch_tells_of_payments_by_hour(database: str) -> None:
+    start = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0) - 5 * HOUR
+    with psycopg.connect(database) as connection:
+        ensure_partitions(connection, [start, start + 9 * HOUR])
+        for count, (hour, amount, currency, status, severity) in enumerate(
+            [
+                (0, 10, "EUR", 0, 0),
+                (0, 20, "EUR", 1, 3),
+                (0, 7, "USD", 2, 0),
+                (2, -5, "EUR", 3, 0),
+                (9, 1, "EUR", 0, 0),
+            ]
+        ):
+            at = start + hour * HOUR + dt.timedelta(minutes=10)
+            connection.execute(
+                "INSERT INTO transactions (account_id, user_id, ts, tx_id, amount, currency, status, severity, action,"
+                " src_partition, src_offset, source, bundle, data, enrichment, analysis, verdict) VALUES"
+                " ('default', 'u', %s, %s, %s, %s, %s, %s, 0, 0, 0, 'CSV', 'b', '{}', '{}', '{}', '{}')",
+                [at, str(count), amount, currency, status, severity],
+            )
+            connection.execute(
+                "INSERT INTO hourly VALUES ('default', %s, %s, 1) ON CONFLICT (account_id, hour, severity)"
+                " DO UPDATE SET transactions = hourly.transactions + 1",
+                [start + hour * HOUR, severity],
+            )
+    entry = load_batches(SHIPPED, {}).batches["payments"]
+    frame = read(entry, Window(start - 2 * HOUR, start + 4 * HOUR, HOUR), database).frame
+    rows = {(metric, (at - start) // HOUR): round(value, 3) for metric, at, value in frame.iter_rows()}
+    assert rows == {
+        ("transactions", 0): 3,
+        ("transactions", 1): 0,
+        ("transactions", 2): 1,
+        ("transactions", 3): 0,
+        ("anomalies", 0): 1,
+        ("anomalies", 1): 0,
+        ("anomalies", 2): 0,
+        ("anomalies", 3): 0,
+        ("decline_rate", 0): 33.333,
+        ("decline_rate", 2): 0,
+        ("amount_EUR", 0): 30,
+    }
+    assert entry.batch.settings("amount_EUR").preprocessing.aggregate == "sum"
+
+
+def test_every_example_reads(config: Path, database: str) -> None:
+    loaded = load_batches(config, {})
+    assert loaded.problems == ()
+    now = dt.datetime.now(dt.UTC)
+    found = {
+        name: read(entry, entry.batch.window_at(now, entry.batch.history), database)
+        for name, entry in loaded.batches.items()
+        if "example" in entry.batch.tags
+    }
+    names = {name: set(reading.frame["metric"]) for name, reading in found.items()}
+    assert names == {
+        "system_load": {"processor", "memory", "disk_used"},
+        "postgres_statistics": {"connections", "size", "cache_hits", "deadlocks"},
+        "shop_visits": {"visits", "checkouts"},
+        "shop_orders": {"orders", "revenue"},
+        "shop_simulated": {"orders", "payment_errors"},
+    }
+    assert [reading.notes for reading in found.values()] == [()] * 5
+
+
+def test_the_simulated_shop_has_its_incidents(config: Path) -> None:
+    """Asked in parts it says the same, so that a value never depends on the window."""
+    entry = load_batches(config, {}).batches["shop_simulated"]
+    start = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+    whole = read(entry, Window(start, start + 24 * 46 * HOUR, HOUR)).frame
+    errors = whole.filter(whole["metric"] == "payment_errors")
+    down = errors.filter(errors["value"] > 20)["timestamp"].to_list()
+    assert len(down) == 6
+    assert {at.hour for at in down} == {13, 14, 15}
+    part = read(entry, Window(start + 5 * HOUR, start + 9 * HOUR, HOUR)).frame
+    assert set(part.rows()) <= set(whole.rows())
+
+
+def test_list_and_dry_run_show_and_tell(config: Path) -> None:
+    runner, where = CliRunner(), ["--config-dir", str(config)]
+    listed = runner.invoke(app, ["metrics", "list", *where])
+    assert listed.exit_code == 0
+    assert "shop_orders" in listed.stdout
+    tried = runner.invoke(app, ["metrics", "run", "shop_visits", "--dry-run", "--rows", "2", *where])
+    assert tried.exit_code == 0
+    assert "3,024 rows of 2 metrics" in tried.stdout
+    assert "Nothing is stored." in tried.stdout
+    assert "1960 ┤" in tried.stdout
+    machine = runner.invoke(
+        app, ["metrics", "run", "shop_orders", "--dry-run", "--json", "--back", "2d", *where]
+    )
+    document = json.loads(machine.stdout)
+    assert (document["rows"], document["metrics"], len(document["values"])) == (96, 2, 10)
+
+    typo = runner.invoke(app, ["metrics", "run", "shop_visit", "--dry-run", *where])
+    assert (typo.exit_code, typo.stdout) == (1, "")
+    assert "perhaps shop_visits" in typo.stderr
+    (config / "metrics/examples/shop_visits.yaml").write_text("source: {kind: duckdb}\nsqll: SELECT 1\n")
+    wrong = runner.invoke(app, ["metrics", "run", "shop_visits", "--dry-run", *where])
+    assert "shop_visits.yaml:2:1: sqll: " in wrong.stderr
+    assert wrong.exit_code == 1
+    listed = runner.invoke(app, ["metrics", "list", *where])
+    assert listed.exit_code == 1
+    assert "Did you mean sql?" in listed.stdout
+
+
+def test_a_plot_never_loses_a_spike_and_leaves_gaps() -> None:
+    values: list[float | None] = [0.0] * 5_000
+    values[1_234] = 9.0
+    lines = plot(values, 50, 4, [1_234])
+    assert [len(line) for line in lines[:4]] == [53] * 4
+    assert lines[0].startswith("9 ┤")
+    assert lines[0][3 + 12] != "\u2800"
+    assert lines[0].replace("\u2800", "")[3:] == lines[0][3 + 12]
+    assert lines[4] == " " * (3 + 12) + "▲"
+    assert plot([None, float("nan")], 50, 4) == ["no values"]
+    assert plot([1.0, None, None, 1.0], 50, 1) == ["1 ┤⡀⢀"]
