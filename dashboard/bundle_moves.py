@@ -1,11 +1,9 @@
-"""Where the pointers stand, and moving them: promote and roll back, as the command line and Dagster do."""
+"""Moving the pointers: promote and roll back, as the command line and Dagster do."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fasthtml.core import FtResponse
@@ -13,111 +11,18 @@ from psycopg.types.json import Jsonb
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from anomalyze.access.admin import DEFAULT_ACCOUNT
 from anomalyze.errors import AnomalyzeError, ContractError, TransientError
-from anomalyze.learning.report import Report, load_report
-from anomalyze.storage.objects import ObjectStore
 from dashboard import routes
+from dashboard.bundle_standing import NOTE_LENGTH_MAX, may_move
+from dashboard.bundles import render
 from dashboard.page import Answer
 from dashboard.security import Viewer, viewer_of
 
 if TYPE_CHECKING:
     from anomalyze.bus.contract import Bus
-    from anomalyze.detection.bundle import BundleStore, Move
-
-__all__ = ["NOTE_LENGTH_MAX", "Named", "Standing", "load_standing", "may_move", "promote", "roll_back"]
-
-NOTE_LENGTH_MAX = 400
-MOVES_SHOWN = 10
-FACTS_KEPT = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a page says of a bundle; never changes."""
-
-    kind: str
-    window: tuple[str, str] | None
-    is_supervised: bool
-    detector: str
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A bundle that a pointer names.
-
-    Attributes
-    ----------
-    bundle
-        Its id.
-    at, note
-        Of the move that named it; ``at`` is RFC 3339, None for an old one.
-    facts
-        None where the bundle cannot be read; ``problem`` says why.
-    report
-        What its checks said; None where it has none.
-    """
-
-    bundle: str
-    at: str | None
-    note: str
-    facts: Facts | None
-    problem: str
-    report: Report | None
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Champion, challenger (None while it is the champion), and the champion's last moves, newest first."""
-
-    champion: Named | None
-    challenger: Named | None
-    is_promoted: bool
-    moves: list[Move]
-
-
-# By id: bundles never change, and reading one costs its whole file.
-_facts: OrderedDict[str, Facts] = OrderedDict()
-
-
-def load_standing(objects: ObjectStore) -> Standing:
-    """Where the pointers stand. Reads the object store: for a thread.
-
-    Raises
-    ------
-    AnomalyzeError
-        The store does not answer, or a pointer is damaged.
-    """
     from anomalyze.detection.bundle import BundleStore
-    from anomalyze.learning.promotion import CHALLENGER, CHAMPION
 
-    store = BundleStore(objects)
-    champions, challengers = store.history(CHAMPION), store.history(CHALLENGER)
-    champion = _named(store, objects, champions[-1]) if champions else None
-    is_promoted = bool(champions and challengers and champions[-1].id == challengers[-1].id)
-    challenger = _named(store, objects, challengers[-1]) if challengers and not is_promoted else None
-    return Standing(champion, challenger, is_promoted, list(reversed(champions[-MOVES_SHOWN:])))
-
-
-def _named(store: BundleStore, objects: ObjectStore, move: Move) -> Named:
-    facts, report, problem = _facts.get(move.id), None, ""
-    try:
-        if facts is None:
-            bundle = store.load(move.id)
-            facts = _facts[move.id] = Facts(
-                bundle.kind, bundle.training_window, bundle.supervised is not None, bundle.detector
-            )
-            while len(_facts) > FACTS_KEPT:
-                _facts.popitem(last=False)
-        report = load_report(objects, move.id)
-    except ContractError as error:
-        problem = str(error)
-    return Named(move.id, move.at, move.note, facts, problem, report)
-
-
-def may_move(viewer: Viewer) -> bool:
-    """Promote and roll back: admins of the operator's account, because bundles judge for all accounts."""
-    return viewer.account_id == DEFAULT_ACCOUNT and viewer.principal.allows("admin")
+__all__ = ["promote", "roll_back"]
 
 
 async def promote(request: Request) -> Answer:
@@ -153,8 +58,6 @@ def _roll_back(store: BundleStore, bus: Bus, sent: dict[str, str], note: str) ->
 async def _move(
     request: Request, action: str, step: Callable[[BundleStore, Bus, dict[str, str], str], str]
 ) -> Answer:
-    from dashboard.bundles import render
-
     viewer = viewer_of(request)
     if not may_move(viewer):
         return PlainTextResponse("This needs a key of the operator's account with the scope admin.", 403)

@@ -9,7 +9,7 @@ from typing import Any
 from anomalyze.storage.challenger import ShadowCount, ShadowDifference
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.bundle_moves import NOTE_LENGTH_MAX, Named, Standing, may_move
+from dashboard.bundle_standing import NOTE_LENGTH_MAX, Named, Standing, may_move
 from dashboard.components import (
     cell,
     empty_row,

@@ -18,7 +18,7 @@ from anomalyze.storage.challenger import list_counts, list_differences
 from anomalyze.storage.period import load_period_end
 from anomalyze.storage.query import fetch_async
 from dashboard import bundle_view as view
-from dashboard.bundle_moves import Standing, load_standing
+from dashboard.bundle_standing import Standing, load_standing
 from dashboard.element import FT, H2, A, Div, P, Section
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
