@@ -10,8 +10,17 @@ from datetime import datetime, timedelta
 
 from anomalyze.storage.board_transactions import TransactionRow
 from dashboard import formatters as form
-from dashboard.components import SEVERITY_WORDS, cell, head_cell, missing, moment, money, severity, table
-from dashboard.element import FT, H2, Details, Div, Figcaption, Figure, P, Span, Summary, Tr, ft
+from dashboard.components import (
+    SEVERITY_WORDS,
+    cell,
+    folded_table,
+    head_cell,
+    missing,
+    moment,
+    money,
+    severity,
+)
+from dashboard.element import FT, H2, Div, Figcaption, Figure, P, Span, Tr, ft
 from dashboard.hours import quantile
 from dashboard.security import Viewer
 
@@ -198,7 +207,4 @@ def _as_table(user_id: str, rows: Sequence[TransactionRow], viewer: Viewer) -> F
         )
         for row in rows
     ]
-    return Details(
-        Summary("Show as table", cls="link small"),
-        table(f"Amounts of {user_id}, newest first", heads, body, cls="as-table"),
-    )
+    return folded_table(f"Amounts of {user_id}, newest first", heads, body)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fasthtml.core import FtResponse
-from psycopg.types.json import Jsonb
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 
 from anomalyze.errors import AnomalyzeError, ContractError, TransientError
+from anomalyze.storage.audit import audit_entry
 from dashboard import routes
 from dashboard.bundle_standing import NOTE_LENGTH_MAX, may_move
 from dashboard.bundles import render
@@ -92,6 +92,5 @@ async def _move(
 async def _audit(pool: Any, viewer: Viewer, action: str, bundle: str, detail: dict[str, str]) -> None:
     async with pool.connection() as connection:
         await connection.execute(
-            "INSERT INTO audit_log (account_id, actor, action, target, detail) VALUES (%s, %s, %s, %s, %s)",
-            [viewer.account_id, viewer.principal.key_id, action, bundle, Jsonb(detail)],
+            *audit_entry(viewer.account_id, viewer.principal.key_id, action, bundle, detail)
         )

@@ -21,12 +21,14 @@ from dashboard.element import (
     Button,
     Caption,
     Dd,
+    Details,
     Div,
     Dl,
     Dt,
     Kbd,
     NotStr,
     Span,
+    Summary,
     Table,
     Tbody,
     Td,
@@ -43,6 +45,7 @@ __all__ = [
     "copyable",
     "empty_row",
     "facts",
+    "folded_table",
     "head_cell",
     "icon",
     "key_cap",
@@ -181,6 +184,11 @@ def table(caption: str, heads: Iterable[FT], rows: Iterable[FT], cls: str | None
         role="table",
         cls=cls,
     )
+
+
+def folded_table(caption: str, heads: Iterable[FT], rows: Iterable[FT]) -> FT:
+    """What a plot shows, as a table that opens below it."""
+    return Details(Summary("Show as table", cls="link small"), table(caption, heads, rows, cls="as-table"))
 
 
 def empty_row(columns: int, *content: Any) -> FT:

@@ -27,6 +27,7 @@ from dashboard.components import (
     cell,
     copyable,
     empty_row,
+    folded_table,
     head_cell,
     moment,
     sentence,
@@ -212,11 +213,7 @@ def _figure(budget: BudgetView, past: str) -> FT:
             data_columns=True,
             tabindex="0",
         ),
-        ft(
-            "details",
-            ft("summary", "Show as table", cls="link small"),
-            table(label, heads, rows, cls="as-table"),
-        ),
+        folded_table(label, heads, rows),
         cls="budget-figure",
     )
 

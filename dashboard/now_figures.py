@@ -13,6 +13,7 @@ from dashboard.components import (
     SEVERITY_WORDS,
     cell,
     empty_row,
+    folded_table,
     head_cell,
     mark,
     moment,
@@ -167,11 +168,7 @@ def hours_figure(hours: HoursView) -> FT:
             data_columns=True,
             tabindex="0",
         ),
-        ft(
-            "details",
-            ft("summary", "Show as table", cls="link small"),
-            table(label, heads, rows, cls="as-table"),
-        ),
+        folded_table(label, heads, rows),
     )
 
 

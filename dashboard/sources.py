@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from anomalyze.storage import source as store
+from anomalyze.storage.csv_stream import stream_csv
 from anomalyze.storage.query import fetch_async
 from anomalyze.storage.source import SourceState
 from dashboard import formatters as form
@@ -95,18 +94,13 @@ async def refused_rows(request: Request) -> Answer:
     if source is None:
         return await not_found(request, f"No polled table of this name in {viewer.account_id}.")
 
-    async def produce() -> AsyncIterator[str]:
-        buffer = io.StringIO()
-        write = csv.writer(buffer).writerow
-        write(["at", "column", "reason", "raw"])
-        async with pool.connection() as connection:
-            async for at, *rest in store.stream_source_errors(connection, viewer.account_id, name):
-                write([at.astimezone(UTC).isoformat(timespec="seconds"), *rest])
-                if buffer.tell() > 32_768:
-                    yield buffer.getvalue()
-                    buffer.seek(0)
-                    buffer.truncate()
-        yield buffer.getvalue()
-
+    text = stream_csv(
+        ("at", "column", "reason", "raw"),
+        pool.connection(),
+        lambda connection: (
+            [at.astimezone(UTC).isoformat(timespec="seconds"), *rest]
+            async for at, *rest in store.stream_source_errors(connection, viewer.account_id, name)
+        ),
+    )
     headers = {"Content-Disposition": f'attachment; filename="refused-{source.name}.csv"'}
-    return StreamingResponse(produce(), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(text, media_type="text/csv; charset=utf-8", headers=headers)

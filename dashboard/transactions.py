@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
-import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from anomalyze.storage import board_transactions
-from anomalyze.storage.board import PAGE_ROWS
+from anomalyze.storage.board import PAGE_ROWS, Connection
 from anomalyze.storage.board_transactions import TransactionFilter, TransactionRow
+from anomalyze.storage.csv_stream import stream_csv
 from anomalyze.storage.period import load_period_end
 from anomalyze.storage.query import fetch_async
 from dashboard import routes
@@ -260,24 +259,16 @@ async def transactions_csv(request: Request) -> Answer:
     """GET /transactions.csv: the filter's rows, newest first, streamed."""
     viewer = viewer_of(request)
 
-    async def produce() -> AsyncIterator[str]:
-        buffer = io.StringIO()
-        write = csv.writer(buffer).writerow
-        write(CSV_HEAD)
-        async with open_page(request) as connection:
-            end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
-            view = parse_transactions(request.query_params, end, viewer.zone)
-            wanted = replace(view.filter, before=None)
-            async for row in board_transactions.stream_transactions(connection, viewer.account_id, wanted):
-                write([_csv_cell(value) for value in _csv_row(row)])
-                if buffer.tell() > 32_768:
-                    yield buffer.getvalue()
-                    buffer.seek(0)
-                    buffer.truncate()
-        yield buffer.getvalue()
+    async def read(connection: Connection) -> AsyncIterator[list[object]]:
+        end = await fetch_async(connection, load_period_end(viewer.account_id, viewer.now))
+        view = parse_transactions(request.query_params, end, viewer.zone)
+        wanted = replace(view.filter, before=None)
+        async for row in board_transactions.stream_transactions(connection, viewer.account_id, wanted):
+            yield [_csv_cell(value) for value in _csv_row(row)]
 
+    text = stream_csv(CSV_HEAD, open_page(request), read)
     headers = {"Content-Disposition": f'attachment; filename="transactions-{viewer.now:%Y-%m-%d}.csv"'}
-    return StreamingResponse(produce(), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(text, media_type="text/csv; charset=utf-8", headers=headers)
 
 
 def _csv_row(row: TransactionRow) -> list[object]:

@@ -22,13 +22,12 @@ from dashboard.amounts import (
     in_one_currency,
     usual_amounts,
 )
-from dashboard.components import cell, head_cell, icon, moment, severity, table
+from dashboard.components import cell, folded_table, head_cell, icon, moment, severity
 from dashboard.element import (
     FT,
     H1,
     H2,
     A,
-    Details,
     Div,
     Figcaption,
     Figure,
@@ -39,7 +38,6 @@ from dashboard.element import (
     Section,
     Small,
     Span,
-    Summary,
     Tr,
     ft,
 )
@@ -208,10 +206,7 @@ def _hours(history: Sequence[TransactionRow], viewer: Viewer) -> FT:
             tabindex="0",
             cls="plot-hours",
         ),
-        Details(
-            Summary("Show as table", cls="link small"),
-            table(label, (head_cell("Hour"), head_cell("Transactions", "num")), rows, cls="as-table"),
-        ),
+        folded_table(label, (head_cell("Hour"), head_cell("Transactions", "num")), rows),
     )
 
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from anomalyze.rules.column import Unit
+from anomalyze.rules.column import FEATURE_UNITS
 from anomalyze.rules.show import show
 
 __all__ = ["counted", "duration_text", "rarity_text", "times_text", "value_text"]
 
 SPANS_S = ((86_400.0, "day"), (3_600.0, "hour"), (60.0, "minute"))
-# Units of the feature definition as the formatter of rules calls them; the rest is plain.
-SHOWN_AS: dict[str, Unit] = {
-    "money": "base_money",
-    "count": "count",
-    "km": "km",
-    "kmh": "km/h",
-    "seconds": "seconds",
-    "days": "days",
-    "hour": "hour",
-    "share": "percent",
-}
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def counted(number: float, name: str) -> str:
@@ -71,6 +59,4 @@ def value_text(value: float, unit: str, base_currency: str) -> str:
     """
     if unit == "flag":
         return "yes" if value else "no"
-    if unit == "weekday":
-        return WEEKDAYS[int(value) % 7]
-    return show(float(value), SHOWN_AS.get(unit, "plain"), base_currency)
+    return show(float(value), FEATURE_UNITS.get(unit, "plain"), base_currency)

@@ -9,7 +9,16 @@ from typing import Literal, Protocol
 
 from anomalyze.events.batch import Status
 
-__all__ = ["TEXT_COLUMNS", "Column", "ColumnTypes", "FeatureMeaning", "Kind", "Unit", "event_columns"]
+__all__ = [
+    "FEATURE_UNITS",
+    "TEXT_COLUMNS",
+    "Column",
+    "ColumnTypes",
+    "FeatureMeaning",
+    "Kind",
+    "Unit",
+    "event_columns",
+]
 
 Kind = Literal["number", "text", "flag"]
 Unit = Literal[
@@ -27,7 +36,7 @@ Unit = Literal[
     "percent",
 ]
 # What the feature definition calls a unit; what is not here is shown plain.
-_FEATURE_UNITS: Mapping[str, Unit] = {
+FEATURE_UNITS: Mapping[str, Unit] = {
     "money": "base_money",
     "count": "count",
     "km": "km",
@@ -123,7 +132,7 @@ class ColumnTypes(Mapping[str, Column]):
             [
                 *event_columns(),
                 *(
-                    Column(name, about.kind, _FEATURE_UNITS.get(about.unit, "plain"))
+                    Column(name, about.kind, FEATURE_UNITS.get(about.unit, "plain"))
                     for name, about in features.items()
                 ),
             ]

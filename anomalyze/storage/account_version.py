@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from anomalyze.errors import AnomalyzeError
+from anomalyze.storage.audit import audit_entry
 from anomalyze.storage.pool import postgres_errors
 from anomalyze.storage.query import Query
 
@@ -152,14 +153,13 @@ def store_version(
         row = cursor.fetchone()
         assert row is not None
         cursor.execute(
-            "INSERT INTO audit_log (account_id, actor, action, target, detail) VALUES (%s, %s, %s, %s, %s)",
-            [
+            *audit_entry(
                 account_id,
                 by,
                 "account.save",
                 f"{account_id}@{after + 1}",
-                Jsonb({"version": after + 1, "changes": list(changes), "note": note}),
-            ],
+                {"version": after + 1, "changes": list(changes), "note": note},
+            )
         )
     return StoredVersion(**row)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
+from anomalyze.storage.audit import audit_entry
 from anomalyze.storage.board import CASE_STATES, Connection
 
 __all__ = ["Decision", "decide_case", "load_decisions"]
@@ -69,14 +69,13 @@ async def decide_case(
             [fraud, note, key_id, account_id, case_id, opened_at, last_at],
         )
         await cursor.execute(
-            "INSERT INTO audit_log (account_id, actor, action, target, detail) VALUES (%s, %s, %s, %s, %s)",
-            [
+            *audit_entry(
                 account_id,
                 key_id,
                 f"case.{state}",
                 case_id,
-                Jsonb({"before": before, "labels": cursor.rowcount, "note": note, "fraud": fraud}),
-            ],
+                {"before": before, "labels": cursor.rowcount, "note": note, "fraud": fraud},
+            )
         )
     return True
 

@@ -14,8 +14,7 @@ import psycopg
 
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import DeadLetter
-from anomalyze.storage.pool import postgres_errors
-from anomalyze.storage.position import Position, lock_positions, store_positions
+from anomalyze.storage.position import advancing
 
 __all__ = ["decode_dead_letter", "encode_dead_letter", "insert_dead_letters", "store_dead_letters"]
 
@@ -89,17 +88,8 @@ def store_dead_letters(
     TransientError
         PostgreSQL does not answer now: nothing was stored, try again.
     """
-    with postgres_errors(), connection.transaction():
-        positions = lock_positions(connection, consumer, log_id, topic, next_offsets)
-        stored = insert_dead_letters(connection, log_id, letters)
-        store_positions(
-            connection,
-            consumer,
-            log_id,
-            topic,
-            {p: Position(positions[p].src_offset, offset) for p, offset in next_offsets.items()},
-        )
-    return stored
+    with advancing(connection, consumer, log_id, topic, next_offsets):
+        return insert_dead_letters(connection, log_id, letters)
 
 
 def insert_dead_letters(

@@ -15,8 +15,7 @@ import psycopg
 
 from anomalyze.errors import ContractError
 from anomalyze.log import get
-from anomalyze.storage.pool import postgres_errors
-from anomalyze.storage.position import Position, lock_positions, store_positions
+from anomalyze.storage.position import advancing
 from anomalyze.storage.query import Query
 
 __all__ = [
@@ -119,17 +118,8 @@ def store_labels(
     TransientError
         PostgreSQL does not answer now: nothing was stored, try again.
     """
-    with postgres_errors(), connection.transaction():
-        positions = lock_positions(connection, consumer, log_id, topic, next_offsets)
-        stored = sum(_insert(connection, turn) for turn in _turns(labels))
-        store_positions(
-            connection,
-            consumer,
-            log_id,
-            topic,
-            {p: Position(positions[p].src_offset, offset) for p, offset in next_offsets.items()},
-        )
-    return stored
+    with advancing(connection, consumer, log_id, topic, next_offsets):
+        return sum(_insert(connection, turn) for turn in _turns(labels))
 
 
 def _turns(labels: Sequence[Label]) -> list[list[Label]]:

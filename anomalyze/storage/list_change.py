@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from anomalyze.errors import AnomalyzeError
+from anomalyze.storage.audit import audit_entry
 from anomalyze.storage.pool import postgres_errors
 from anomalyze.storage.query import Query
 
@@ -143,14 +143,13 @@ def store_changes(
                 f"got {held[0]:,}; take some off first"
             )
         connection.execute(
-            "INSERT INTO audit_log (account_id, actor, action, target, detail) VALUES (%s, %s, %s, %s, %s)",
-            [
+            *audit_entry(
                 account_id,
                 by,
                 "lists.change",
                 account_id,
-                Jsonb({"changes": [f"{op} {name} {field} {value}" for op, name, field, value in rows]}),
-            ],
+                {"changes": [f"{op} {name} {field} {value}" for op, name, field, value in rows]},
+            )
         )
     return len(rows)
 

@@ -7,13 +7,16 @@ that of two owners (one of them paused and woken too late) the second sees what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
-__all__ = ["Position", "load_positions", "lock_positions", "store_positions"]
+from anomalyze.storage.pool import postgres_errors
+
+__all__ = ["Position", "advancing", "load_positions", "lock_positions", "store_positions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +84,32 @@ def store_positions(
             topic,
         ],
     )
+
+
+@contextmanager
+def advancing(
+    connection: psycopg.Connection[Any],
+    consumer: str,
+    log_id: str,
+    topic: str,
+    next_offsets: Mapping[int, int],
+) -> Iterator[None]:
+    """A transaction to store in what was read of a topic; with it a consumer comes to ``next_offsets``.
+
+    For topics whose records are known by themselves: no ``src`` is reached.
+
+    Raises
+    ------
+    TransientError
+        PostgreSQL does not answer now: nothing was stored, try again.
+    """
+    with postgres_errors(), connection.transaction():
+        positions = lock_positions(connection, consumer, log_id, topic, next_offsets)
+        yield
+        store_positions(
+            connection,
+            consumer,
+            log_id,
+            topic,
+            {p: Position(positions[p].src_offset, offset) for p, offset in next_offsets.items()},
+        )

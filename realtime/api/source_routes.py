@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -12,6 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from anomalyze.access.keys import Principal
 from anomalyze.storage import source as store
+from anomalyze.storage.csv_stream import stream_csv
 from anomalyze.storage.query import fetch_async
 from anomalyze.storage.source import SourceState
 from realtime.api.problems import Problem, problem_responses
@@ -58,21 +56,16 @@ async def get_errors(request: Request, principal: Reader, name: Name) -> Streami
     if found is None:
         raise Problem(404, f"no source {name} in this account", field="name", got=name)
 
-    async def produce() -> AsyncIterator[str]:
-        buffer = io.StringIO()
-        write = csv.writer(buffer).writerow
-        write(["at", "column", "reason", "raw"])
-        async with pool.connection() as connection:
-            async for at, *rest in store.stream_source_errors(connection, principal.account_id, name):
-                write([time_text(at), *rest])
-                if buffer.tell() > 32_768:
-                    yield buffer.getvalue()
-                    buffer.seek(0)
-                    buffer.truncate()
-        yield buffer.getvalue()
-
+    text = stream_csv(
+        ("at", "column", "reason", "raw"),
+        pool.connection(),
+        lambda connection: (
+            [time_text(at), *rest]
+            async for at, *rest in store.stream_source_errors(connection, principal.account_id, name)
+        ),
+    )
     headers = {"Content-Disposition": f'attachment; filename="refused-{found.name}.csv"'}
-    return StreamingResponse(produce(), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(text, media_type="text/csv; charset=utf-8", headers=headers)
 
 
 def source_shape(source: SourceState) -> dict[str, Any]:

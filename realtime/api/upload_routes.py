@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import time
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -26,6 +23,7 @@ from anomalyze.ingestion.receive import (
     take_file,
 )
 from anomalyze.storage import upload as store
+from anomalyze.storage.csv_stream import stream_csv
 from anomalyze.storage.query import fetch_async
 from anomalyze.storage.upload import Upload
 from realtime.api.problems import Problem, problem_responses
@@ -217,21 +215,13 @@ async def get_errors(request: Request, principal: Reader, upload_id: UploadId) -
     state = state_of(request)
     upload = await find(state, principal, upload_id)
 
-    async def produce() -> AsyncIterator[str]:
-        buffer = io.StringIO()
-        write = csv.writer(buffer).writerow
-        write(["line", "column", "reason", "raw"])
-        async with state.pool.connection() as connection:
-            async for row in store.stream_errors(connection, upload.upload_id):
-                write(row)
-                if buffer.tell() > 32_768:
-                    yield buffer.getvalue()
-                    buffer.seek(0)
-                    buffer.truncate()
-        yield buffer.getvalue()
-
+    text = stream_csv(
+        ("line", "column", "reason", "raw"),
+        state.pool.connection(),
+        lambda connection: store.stream_errors(connection, upload.upload_id),
+    )
     headers = {"Content-Disposition": f'attachment; filename="refused-{upload.upload_id}.csv"'}
-    return StreamingResponse(produce(), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(text, media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.websocket("/v1/uploads/{upload_id}/progress")
