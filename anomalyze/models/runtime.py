@@ -1,4 +1,4 @@
-"""Which engine serves a model: the compiled kernel for a tree ensemble, ONNX Runtime for every other."""
+"""Which engine serves a model: a compiled kernel for those that training makes, ONNX Runtime for every other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.errors import ContractError, ModelError
+from anomalyze.models.dense import DenseKernel, dense_from_onnx
 from anomalyze.models.kernel import TreeKernel
 
 __all__ = ["OnnxScorer", "Scorer", "load_scorer"]
@@ -36,7 +37,7 @@ class OnnxScorer:
     """
 
     def __init__(self, data: bytes) -> None:
-        # Only models that are no tree ensemble need it.
+        # Only models that no kernel serves need it, and the parity gate.
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -89,4 +90,5 @@ def load_scorer(data: bytes) -> Scorer:
     try:
         return TreeKernel.from_onnx(data)
     except ModelError:
-        return OnnxScorer(data)
+        dense = dense_from_onnx(data)
+        return OnnxScorer(data) if dense is None else DenseKernel(dense)

@@ -51,9 +51,9 @@ def measure_steps(
     near
         float64: they may be off by the rounding of float32.
 
-    >>> steps = measure_steps(lambda x: np.floor(x), np.array([1.0, 2.0, 2.5]))
-    >>> [float(t) for t in steps.threshold.round(3)], steps.value[:2].tolist()
-    ([1.0, 2.0], [0.0, 1.0])
+    >>> steps = measure_steps(lambda x: 1.0 * (x >= 2), np.array([1.0, 2.0]))
+    >>> [float(t) for t in steps.threshold.round(3)], steps.value.tolist()
+    ([2.0], [0.0, 1.0])
     """
     cut = np.unique(round_down(near))
     with np.errstate(over="ignore"):

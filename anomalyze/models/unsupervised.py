@@ -2,7 +2,8 @@
 
 The isolation forest is the default. Of the others those serve that can be written as few cheap nodes of ONNX: HBOS
 (Goldstein and Dengel, 2012), COPOD (Li et al., ICDM 2020) and ECOD (Li et al., TKDE 2022) are sums of step functions
-of one input each. PyOD trains; nothing of PyOD's serves, and no training row travels.
+of one input each; PCA is a sum of distances, LODA one of histograms of projections (``models.dense``). PyOD trains; nothing
+of PyOD's serves, and no training row travels.
 
 ECOD and COPOD have no fixed training set in PyOD: each call counts its own rows in. The exported score is PyOD's for a
 row that is judged alone, ``-log((1 + #{x_i <= x}) / (n + 1))`` and its mirror image of each input.
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anomalyze.models.dense import Dense, Distances, Projections
 from anomalyze.models.preparation import Preparation, fit_preparation
 from anomalyze.models.steps import Steps, fold_steps, measure_steps
 from anomalyze.models.tree import TreeEnsemble
@@ -26,16 +28,20 @@ from anomalyze.models.tree import TreeEnsemble
 __all__ = ["DETECTORS", "FOREST", "Named", "check_detector", "fold_named", "train_named"]
 
 FOREST = "iforest"
-DETECTORS = (FOREST, "hbos", "ecod", "copod")
+DETECTORS = (FOREST, "hbos", "ecod", "copod", "pca", "loda")
+_BY_TAIL, _SCALED = ("ecod", "copod"), ("pca", "loda")
 # Distribution functions of so many rows, evenly spaced in the log: each row is a step of every input.
 ECDF_ROWS_MAX = 1_024
 # PyOD counts every row of a call in, so a row has to be judged alone: a few ms each.
 ALONE_ROWS_MAX = 64
 
+# Of a histogram's width: far above the rounding of a sum, far below what tells payments apart.
+_EDGE_SHIFT = 1e-9
+
 _ROWS = "it keeps its training rows, payments of people, and searches them for each row"
 _NETWORK = "it is a network: another engine, and slower than the rest of a verdict"
 _OTHERS = "it is made of other detectors; name one of those"
-_FORM = "its score is no sum of trees or distances of few inputs"
+_FORM = "its score is no sum of steps, distances or projections"
 _REFUSED = {
     _ROWS: "abod cof kde knn loci lof ocsvm rod sampling sod sos hdbscan inne lmdd cd",
     _NETWORK: "ae1svm alad anogan auto_encoder deep_svdd devnet dif lunar mo_gaal so_gaal vae",
@@ -56,7 +62,7 @@ def check_detector(name: str) -> str:
     'hbos'
     >>> check_detector("knn")
     Traceback (most recent call last):
-    ValueError: knn cannot serve: it keeps its training rows, payments of people, and searches them for each row; expected one of iforest, hbos, ecod, copod
+    ValueError: knn cannot serve: it keeps its training rows, payments of people, and searches them for each row; expected one of iforest, hbos, ecod, copod, pca, loda
     """
     if name in DETECTORS:
         return name
@@ -83,21 +89,25 @@ class Named:
         What its rows went through.
     learned
         float64 ``[m, k]``: the prepared rows that it was fitted on.
+    mean, factor
+        float64 ``[k]``: subtracted from those, and multiplied; a factor of zero leaves an input out.
     """
 
     name: str
     estimator: Any
     preparation: Preparation
     learned: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
+    factor: npt.NDArray[np.float64]
 
     @property
     def is_alone(self) -> bool:
         """Whether PyOD's score of a row depends on the rows judged with it."""
-        return self.name in ("ecod", "copod")
+        return self.name in _BY_TAIL
 
     def score(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Raw scores ``[n]`` by PyOD itself: the reference of the parity gate."""
-        prepared = self.preparation.apply(rows).astype(np.float64)
+        prepared = _standardise(self.preparation.apply(rows).astype(np.float64), self.mean, self.factor)
         if not self.is_alone:
             return np.asarray(self.estimator.decision_function(prepared), dtype=np.float64)
         return np.array([self.estimator.decision_function(row[None])[0] for row in prepared])
@@ -113,11 +123,27 @@ def train_named(rows: npt.NDArray[np.float32], one_sided: Sequence[bool], name: 
     """
     preparation = fit_preparation(rows, one_sided)
     learned = preparation.apply(rows).astype(np.float64)
-    if name in ("ecod", "copod"):
+    mean, factor = np.zeros(learned.shape[1]), np.ones(learned.shape[1])
+    if name in _BY_TAIL:
         learned = learned[np.linspace(0, len(learned) - 1, min(len(learned), ECDF_ROWS_MAX)).astype(np.intp)]
+    if name in _SCALED:
+        # Directions mix inputs of different units. One that never varies has no scale: it is left out.
+        mean, spread = learned.mean(axis=0), learned.std(axis=0)
+        factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
     estimator = _build(name, seed)
-    estimator.fit(learned)
-    return Named(name, estimator, preparation, learned)
+    estimator.fit(_standardise(learned, mean, factor))
+    if name == "loda":
+        # The first edge is the smallest projection, which all ordinary rows share once they are clipped: whether they
+        # lie beyond it would hang on the order in which a library adds.
+        estimator.limits_ += _EDGE_SHIFT * np.ptp(estimator.limits_, axis=1, keepdims=True)
+    return Named(name, estimator, preparation, learned, mean, factor)
+
+
+def _standardise(
+    rows: npt.NDArray[np.float64], mean: npt.NDArray[np.float64], factor: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """What PyOD is given of prepared rows ``[n, k]``: the inputs that it reads."""
+    return ((rows - mean) * factor)[:, factor > 0]
 
 
 def _build(name: str, seed: int) -> Any:
@@ -130,16 +156,28 @@ def _build(name: str, seed: int) -> Any:
         from pyod.models.ecod import ECOD
 
         return ECOD()
-    from pyod.models.copod import COPOD
+    if name == "copod":
+        from pyod.models.copod import COPOD
 
-    return COPOD()
+        return COPOD()
+    if name == "pca":
+        from pyod.models.pca import PCA
+
+        return PCA(standardization=False, random_state=seed)
+    from pyod.models.loda import LODA
+
+    return LODA(random_state=seed)
 
 
 HBOS_BINS = 10
 
 
-def fold_named(named: Named) -> TreeEnsemble:
-    """The detector as trees that take raw float32 inputs and whose sum is the raw score."""
+def fold_named(named: Named) -> TreeEnsemble | Dense:
+    """The detector as a model that takes raw float32 inputs: trees whose sum is the raw score, or arrays."""
+    if named.name == "pca":
+        return _fold_pca(named)
+    if named.name == "loda":
+        return _fold_loda(named)
     measure = _measure_hbos if named.name == "hbos" else _measure_ecdf
     return fold_steps([measure(named, i) for i in range(named.learned.shape[1])], named.preparation)
 
@@ -177,3 +215,37 @@ def _measure_ecdf(named: Named, column: int) -> Steps:
 
 def _mean(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return (a + b) / 2
+
+
+def _fold_pca(named: Named) -> Distances:
+    """Distances to the components, each over its share of the variance, as PyOD adds them."""
+    one = named.estimator
+    return Distances(
+        *_folded(named),
+        direction=_widened(named, one.selected_components_),
+        weight=one.selected_w_components_,
+    )
+
+
+def _fold_loda(named: Named) -> Projections:
+    """Minus the logarithm of each projection's histogram; PyOD compares with all edges but the last two."""
+    one = named.estimator
+    height = -np.log(one.histograms_) * one.weights[:, None] / one.n_random_cuts
+    return Projections(
+        *_folded(named),
+        direction=_widened(named, one.projections_),
+        edge=one.limits_[:, : one.n_bins - 1],
+        jump=np.diff(height, axis=1),
+        base=height[:, 0],
+    )
+
+
+def _folded(named: Named) -> tuple[Any, Any, Any, Any]:
+    return named.preparation.fill, named.preparation.lower, named.mean, named.factor
+
+
+def _widened(named: Named, directions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Directions over all inputs, those left out too."""
+    wide = np.zeros((len(directions), len(named.factor)))
+    wide[:, named.factor > 0] = directions
+    return wide

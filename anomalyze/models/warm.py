@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from anomalyze.models.calibration import fit_calibration
+from anomalyze.models.dense import DenseKernel, Distances, Projections
 from anomalyze.models.kernel import TreeKernel
 from anomalyze.models.shapley import compute_shapley
 from anomalyze.models.tree import TreeEnsemble
@@ -27,4 +28,10 @@ def warm() -> None:
     kernel = TreeKernel(ensemble)
     scores = kernel.score(np.array([[-1.0], [1.0]], dtype=np.float32))
     fit_calibration(scores).compute_tail(scores)
+    one, single = np.ones(1), np.ones(1, np.float32)
+    for dense in (
+        Distances(single, single, one, one, one[:, None], one),
+        Projections(single, single, one, one, one[:, None], one[:, None], one[:, None], one),
+    ):
+        DenseKernel(dense).score(single[:, None])
     compute_shapley(kernel, np.ones((1, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64))

@@ -110,7 +110,7 @@ def test_an_input_that_never_varies_says_nothing(named: Named) -> None:
         ("lof", "training rows"),
         ("auto_encoder", "network"),
         ("suod", "other detectors"),
-        ("gmm", "sum of trees"),
+        ("gmm", "no sum"),
         ("hbso", "Did you mean hbos?"),
         ("nothing", "expected a detector"),
     ],
