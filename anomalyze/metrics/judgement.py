@@ -17,6 +17,7 @@ from anomalyze.metrics.bank import Scores
 
 __all__ = [
     "CALM_POINTS",
+    "CRITICAL",
     "KINDS",
     "SEVERITY_OF_KIND",
     "Flag",
@@ -123,7 +124,7 @@ class Judgement:
     unusual_severity, unusual_strength
         Of novelty and rarity alone; the strength as a multiple of what is usual, an alert at 3.
     change_percent
-        Distance to the value before.
+        From the value before, of its size.
     """
 
     flags: Ints
@@ -167,8 +168,8 @@ def judge(
         rarity = scores.rarity_alert & is_bad_way & (limits("rarity", 0) > 0)
         outside = ((value < scores.lower) | (value > scores.upper)) & is_bad_way
         above, below = limits("upper", np.inf), limits("lower", -np.inf)
-        change = np.abs(value - previous) / np.abs(previous) * 100.0
-        is_change = change > limits("change_percent", np.inf)
+        change = (value - previous) / np.abs(previous) * 100.0
+        is_change = np.abs(change) > limits("change_percent", np.inf)
         is_flat = flat * period_s >= limits("flat_for_s", np.inf)
         flags = (
             novelty * int(Flag.NOVELTY)

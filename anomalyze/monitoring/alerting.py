@@ -19,7 +19,15 @@ from cronsim import CronSim
 
 from anomalyze.log import get
 from anomalyze.metrics.incident import OPEN, OVER, PENDING, Incident, Track, follow
-from anomalyze.metrics.judgement import CALM_POINTS, KINDS, SEVERITY_OF_KIND, Flag, Judgement, SeriesRules
+from anomalyze.metrics.judgement import (
+    CALM_POINTS,
+    CRITICAL,
+    KINDS,
+    SEVERITY_OF_KIND,
+    Flag,
+    Judgement,
+    SeriesRules,
+)
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.sentence import describe, describe_late, describe_resolved
 from anomalyze.storage import metrics_alerts as store
@@ -34,6 +42,11 @@ Floats = npt.NDArray[np.float64]
 # Nobody is told of what was over so long before it came to be known: a day, or three steps of slow metrics.
 HISTORY_S = 86_400.0
 HISTORY_STEPS = 3
+# A series this short is still showing its range: in its first hundred points one in eighty is unlike all before. Nobody
+# is told but of what would be critical.
+LEARNING_POINTS = 100
+# Lines of one turn in the log; all of them are in the table.
+LOGGED_A_TURN = 20
 # A dismissed alert lowers those up to so many times as strong.
 DISMISSED_SHARE = 0.5
 # Incidents of one turn and metric, the newest, that are kept: a backfill of noise is no reason for a million rows.
@@ -42,9 +55,12 @@ INCIDENTS_A_TURN = 200
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Rows of a turn in the order of series and time: ``at`` is the series' place, ``changed``: its value is new."""
+    """Rows of a turn in the order of series and time: ``at`` is the series' place, ``number`` the row's place in it (from 1),
+    ``changed``: its value is new.
+    """
 
     at: Ints
+    number: Ints
     ts_ms: Ints
     value: Floats
     expected: Floats
@@ -63,10 +79,12 @@ class _Context:
     batch: str
     now: datetime
     period_s: float
+    points: Mapping[str, int]
     snoozed: Mapping[str, datetime | None]
     batch_snoozed: datetime | None
     resolved: Mapping[tuple[str, str], int]
     dismissed: Mapping[tuple[str, str, int], Dismissed]
+    said: int = 0
 
 
 def tell(
@@ -89,7 +107,15 @@ def tell(
         found += [(int(part.at[some[0]]), part, some) for some in np.split(rows, edges) if len(some)]
     if not found:
         return 0
-    context = _context(connection, batch, rules, series, now, [series.names[place] for place, _, _ in found])
+    context = _context(
+        connection,
+        batch,
+        rules,
+        series,
+        now,
+        [series.names[place] for place, _, _ in found],
+        {series.names[place]: int(part.number[rows[-1]]) for place, part, rows in found},
+    )
     began = 0
     for place, part, rows in found:
         metric = series.names[place]
@@ -101,6 +127,8 @@ def tell(
                 context, rule, metric, kind, open_.get((metric, kind)), part, rows[~is_late]
             )
             began += _follow_late_rows(context, rule, metric, kind, part, rows[is_late])
+    if context.said > LOGGED_A_TURN:
+        get().info("metric_alerts", batch=batch, said=context.said, logged=LOGGED_A_TURN)
     return began
 
 
@@ -188,11 +216,12 @@ def is_in_maintenance(rule: SeriesRules, now: datetime) -> bool:
 
 def _context(
     connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, now: datetime,
-    metrics: Collection[str],
+    metrics: Collection[str], points: Mapping[str, int] | None = None,
 ) -> _Context:  # fmt: skip
     state = load_batch(connection, batch)
     return _Context(
         connection, batch, now, rules.period_s,
+        points or {},
         dict(zip(series.names, series.snoozed_until, strict=True)),
         None if state is None else state.snoozed_until,
         store.load_resolved(connection, batch, metrics),
@@ -212,7 +241,8 @@ def _track(kind: str, part: Judged, rows: npt.NDArray[np.intp], rule: SeriesRule
     if kind == "unusual":
         severity, strength = judgement.unusual_severity[rows], judgement.unusual_strength[rows]
     elif kind == "change":
-        strength = judgement.change_percent[rows]
+        change = judgement.change_percent[rows]
+        strength, direction = np.abs(change), np.sign(np.nan_to_num(change)).astype(np.int64)
     elif kind == "flat":
         strength, direction = part.flat[rows] * period_s, np.zeros(len(rows), np.int64)
     else:
@@ -315,14 +345,12 @@ def _keep(
         said.append(("resolved", 1, describe_resolved(metric, incident)))
     for kind, number, text in said:
         if store.insert_notice(connection, alert_id, kind, number, incident.severity, text):
-            get().info(
-                "metric_alert",
-                kind=kind,
-                batch=context.batch,
-                metric=metric,
-                severity=incident.severity,
-                said=text,
-            )
+            context.said += 1
+            if context.said <= LOGGED_A_TURN:
+                get().info(
+                    "metric_alert", kind=kind, batch=context.batch, metric=metric,
+                    severity=incident.severity, said=text,
+                )  # fmt: skip
     return 0 if before is not None or incident.state == PENDING else 1
 
 
@@ -350,6 +378,9 @@ def _muted(context: _Context, rule: SeriesRules, metric: str, incident: Incident
         return "disabled"
     if incident.last_ms < now_ms - history_ms:
         return "history"
+    is_learning = incident.kind == "unusual" and context.points.get(metric, 0) < LEARNING_POINTS
+    if is_learning and incident.severity < CRITICAL:
+        return "learning"
     if incident.severity < rule.severity_min:
         return "severity"
     if any(until > context.now for until in snoozed):

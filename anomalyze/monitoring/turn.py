@@ -179,6 +179,9 @@ def _score(work: _Work, place: Ints, ts_ms: Ints, values: Floats, changed: Flags
         index, place, ts_ms = index[order], place[order], ts_ms[order]
         values, changed = values[order], changed[order]
     scores = work.bank.advance(index, ts_ms, values)
+    begins = np.flatnonzero(np.diff(place, prepend=-1))
+    number = np.arange(len(place)) - np.repeat(begins, np.diff(begins, append=len(place))) + 1
+    number += work.series.points[place] if is_new else 0
     kept = ~np.isnan(values)
     series, count = work.series, len(work.series.names)
     newest = series.newest_value if is_new else np.full(count, np.nan)
@@ -197,6 +200,7 @@ def _score(work: _Work, place: Ints, ts_ms: Ints, values: Floats, changed: Flags
     work.parts.append(
         Judged(
             at,
+            number[kept],
             ts_ms[kept],
             value,
             of_kept.expected,
