@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from anomalyze.config import closest
-from anomalyze.metrics.duration import Duration
+from anomalyze.metrics.duration import Duration, fits_days, format_duration
 from anomalyze.metrics.setting import Cron, MetricSettings, Words
 from anomalyze.metrics.source_file import SQL_KINDS, Source
 from anomalyze.metrics.window import Window, floor_to_step, go_back
@@ -22,7 +22,7 @@ from anomalyze.metrics.window import Window, floor_to_step, go_back
 __all__ = ["METRICS_MAX", "NAME", "Batch", "BatchDefaults", "merge"]
 
 # One bank of detectors serves a batch; a hundred thousand series in one are nearly always a mistake of its SQL.
-METRICS_MAX = 50_000
+METRICS_MAX = 20_000
 NAME = r"^[a-z0-9]+(_[a-z0-9]+)*$"
 SQL_CHARACTERS_MAX = 100_000
 FUNCTION = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
@@ -39,12 +39,6 @@ def _known_zone(value: str) -> str:
             "expected a time zone of the IANA database, such as Europe/Berlin"
             + (f"; perhaps {meant}" if meant else "")
         )
-    return value
-
-
-def _fits_days(value: dt.timedelta) -> dt.timedelta:
-    if value > dt.timedelta(days=1) and value % dt.timedelta(days=1):
-        raise ValueError("expected whole days, or less than a day")
     return value
 
 
@@ -85,7 +79,7 @@ class BatchDefaults(MetricSettings):
     timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
         default="UTC", description="of the schedule, of days, and of times that name none"
     )
-    step: Annotated[Duration, AfterValidator(_fits_days)] = Field(
+    step: Annotated[Duration, AfterValidator(fits_days)] = Field(
         default=dt.timedelta(hours=1), description="from one point to the next: whole days, or less than one"
     )
     window: Duration = Field(
@@ -140,8 +134,13 @@ class Batch(BatchDefaults):
 
     @model_validator(mode="after")
     def _fits_each_metric(self) -> Batch:
-        for name in self.metrics:
-            self.settings(name)
+        for name in (*self.metrics, ""):
+            span = self.settings(name).preprocessing.resample
+            if span is not None and 2 * span > self.window:
+                raise ValueError(
+                    f"expected a window of at least twice preprocessing.resample, got {format_duration(self.window)} "
+                    f"and {format_duration(span)}{f' of {name}' if name else ''}"
+                )
         return self
 
     def settings(self, metric: str) -> MetricSettings:

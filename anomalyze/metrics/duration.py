@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-__all__ = ["Duration", "format_duration", "parse_duration"]
+__all__ = ["Duration", "fits_days", "format_duration", "parse_duration"]
 
 _PATTERN = r"^[0-9]{1,6}(s|m|h|d|w)$"
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -49,6 +49,13 @@ def format_duration(span: dt.timedelta) -> str:
     seconds = int(span.total_seconds())
     unit = next(unit for unit in ("w", "d", "h", "m", "s") if seconds % _SECONDS[unit] == 0)
     return f"{seconds // _SECONDS[unit]}{unit}"
+
+
+def fits_days(value: dt.timedelta) -> dt.timedelta:
+    """A step as it is. Raises ``ValueError`` when it is neither whole days nor less than one."""
+    if value > dt.timedelta(days=1) and value % dt.timedelta(days=1):
+        raise ValueError("expected whole days, or less than a day")
+    return value
 
 
 Duration = Annotated[

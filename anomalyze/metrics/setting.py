@@ -9,7 +9,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from anomalyze.config import StrictModel
-from anomalyze.metrics.duration import Duration
+from anomalyze.metrics.duration import Duration, fits_days
 
 __all__ = ["Alerting", "Cron", "Maintenance", "MetricSettings", "Preprocessing", "Thresholds", "Word"]
 
@@ -42,7 +42,9 @@ Words = Annotated[tuple[Word, ...], BeforeValidator(_listed)]
 class Preprocessing(StrictModel):
     """What is made of the values before they are judged, in the order of these keys."""
 
-    resample: Duration | None = Field(default=None, description="one value for each so long a time")
+    resample: Annotated[Duration, AfterValidator(fits_days)] | None = Field(
+        default=None, description="one value for each so long a time"
+    )
     aggregate: Literal["mean", "sum", "min", "max", "median", "first", "last", "count"] = Field(
         default="mean", description="how values of one such time become one"
     )

@@ -81,10 +81,13 @@ class Reading:
         metric and timestamp, each pair once.
     notes
         What was put right on the way, in sentences: rows left out, repeated, not finite.
+    is_of_now
+        The rows had no timestamp: they tell of when they were read, whatever the window.
     """
 
     frame: pl.DataFrame
     notes: tuple[str, ...]
+    is_of_now: bool = False
 
 
 Fetch = Callable[[Request], Table]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -64,7 +65,7 @@ def build_reading(table: Table, name: str, zone: ZoneInfo, window: Window, metri
     frame = pl.DataFrame({"metric": names, "timestamp": times, "value": values}, schema=_SCHEMA, strict=False)
     # A point is named by its step's begin: one that begins where the window ends is not over yet.
     past = window.end if at_time is not None else window.end + window.step
-    return _cleaned(frame, where, past, metrics_max)
+    return replace(_cleaned(frame, where, past, metrics_max), is_of_now=at_time is None)
 
 
 def _find(columns: Sequence[str], names: Sequence[str]) -> int | None:

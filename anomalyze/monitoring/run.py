@@ -1,0 +1,167 @@
+"""One run of a batch: its source is read, what is new is stored, what was stored is scored, who has to know is told.
+
+A run may be killed anywhere and come again: values and scores are stored once, an alert is one. The first run of a batch
+reads its whole history, in pieces, so that no answer is larger than it has to be.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+
+from anomalyze.errors import AnomalyzeError
+from anomalyze.log import get
+from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.library import BatchEntry
+from anomalyze.metrics.prepare import prepare
+from anomalyze.metrics.rules import rules_of
+from anomalyze.metrics.sources import read
+from anomalyze.metrics.window import Window, floor_to_step, go_back
+from anomalyze.monitoring.score import Scored, score_batch
+from anomalyze.monitoring.turn import DETECTOR, VERSION
+from anomalyze.storage.metrics_runs import begin_run, finish_run
+from anomalyze.storage.metrics_scores import load_batch, load_series
+from anomalyze.storage.metrics_values import FAILURES_MAX, Failure, store_values
+
+__all__ = ["PIECE", "Ran", "backfill_batch", "pieces_of", "run_batch"]
+
+# What one read of a backfill spans, at least: a week of 300 hourly metrics is 50,000 rows.
+PIECE = dt.timedelta(days=7)
+
+_OF_NOW = "values without a timestamp tell of now: nothing of the past is read"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run did.
+
+    Attributes
+    ----------
+    rows, new, corrected
+        Rows read; values stored that were not known, and known ones with another value.
+    notes
+        What was put right of what the source gave.
+    failures
+        Metrics of which rows were left out, with the reason; their neighbours went on.
+    scored
+        What scoring did.
+    """
+
+    rows: int
+    new: int
+    corrected: int
+    notes: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    scored: Scored
+
+
+def run_batch(
+    connection: psycopg.Connection[Any],
+    entry: BatchEntry,
+    folder: Path,
+    own_dsn: str | None = None,
+    now: dt.datetime | None = None,
+) -> Ran:
+    """A run at ``now``: the batch's window, or its history when nothing of it is stored.
+
+    Parameters
+    ----------
+    connection
+        To our own database, in autocommit mode.
+    folder
+        Of all banks on this machine.
+    own_dsn
+        Address of our own database, for the source ``anomalyze``.
+
+    Raises
+    ------
+    ConfigError, TransientError
+        As ``sources.read``; the run is noted with the reason, and what was read before is stored and scored.
+    """
+    now = now or dt.datetime.now(dt.UTC)
+    is_first = load_batch(connection, entry.name) is None
+    window = entry.batch.window_at(now, entry.batch.history if is_first else None)
+    return backfill_batch(connection, entry, folder, window, own_dsn, now)
+
+
+def backfill_batch(
+    connection: psycopg.Connection[Any],
+    entry: BatchEntry,
+    folder: Path,
+    window: Window,
+    own_dsn: str | None = None,
+    now: dt.datetime | None = None,
+    progress: Progress | None = None,
+) -> Ran:
+    """Read a window in pieces, store them, then score.
+
+    Parameters
+    ----------
+    progress
+        Told after each piece: pieces done, and of how many.
+
+    Raises
+    ------
+    ConfigError, TransientError
+        As ``run_batch``.
+    """
+    now = now or dt.datetime.now(dt.UTC)
+    pieces = list(pieces_of(entry.batch, window))
+    newest = entry.batch.window_at(now)
+    run_id = begin_run(connection, entry.name, "ingest")
+    rows = new = corrected = 0
+    notes: dict[str, None] = {}
+    failures: dict[str, Failure] = {}
+    failed: AnomalyzeError | None = None
+    for count, piece in enumerate(pieces, 1):
+        try:
+            reading = read(entry, piece, own_dsn)
+            if reading.is_of_now and piece.end < newest.end:
+                notes[_OF_NOW] = None
+                continue
+            stored = store_values(connection, entry.name, prepare(reading.frame, entry.batch, piece), now)
+        except AnomalyzeError as error:
+            failed = error
+            break
+        rows, new, corrected = rows + stored.rows, new + stored.new, corrected + stored.corrected
+        notes |= dict.fromkeys(reading.notes)
+        failures |= {failure.metric: failure for failure in stored.failures}
+        if progress is not None:
+            progress(count, len(pieces))
+    told = tuple(failures.values())[:FAILURES_MAX]
+    finish_run(
+        connection, run_id, rows_read=rows, rows_new=new, rows_corrected=corrected, failures=told,
+        error=None if failed is None else str(failed),
+    )  # fmt: skip
+    scored = _score(connection, entry, folder, now)
+    if failed is not None:
+        get().warning("metrics_run_failed", batch=entry.name, reason=str(failed))
+        raise failed
+    return Ran(rows, new, corrected, tuple(notes), told, scored)
+
+
+def pieces_of(batch: Batch, window: Window) -> Iterator[Window]:
+    """A window as windows one after another, each of whole steps, also of those that values are resampled to."""
+    zone = ZoneInfo(batch.timezone)
+    spans = [batch.preprocessing.resample, *(own.preprocessing.resample for own in batch.metrics.values())]
+    step = max([batch.step, *(span for span in spans if span is not None)])
+    size = max(PIECE, batch.window, 2 * step)
+    start = window.start
+    while start < window.end:
+        # Midnight and a day further on, so that an hour that daylight saving takes makes no piece an empty one.
+        end = floor_to_step(go_back(start, -size, zone) + step / 2, step, zone)
+        end = window.end if end + step >= window.end or end <= start else end
+        yield Window(start, end, window.step)
+        start = end
+
+
+def _score(connection: psycopg.Connection[Any], entry: BatchEntry, folder: Path, now: dt.datetime) -> Scored:
+    names = load_series(connection, entry.name, DETECTOR, VERSION).names
+    return score_batch(connection, entry.name, rules_of(entry.batch, names), folder, now)
