@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +19,15 @@ if TYPE_CHECKING:
     from anomalyze.metrics.library import BatchEntry, LoadResult
     from anomalyze.metrics.sources import Reading
     from anomalyze.metrics.window import Window
+    from anomalyze.monitoring.preview import Foreseen
+    from anomalyze.monitoring.run import Ran
 
 __all__ = ["app"]
 
 PLOT_HEIGHT = 6
 PLOT_WIDTH_MAX = 100
+FORESEEN_SHOWN = 20
+SEVERITIES = ("NONE", "LOW", "MEDIUM", "HIGH", "CRITICAL")
 app = typer.Typer(help="Metrics: what is watched, and a try of one batch.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ConfigDir = Annotated[
@@ -79,29 +85,90 @@ def run(
     batch: Annotated[str, typer.Argument(help="Name of the batch: its file's, without .yaml")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and show; nothing is stored.")] = False,
     back: Annotated[
-        str | None, typer.Option(help="How far back to read, such as 7d; the batch's history when not given.")
+        str | None,
+        typer.Option(help="With --dry-run: how far back, such as 7d; the batch's history when not given."),
     ] = None,
     rows: Annotated[int, typer.Option(min=0, max=10_000, help="Rows to show.")] = 10,
     plots: Annotated[int, typer.Option(min=0, max=1_000, help="Metrics to draw.")] = 5,
     config_dir: ConfigDir = None,
     as_json: Json = False,
 ) -> None:
-    """Read a batch now and show its rows, its metrics as plots, and what would alert."""
-    from anomalyze.errors import ConfigError
-
+    """Read a batch now. With --dry-run show its rows, its metrics as plots and what would alert; else store and score."""
     with complain("metrics run"):
-        if not dry_run:
-            raise ConfigError(
-                "expected --dry-run: batches run by themselves, on their schedule, under `anomalyze up`"
-            )
         entry = _find(_load(config_dir), batch)
+        if not dry_run:
+            _print_ran(entry.name, _run(entry, None), as_json)
+            return
         window = entry.batch.window_at(dt.datetime.now(dt.UTC), _back(entry, back))
         reading = _read(entry, window)
+        from anomalyze.metrics.prepare import prepare
+        from anomalyze.monitoring.preview import foresee
+
+        frame = prepare(reading.frame, entry.batch, window)
+        foreseen = foresee(frame, entry.batch)
     if as_json:
-        print_json(_as_json(entry, window, reading, rows))
+        print_json(_as_json(entry, window, reading.notes, frame, foreseen, rows))
         return
-    _print_rows(entry, window, reading, rows)
-    _print_plots(entry, reading.frame, plots)
+    _print_rows(entry, window, reading.notes, frame, rows)
+    _print_plots(entry, frame, foreseen, plots)
+    _print_foreseen(foreseen)
+
+
+@app.command()
+def backfill(
+    batch: Annotated[str, typer.Argument(help="Name of the batch: its file's, without .yaml")],
+    back: Annotated[
+        str | None, typer.Option(help="How far back, such as 30d; the batch's history when not given.")
+    ] = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+) -> None:
+    """Read a batch's history, store what is new or corrected, and score it; a repeat changes nothing."""
+    with complain("metrics backfill"):
+        entry = _find(_load(config_dir), batch)
+        window = entry.batch.window_at(dt.datetime.now(dt.UTC), _back(entry, back))
+        _print_ran(entry.name, _run(entry, window), as_json)
+
+
+def _run(entry: BatchEntry, window: Window | None) -> Ran:
+    """A run of the batch's own window, or of another; its progress on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from anomalyze.embedded.runtime import find_addresses
+    from anomalyze.monitoring.run import BANKS_FOLDER, backfill_batch, run_batch
+    from anomalyze.settings import Settings
+    from anomalyze.storage.pool import connect
+
+    settings = Settings()
+    dsn, folder = find_addresses(settings).postgres_dsn, settings.data_dir / BANKS_FOLDER
+    console = Console(stderr=True)
+    # Scoring a long history takes longer than a page may.
+    with connect(dsn, statement_timeout_s=0) as connection, Progress(console=console, transient=True) as bar:
+        task = bar.add_task(entry.name, total=None)
+
+        def told(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+
+        if window is None:
+            return run_batch(connection, entry, folder, dsn, progress=told)
+        return backfill_batch(connection, entry, folder, window, dsn, progress=told)
+
+
+def _print_ran(name: str, ran: Ran, as_json: bool) -> None:
+    if as_json:
+        print_json({"batch": name} | asdict(ran))
+        return
+    print_line(
+        f"{name}: {ran.rows:,} rows, {ran.new:,} new, {ran.corrected:,} corrected; {ran.scored.scored:,} scored, "
+        f"{ran.scored.alerts:,} incidents."
+    )
+    for note in ran.notes:
+        print_line(f"  {note}")
+    for failure in ran.failures:
+        print_line(f"  {failure.metric}: {failure.reason}")
+    if ran.scored.is_busy:
+        print_line("  Another run is scoring this batch: it takes these values too.")
 
 
 def _load(config_dir: Path | None) -> LoadResult:
@@ -151,28 +218,47 @@ def _read(entry: BatchEntry, window: Window) -> Reading:
     return read(entry, window, own_dsn)
 
 
-def _as_json(entry: BatchEntry, window: Window, reading: Reading, rows: int) -> dict[str, Any]:
+def _as_json(
+    entry: BatchEntry,
+    window: Window,
+    notes: Sequence[str],
+    frame: pl.DataFrame,
+    foreseen: Sequence[Foreseen],
+    rows: int,
+) -> dict[str, Any]:
     return {
         "batch": entry.name,
         "from": window.start.isoformat(),
         "to": window.end.isoformat(),
-        "rows": len(reading.frame),
-        "metrics": reading.frame["metric"].n_unique(),
-        "notes": list(reading.notes),
+        "rows": len(frame),
+        "metrics": frame["metric"].n_unique(),
+        "notes": list(notes),
         "values": [
             {"metric": metric, "timestamp": at.isoformat(), "value": value}
-            for metric, at, value in reading.frame.tail(rows).iter_rows()
+            for metric, at, value in frame.sort("timestamp", "metric").tail(rows).iter_rows()
+        ],
+        "alerts": [
+            {
+                "metric": one.metric,
+                "kind": one.incident.kind,
+                "severity": SEVERITIES[one.incident.severity],
+                "opened": _time(one.incident.opened_ms).isoformat(),
+                "last": _time(one.incident.last_ms).isoformat(),
+                "sentence": one.sentence,
+            }
+            for one in foreseen
         ],
     }
 
 
-def _print_rows(entry: BatchEntry, window: Window, reading: Reading, rows: int) -> None:
-    frame = reading.frame
+def _print_rows(
+    entry: BatchEntry, window: Window, notes: Sequence[str], frame: pl.DataFrame, rows: int
+) -> None:
     print_line(
         f"{entry.name}: {len(frame):,} rows of {frame['metric'].n_unique():,} metrics, "
         f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC. Nothing is stored."
     )
-    for note in reading.notes:
+    for note in notes:
         print_line(f"  {note}")
     newest = frame.sort("timestamp", "metric").tail(rows)
     for metric, at, value in newest.iter_rows():
@@ -181,18 +267,36 @@ def _print_rows(entry: BatchEntry, window: Window, reading: Reading, rows: int) 
         print_line(f"  {at:%Y-%m-%d %H:%M}  {shown:>14} {unit:<6} {metric}")
 
 
-def _print_plots(entry: BatchEntry, frame: pl.DataFrame, plots: int) -> None:
+def _print_plots(entry: BatchEntry, frame: pl.DataFrame, foreseen: Sequence[Foreseen], plots: int) -> None:
     from anomalyze.cli.plot import plot
 
     width = min(PLOT_WIDTH_MAX, shutil.get_terminal_size().columns - 16)
     names = frame["metric"].unique(maintain_order=True).to_list()
+    # Those with the most to tell come first.
+    names.sort(key=lambda name: -sum(one.metric == name for one in foreseen))
     for name in names[:plots]:
-        values = frame.filter(frame["metric"] == name)["value"].to_list()
+        own = frame.filter(frame["metric"] == name)
+        times = own["timestamp"].dt.epoch("ms")
+        marks = [int(times.search_sorted(one.incident.peak_ms)) for one in foreseen if one.metric == name]
         unit = entry.batch.settings(name).unit
         print_line()
         print_line(f"{name}{f' ({unit})' if unit else ''}")
-        for line in plot(values, width, PLOT_HEIGHT):
+        for line in plot(own["value"].to_list(), width, PLOT_HEIGHT, marks):
             print_line(line)
     if len(names) > plots:
         print_line()
         print_line(f"{len(names) - plots:,} more metrics; --plots shows more.")
+
+
+def _print_foreseen(foreseen: Sequence[Foreseen]) -> None:
+    print_line()
+    if not foreseen:
+        print_line("Nothing would have alerted.")
+        return
+    print_line(f"{len(foreseen):,} incidents would have alerted, the newest:")
+    for one in foreseen[-FORESEEN_SHOWN:]:
+        print_line(f"  {SEVERITIES[one.incident.severity]:<8} {one.sentence}")
+
+
+def _time(ms: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)

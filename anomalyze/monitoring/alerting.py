@@ -34,7 +34,7 @@ from anomalyze.storage import metrics_alerts as store
 from anomalyze.storage.metrics_alerts import Dismissed, StoredIncident
 from anomalyze.storage.metrics_scores import SeriesState, load_batch
 
-__all__ = ["Judged", "is_in_maintenance", "remind", "tell", "tell_late"]
+__all__ = ["Judged", "build_track", "is_in_maintenance", "remind", "tell", "tell_late"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -229,7 +229,10 @@ def _context(
     )  # fmt: skip
 
 
-def _track(kind: str, part: Judged, rows: npt.NDArray[np.intp], rule: SeriesRules, period_s: float) -> Track:
+def build_track(
+    kind: str, part: Judged, rows: npt.NDArray[np.intp], rule: SeriesRules, period_s: float
+) -> Track:
+    """What rows of one metric say of one kind of incident."""
     judgement = part.judgement
     flags = judgement.flags[rows]
     begins = (flags & int(KINDS[kind])) > 0
@@ -261,7 +264,7 @@ def _follow_kind(
     part: Judged, rows: npt.NDArray[np.intp],
 ) -> int:  # fmt: skip
     """Follow what is newer than all before; how many incidents began."""
-    track = _track(kind, part, rows, rule, context.period_s)
+    track = build_track(kind, part, rows, rule, context.period_s)
     if not len(rows) or (before is None and not track.begins.any()):
         return 0
     found = follow(
@@ -284,7 +287,7 @@ def _follow_late_rows(
     context: _Context, rule: SeriesRules, metric: str, kind: str, part: Judged, rows: npt.NDArray[np.intp]
 ) -> int:
     """Incidents among values that came late or were corrected, where no incident was known; they are over."""
-    track = _track(kind, part, rows, rule, context.period_s)
+    track = build_track(kind, part, rows, rule, context.period_s)
     if not len(rows) or not track.begins.any():
         return 0
     began = 0

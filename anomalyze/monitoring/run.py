@@ -29,8 +29,10 @@ from anomalyze.storage.metrics_runs import begin_run, finish_run
 from anomalyze.storage.metrics_scores import load_batch, load_series
 from anomalyze.storage.metrics_values import FAILURES_MAX, Failure, store_values
 
-__all__ = ["PIECE", "Ran", "backfill_batch", "pieces_of", "run_batch"]
+__all__ = ["BANKS_FOLDER", "PIECE", "Ran", "backfill_batch", "pieces_of", "run_batch"]
 
+# In the data folder: what detectors remember, derived from what is stored.
+BANKS_FOLDER = "metrics"
 # What one read of a backfill spans, at least: a week of 300 hourly metrics is 50,000 rows.
 PIECE = dt.timedelta(days=7)
 
@@ -68,6 +70,7 @@ def run_batch(
     folder: Path,
     own_dsn: str | None = None,
     now: dt.datetime | None = None,
+    progress: Progress | None = None,
 ) -> Ran:
     """A run at ``now``: the batch's window, or its history when nothing of it is stored.
 
@@ -79,6 +82,8 @@ def run_batch(
         Of all banks on this machine.
     own_dsn
         Address of our own database, for the source ``anomalyze``.
+    progress
+        As in ``backfill_batch``.
 
     Raises
     ------
@@ -88,7 +93,7 @@ def run_batch(
     now = now or dt.datetime.now(dt.UTC)
     is_first = load_batch(connection, entry.name) is None
     window = entry.batch.window_at(now, entry.batch.history if is_first else None)
-    return backfill_batch(connection, entry, folder, window, own_dsn, now)
+    return backfill_batch(connection, entry, folder, window, own_dsn, now, progress)
 
 
 def backfill_batch(

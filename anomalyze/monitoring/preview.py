@@ -1,0 +1,106 @@
+"""What would alert, of values that nobody stored: a batch tried before it counts."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from anomalyze.metrics.bank import Scores, SeriesBank
+from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.incident import PENDING, Incident, follow
+from anomalyze.metrics.judgement import CALM_POINTS, KINDS, flat_runs, judge
+from anomalyze.metrics.preprocess import difference, smooth
+from anomalyze.metrics.rules import BatchRules, rules_of
+from anomalyze.metrics.sentence import describe
+from anomalyze.monitoring.alerting import Judged, build_track
+
+__all__ = ["Foreseen", "foresee"]
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """An incident that the values hold, and the sentence that would tell of it."""
+
+    metric: str
+    incident: Incident
+    sentence: str
+
+
+def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
+    """The incidents of prepared rows, judged from the first on as if they came one by one; the oldest first.
+
+    Those that a metric's rules tell nobody of for their severity or shortness are left out; snoozes, maintenance and
+    cooldown are not asked.
+
+    Parameters
+    ----------
+    frame
+        ``metric``, ``timestamp``, ``value``, in the order of metric and timestamp.
+    """
+    names = frame["metric"].unique(maintain_order=True).to_list()
+    if not names:
+        return []
+    rules = rules_of(batch, names)
+    known, rule = rules.assign(names)
+    index = (frame["metric"].rle_id()).to_numpy().astype(np.int64)
+    ts_ms = frame["timestamp"].dt.epoch("ms").to_numpy().astype(np.int64)
+    values = frame["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy().copy()
+    edges = np.flatnonzero(np.diff(index, prepend=-1, append=-1))
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        own = known[rule[index[start]]]
+        if own.difference:
+            values[start:end] = difference(values[start:end], own.difference)
+        if own.smooth > 1:
+            values[start:end] = smooth(values[start:end], own.smooth)
+    with (
+        tempfile.TemporaryDirectory(prefix="anomalyze-preview-") as folder,
+        SeriesBank.open(Path(folder), names, rules.period_s) as bank,
+    ):
+        scores = bank.advance(bank.find(names)[index], ts_ms, values)
+    kept = ~np.isnan(values)
+    scores = replace(scores, **{name: getattr(scores, name)[kept] for name in Scores.__dataclass_fields__})
+    index, ts_ms, values = index[kept], ts_ms[kept], values[kept]
+    unknown = np.full(len(names), np.nan)
+    flat = flat_runs(index, values, unknown, np.zeros(len(names), np.int64)) if len(index) else index
+    previous = np.full(len(values), np.nan)
+    previous[1:] = np.where(np.diff(index) == 0, values[:-1], np.nan)
+    judged = judge(known, rule[index], scores, values, previous, flat, rules.period_s)
+    number = np.arange(len(index)) - np.searchsorted(index, index) + 1
+    part = Judged(
+        at=index,
+        number=number,
+        ts_ms=ts_ms,
+        value=values,
+        expected=scores.expected,
+        lower=scores.lower,
+        upper=scores.upper,
+        flat=flat,
+        judgement=judged,
+        changed=np.ones(len(index), bool),
+    )
+    return _incidents(part, names, rules)
+
+
+def _incidents(part: Judged, names: list[str], rules: BatchRules) -> list[Foreseen]:
+    begun = int(sum(KINDS.values()))
+    found: list[Foreseen] = []
+    for place in np.unique(part.at[(part.judgement.flags & begun) > 0]).tolist():
+        metric = names[place]
+        rule = rules.of(metric)
+        rows = np.flatnonzero(part.at == place)
+        for kind in KINDS:
+            track = build_track(kind, part, rows, rule, rules.period_s)
+            if not track.begins.any():
+                continue
+            found += [
+                Foreseen(metric, incident, describe(metric, incident, rule))
+                for incident in follow(
+                    kind, None, track, calm_points=CALM_POINTS, lasts_min_ms=rule.lasts_min_s * 1000
+                )
+                if rule.told and incident.severity >= rule.severity_min and incident.state != PENDING
+            ]
+    return sorted(found, key=lambda one: (one.incident.opened_ms, one.metric))
