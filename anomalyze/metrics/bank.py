@@ -109,7 +109,7 @@ class SeriesBank:
         self._visits = GrownArray(folder / "visits", np.int8, (bins,))
         channels = kernel.CHANNELS
         self._rings = [GrownArray(folder / f"values-{c}", np.float64, (c, channels)) for c in kernel.CLASSES]
-        self._orders = [GrownArray(folder / f"orders-{c}", np.int16, (channels, c)) for c in kernel.CLASSES]
+        self._orders = [GrownArray(folder / f"orders-{c}", np.uint16, (channels, c)) for c in kernel.CLASSES]
         self._free: list[list[int]] = []
 
     @classmethod
@@ -226,7 +226,8 @@ class SeriesBank:
             kernel.advance_series(
                 series, times, numbers, offsets, words, words.view(np.float64),
                 tuple(ring.array for ring in self._rings), tuple(order.array for order in self._orders),
-                self._season.array, self._visits.array, self._day_bins, self._week_bins, self._half_life, out, marks,
+                self._season.array, self._visits.array, self._day_bins, self._week_bins, self._half_life, 0.5 ** (1.0 / self._half_life),
+                np.empty(kernel.INCIDENTS_MAX), out, marks,
             )  # fmt: skip
         columns = {name: np.ascontiguousarray(out[:, place]) for place, name in enumerate(kernel.OUTPUTS)}
         taken, novelty_alert, rarity_alert = (marks[:, place].astype(np.bool_) for place in range(3))

@@ -15,6 +15,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from anomalyze.features.compiled import COMPILED
+
 __all__ = [
     "CHANNELS",
     "CHANNEL_NAMES",
@@ -77,7 +79,7 @@ _NOVELTY, _SURPRISE, _RARITY, _RARITY_SCORE, _EXPECTED, _LOWER, _UPPER, _TAIL = 
 _TAKEN, _NOVELTY_ALERT, _RARITY_ALERT, _CHANNEL = range(4)
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@njit(cache=True, **COMPILED)
 def advance_series(
     series,
     ts_ms,
@@ -92,6 +94,8 @@ def advance_series(
     day_bins,
     week_bins,
     half_life,
+    decay,
+    faded,
     out,
     marks,
 ):
@@ -104,12 +108,14 @@ def advance_series(
     ints, floats
         ``[S, WORDS]``: one memory, two types.
     rings, orders
-        Of each class float64 ``[B, capacity, CHANNELS]`` and int16 ``[B, CHANNELS, capacity]``. Blocks must have
+        Of each class float64 ``[B, capacity, CHANNELS]`` and uint16 ``[B, CHANNELS, capacity]``. Blocks must have
         room for the rows.
     season, visits
         float64 and int8 ``[S, day_bins + week_bins]``.
-    half_life
-        Of the seasonal comparison, in points.
+    half_life, decay
+        Of the seasonal comparison, in points; and what remains of it after one point.
+    faded
+        float64 ``[INCIDENTS_MAX]``, room to work in.
     out
         float64 ``[N, len(OUTPUTS)]``, written; NaN where a row was not judged.
     marks
@@ -133,34 +139,50 @@ def advance_series(
                     local_ms = ts_ms[row] + offset_ms[row]
                     _take(
                         words, numbers, ring, order, season[s], visits[s], local_ms, values[row],
-                        day_bins, week_bins, half_life, out[row], marks[row],
+                        day_bins, week_bins, half_life, decay, faded, out[row], marks[row],
                     )  # fmt: skip
             row += 1
         words[I_TORN] = 0
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _take(
-    words, numbers, ring, order, season, visits, local_ms, x, day_bins, week_bins, half_life, out, marks
+    words,
+    numbers,
+    ring,
+    order,
+    season,
+    visits,
+    local_ms,
+    x,
+    day_bins,
+    week_bins,
+    half_life,
+    decay,
+    faded,
+    out,
+    marks,
 ):
     count = words[I_COUNT]
     if count == 0:
         numbers[F_LEVEL] = x
     residual, predicted, in_season = _predict(
-        numbers, season, visits, local_ms, x, day_bins, week_bins, half_life
+        numbers, season, visits, local_ms, x, day_bins, week_bins, half_life, decay
     )
+    place = _place(ring, order[RAW], RAW, min(count, VALUES_MAX), x, True)
     if count >= LEARNING_VALUES:
-        _band(words, numbers, ring, order, predicted, in_season, out)
-        _rarity(words, ring, order, x, out, marks)
-    surprise, marks[_CHANNEL] = _surprise(words, numbers, ring, order, x, residual, in_season)
+        _fade(words, faded)
+        _band(words, numbers, ring, order, predicted, in_season, faded, out)
+        _rarity(words, ring, order, x, place, out, marks)
+    surprise, marks[_CHANNEL] = _surprise(words, numbers, ring, order, x, place, residual, in_season)
     if count >= LEARNING_VALUES:
-        _judge(words, numbers, surprise, out, marks)
+        _judge(words, numbers, surprise, faded, out, marks)
     numbers[F_LEVEL] += max(LEVEL_RATE, 1.0 / (count + 1)) * (x - numbers[F_LEVEL])
     words[I_COUNT] = count + 1
 
 
-@njit(nogil=True, error_model="numpy")
-def _surprise(words, numbers, ring, order, x, residual, in_season):
+@njit(**COMPILED)
+def _surprise(words, numbers, ring, order, x, place, residual, in_season):
     """Sum of the channels' gap novelties, and the channel that says most."""
     count = words[I_COUNT]
     total, low, high = x, x, x
@@ -189,7 +211,9 @@ def _surprise(words, numbers, ring, order, x, residual, in_season):
             value = residual
         if number == SEASON and not in_season:
             continue
-        z = _gap(words, numbers, ring, order, number, value)
+        if number != RAW:
+            place = _place(ring, order[number], number, min(words[I_TAKEN + number], VALUES_MAX), value, True)
+        z = _gap(words, numbers, ring, order, number, value, place)
         if number == HIGH and not high < numbers[F_LEVEL]:
             continue
         surprise += z
@@ -198,13 +222,12 @@ def _surprise(words, numbers, ring, order, x, residual, in_season):
     return surprise, channel
 
 
-@njit(nogil=True, error_model="numpy")
-def _gap(words, numbers, ring, order, channel, value):
+@njit(**COMPILED)
+def _gap(words, numbers, ring, order, channel, value, place):
     """Gap novelty: how much farther the nearest earlier value lies than nearest values used to; then remember it."""
     taken = words[I_TAKEN + channel]
     kept = min(taken, VALUES_MAX)
     order = order[channel]
-    place = _place(ring, order, channel, kept, value, True)
     z = 0.0
     if kept > 0:
         distance = math.inf
@@ -238,7 +261,7 @@ def _gap(words, numbers, ring, order, channel, value):
     return z
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _place(ring, order, channel, kept, value, behind):
     """The first place whose value is not below ``value`` or, ``behind``, above it."""
     low, high = 0, kept
@@ -254,7 +277,7 @@ def _place(ring, order, channel, kept, value, behind):
 
 @intrinsic
 def _shift(typing, order, source, target, count):
-    """Move so many int16 of an array to another place in it; compiled loops move one at a time."""
+    """Move so many uint16 of an array to another place in it; compiled loops move one at a time."""
 
     def generate(context, builder, signature, arguments):
         array = context.make_array(signature.args[0])(context, builder, value=arguments[0])
@@ -268,11 +291,10 @@ def _shift(typing, order, source, target, count):
     return types.void(order, types.intp, types.intp, types.intp), generate
 
 
-@njit(nogil=True, error_model="numpy")
-def _predict(numbers, season, visits, local_ms, x, day_bins, week_bins, half_life):
+@njit(**COMPILED)
+def _predict(numbers, season, visits, local_ms, x, day_bins, week_bins, half_life, decay):
     """Residual of the better phase, what it predicted, whether it is good enough; then learn from ``x``."""
     best, residual, predicted, in_season = SEASON_ERROR_SHARE_MAX, 0.0, 0.0, False
-    decay = 0.5 ** (1.0 / half_life)
     for phase in range(2):
         bins = day_bins if phase == 0 else week_bins
         if bins < 2:
@@ -297,8 +319,17 @@ def _predict(numbers, season, visits, local_ms, x, day_bins, week_bins, half_lif
     return residual, predicted, in_season
 
 
-@njit(nogil=True, error_model="numpy")
-def _habit(words, numbers, surprise):
+@njit(**COMPILED)
+def _fade(words, faded):
+    """What is left of each remembered incident at this point."""
+    count, incidents = words[I_COUNT], words[I_INCIDENTS]
+    for number in range(max(0, incidents - INCIDENTS_MAX), incidents):
+        slot = number % INCIDENTS_MAX
+        faded[slot] = math.exp((words[I_AT + slot] - count) / INCIDENT_MEMORY_POINTS)
+
+
+@njit(**COMPILED)
+def _habit(words, numbers, surprise, faded):
     """Past incidents at least half as surprising, the longer ago the less; the open one is not past."""
     count, incidents = words[I_COUNT], words[I_INCIDENTS]
     habit = 0.0
@@ -307,17 +338,17 @@ def _habit(words, numbers, surprise):
             break
         slot = number % INCIDENTS_MAX
         if numbers[F_PEAK + slot] >= INCIDENT_PEAK_SHARE * surprise:
-            habit += math.exp((words[I_AT + slot] - count) / INCIDENT_MEMORY_POINTS)
+            habit += faded[slot]
     return (1.0 + habit) ** HABIT_POWER
 
 
-@njit(nogil=True, error_model="numpy")
-def _judge(words, numbers, surprise, out, marks):
+@njit(**COMPILED)
+def _judge(words, numbers, surprise, faded, out, marks):
     """Habituation, incidents and the alert."""
     count = words[I_COUNT]
     excess = 0.0
     if surprise > 0.0:
-        excess = surprise / _habit(words, numbers, surprise)
+        excess = surprise / _habit(words, numbers, surprise, faded)
     if count < words[I_OPEN_UNTIL]:
         slot = (words[I_INCIDENTS] - 1) % INCIDENTS_MAX
         numbers[F_PEAK + slot] = max(numbers[F_PEAK + slot], surprise)
@@ -332,11 +363,14 @@ def _judge(words, numbers, surprise, out, marks):
         words[I_OPEN_UNTIL] = count + INCIDENT_POINTS
         numbers[F_ALERTED] = surprise
         marks[_NOVELTY_ALERT] = 1
+    if marks[_NOVELTY_ALERT]:
+        # What follows is of the same incident.
+        words[I_QUIET_UNTIL] = count + RARITY_QUIET_POINTS
     out[_SURPRISE] = surprise
     out[_NOVELTY] = excess / (1.0 + excess)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _scale(ring, order, kept):
     """Spread of the kept values, and how many neighbours rarity looks at."""
     order = order[RAW]
@@ -347,14 +381,13 @@ def _scale(ring, order, kept):
     return spread, max(RARITY_NEIGHBOURS_MIN, int(RARITY_NEIGHBOURS_SHARE * kept))
 
 
-@njit(nogil=True, error_model="numpy")
-def _rarity(words, ring, order, x, out, marks):
+@njit(**COMPILED)
+def _rarity(words, ring, order, x, place, out, marks):
     """Distance to the k-th nearest kept value, in spreads; and the share of values as far out on x's side."""
     count = words[I_COUNT]
     kept = min(count, VALUES_MAX)
     spread, neighbours = _scale(ring, order, kept)
     order = order[RAW]
-    place = _place(ring, order, RAW, kept, x, True)
     low, high = max(0, place - neighbours), min(place, kept - neighbours)
     # The window of so many values whose farther end is nearest: its left end comes nearer, its right end farther.
     while low < high:
@@ -373,24 +406,26 @@ def _rarity(words, ring, order, x, out, marks):
             rarity = min(rarity, distance / spread)
     out[_RARITY] = rarity
     out[_RARITY_SCORE] = 3.0 * rarity / (rarity + 4.0)
-    below = _place(ring, order, RAW, kept, x, False)
+    below = place
+    if place > 0 and ring[order[place - 1], RAW] == x:
+        below = _place(ring, order, RAW, kept, x, False)
     out[_TAIL] = (1.0 + min(place, kept - below)) / (kept + 1.0)
     if rarity >= RARITY_ALERT and count >= words[I_QUIET_UNTIL]:
         marks[_RARITY_ALERT] = 1
         words[I_QUIET_UNTIL] = count + RARITY_QUIET_POINTS
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _farther(ring, order, first, neighbours, x):
     return max(x - ring[order[first], RAW], ring[order[first + neighbours - 1], RAW] - x)
 
 
-@njit(nogil=True, error_model="numpy")
-def _band(words, numbers, ring, order, predicted, in_season, out):
+@njit(**COMPILED)
+def _band(words, numbers, ring, order, predicted, in_season, faded, out):
     """What was expected, and where novelty or rarity of the value itself, or against its season, would alert."""
     kept = min(words[I_COUNT], VALUES_MAX)
     spread, neighbours = _scale(ring, order, kept)
-    limit = NOVELTY_ALERT * _habit(words, numbers, NOVELTY_ALERT)
+    limit = NOVELTY_ALERT * _habit(words, numbers, NOVELTY_ALERT, faded)
     raw = order[RAW]
     reach = numbers[F_GAP_MEAN + RAW] + limit * math.sqrt(numbers[F_GAP_VARIANCE + RAW])
     lower, upper = ring[raw[0], RAW] - reach, ring[raw[kept - 1], RAW] + reach
@@ -410,10 +445,11 @@ def _band(words, numbers, ring, order, predicted, in_season, out):
     out[_EXPECTED], out[_LOWER], out[_UPPER] = expected, lower, upper
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@njit(cache=True, **COMPILED)
 def move_values(from_ring, from_order, to_ring, to_order, words):
     """Copy one series' memories into a larger block."""
     for channel in range(CHANNELS):
         kept = min(words[I_TAKEN + channel], VALUES_MAX)
-        to_ring[:kept, channel] = from_ring[:kept, channel]
-        to_order[channel, :kept] = from_order[channel, :kept]
+        for place in range(kept):
+            to_ring[place, channel] = from_ring[place, channel]
+            to_order[channel, place] = from_order[channel, place]

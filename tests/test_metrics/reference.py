@@ -153,4 +153,5 @@ class Reference:
             self.open_until, alert = n + 100, True
         if alert:
             self.alerted = surprise
+            self.quiet_until = n + 12
         return {"surprise": surprise, "novelty": excess / (1 + excess), "novelty_alert": alert}
