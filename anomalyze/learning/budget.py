@@ -17,14 +17,13 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from anomalyze.detection.budget import RISK_MIN
-from anomalyze.detection.case import CASES_PER_USER_MAX
 from anomalyze.detection.policy import Policy
 from anomalyze.detection.verdict import Verdicts
 from anomalyze.events.batch import MicroBatch, Severity
 from anomalyze.features.state import Disposition
+from anomalyze.learning.case_count import count_cases_by_day
 
 __all__ = [
     "DAYS_MAX",
@@ -243,40 +242,7 @@ def count_cases(
     day = (rows.ts_ms - start_ms) // DAY_MS
     out = np.zeros(days, dtype=np.int64)
     level = int(Severity[policy.budget.severity])
-    _count_cases(rows.user, rows.ts_ms, rows.risk, rows.before, limit, day, level, policy.case_window_ms, out)
+    count_cases_by_day(
+        rows.user, rows.ts_ms, rows.risk, rows.before, limit, day, level, policy.case_window_ms, out
+    )
     return out
-
-
-@njit(cache=True, nogil=True)
-def _count_cases(user, ts_ms, risk, before, limit, day, level, window_ms, out):  # type: ignore[no-untyped-def]
-    first_ms = np.zeros(CASES_PER_USER_MAX, dtype=np.int64)
-    counted = np.zeros(CASES_PER_USER_MAX, dtype=np.bool_)
-    opened = 0
-    for row in range(len(user)):
-        if row > 0 and user[row] != user[row - 1]:
-            opened = 0
-        shown = risk[row] >= limit[row]
-        capped = risk[row] < limit[row]
-        severity = before[row]
-        if shown:
-            severity = max(severity, level)
-        elif capped:
-            severity = min(severity, level - 1)
-        if severity <= 0:
-            continue
-        # As CaseState.assign: of the cases opened last, the newest that began near enough.
-        found = -1
-        for back in range(min(opened, CASES_PER_USER_MAX)):
-            place = (opened - 1 - back) % CASES_PER_USER_MAX
-            if abs(ts_ms[row] - first_ms[place]) < window_ms:
-                found = place
-                break
-        if found < 0:
-            found = opened % CASES_PER_USER_MAX
-            first_ms[found] = ts_ms[row]
-            counted[found] = False
-            opened += 1
-        if shown and not counted[found]:
-            counted[found] = True
-            if 0 <= day[row] < len(out):
-                out[day[row]] += 1

@@ -165,6 +165,12 @@ def test_recall_lies_within_its_interval(found: int, samples: list[tuple[float, 
     assert (recall.share is None) == (recall.reviewed == 0 or found + recall.missed == 0)
 
 
+def test_payments_that_nobody_reviewed_yet_are_like_the_others() -> None:
+    reviewed = [(0.5, True), *[(0.5, False)] * 9]
+    assert estimate_recall(10, reviewed).missed == 2
+    assert estimate_recall(10, [*reviewed, *[(0.5, None)] * 10]).missed == 4
+
+
 def test_intervals_are_those_of_the_books() -> None:
     # Nothing in 300 reviewed: at most 3.69 of 300 (Poisson, two-sided 95 %).
     nothing = estimate_recall(10, [(0.5, False)] * 300)
