@@ -116,6 +116,7 @@ def comparison(
     stretch: tuple[int, datetime],
     choices: Sequence[int],
     viewer: Viewer,
+    off: str = "",
 ) -> FT:
     """What the challenger would have raised, and what not, of so many days of this account up to a moment."""
     days, end = stretch
@@ -143,6 +144,8 @@ def comparison(
         text = (
             "No transaction of this account was judged by both yet. It is shadowed from its publication on."
         )
+        if off:
+            text = f"Nothing is compared, because the challenger is not shadowed: {off}."
         return Section(head, P(text, cls="muted"), cls="s")
     heads = (
         head_cell("Severity"),

@@ -19,7 +19,7 @@ from anomalyze.storage.period import load_period_end
 from anomalyze.storage.query import fetch_async
 from dashboard import bundle_view as view
 from dashboard.bundle_standing import Standing, load_standing
-from dashboard.element import FT, H2, A, Div, P, Section
+from dashboard.element import FT, H2, A, Div, P, Section, Span
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
 from dashboard.security import Viewer, viewer_of
@@ -31,6 +31,8 @@ REFRESH_S = 3
 DAYS = (1, 7, 28)
 DAYS_DEFAULT = 7
 DIFFERENCES_SHOWN = 50
+# How the detector's reason begins (realtime.detector.shadow).
+FEATURES_DIFFER = "its features differ"
 
 
 async def bundles_page(request: Request) -> Answer:
@@ -62,11 +64,12 @@ async def render(request: Request, problem: str = "") -> FT:
     if problem:
         content.append(P(problem, cls="banner down", role="alert"))
     if standing is not None:
+        workers = Workers.of(programs, standing, viewer.now)
         content += [
-            in_force(standing, programs, viewer),
-            view.comparison(standing, counts, (days, end), DAYS, viewer),
+            in_force(standing, workers, viewer),
+            view.comparison(standing, counts, (days, end), DAYS, viewer, off=workers.off),
         ]
-        if standing.challenger is not None:
+        if standing.challenger is not None and (differences or not workers.off):
             content.append(view.difference_table(differences, viewer))
         if viewer.account_id == DEFAULT_ACCOUNT:
             # They speak of all accounts' transactions.
@@ -133,9 +136,8 @@ class Workers:
         )
 
 
-def in_force(standing: Standing, programs: Sequence[ProgramState], viewer: Viewer) -> FT:
+def in_force(standing: Standing, workers: Workers, viewer: Viewer) -> FT:
     """Champion and challenger side by side, and whether the workers follow; asked for again while it is open."""
-    workers = Workers.of(programs, standing, viewer.now)
     return Section(
         Div(
             Div(H2("Champion"), *view.card(standing.champion, viewer), P(*follows(workers), cls="follow")),
@@ -179,15 +181,30 @@ def follows(workers: Workers) -> tuple[Any, ...]:
     return (view.sign("late", f"Taken over by {workers.by} of {view.of_workers(workers.alive)}."),)
 
 
+def what_then(why: str) -> tuple[Any, ...]:
+    """What to do about a challenger that is not shadowed; of one that failed its alarm says it."""
+    if not why.startswith(FEATURES_DIFFER):
+        return ()
+    return (
+        Span(
+            "A second set of histories would double what a worker holds. See what it would change with ",
+            Span("anomalyze bundle diff champion challenger", cls="mono"),
+            " and what its checks said; then promote it, or publish one with the champion's features.",
+            cls="muted then",
+        ),
+    )
+
+
 def shadows(workers: Workers) -> tuple[Any, ...]:
     """Whether the detector shadows the challenger."""
     if workers.off:
-        return (view.sign("late", f"Not shadowed: {workers.off}."),)
+        return (view.sign("late", f"Not shadowed: {workers.off}."), *what_then(workers.off))
     if not workers.alive:
         return (view.sign("down", "No detector runs."),)
     if workers.shadowing == 0:
         return (
-            view.sign("late", "Not shadowed: not yet taken over, or refused (see the alarms on "),
+            view.sign("late", "Not shadowed: not yet taken over, or refused (see the alarms on"),
+            " ",
             A("System", href="/system", cls="link"),
             ").",
         )

@@ -26,7 +26,7 @@ from anomalyze.storage.pool import connect
 from tests.browser.site import served
 from tests.simulation.ledger import read_all
 from tests.test_realtime.bed import Bed, bundles, open_bed
-from tests.test_realtime.test_shadow import with_rules
+from tests.test_realtime.test_shadow import OTHER_FEATURES, with_rules
 
 CHAMPION = bundles()[0]
 CHALLENGER = with_rules(CHAMPION, AMOUNT_LIMIT="CRITICAL")
@@ -190,6 +190,19 @@ def test_who_may_not_and_what_is_not_taken(desk: Desk) -> None:
         answer = desk.post(admin, "promote", **{**body, "bundle": wrong})
         assert answer.status_code == 409, wrong
     assert desk.bed.store.pointer("champion") == CHAMPION.id
+
+
+def test_one_of_other_features_is_told_with_what_to_do(desk: Desk) -> None:
+    promotion.publish_challenger(desk.bed.store, desk.bed.bus, OTHER_FEATURES)
+    desk.send(5.0)
+    desk.bed.wait(lambda: desk.worker.bundles().get("challenger_off"), "the worker says why")
+    desk.beat()
+    text = desk.page(desk.client("read"))
+    assert "Not shadowed: its features differ: features.yaml." in text
+    assert "See what it would change with anomalyze bundle diff champion challenger" in text
+    assert "Nothing is compared, because the challenger is not shadowed: its features differ" in text
+    assert "It is shadowed from its publication on" not in text
+    assert "They said the same" not in text
 
 
 def test_checks_are_shown_and_a_bundle_that_is_gone_is_said(desk: Desk) -> None:
