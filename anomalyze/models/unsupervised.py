@@ -71,8 +71,8 @@ def check_detector(name: str) -> str:
         if name in names.split():
             raise ValueError(f"{name} cannot serve: {reason}; expected one of {known}")
     near = difflib.get_close_matches(name.lower(), DETECTORS, n=1)
-    hint = f". Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"expected a detector of {known}, got {name[:40]!r}{hint}")
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"expected a detector of {known}{hint}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def test_an_input_that_never_varies_says_nothing(named: Named) -> None:
         ("auto_encoder", "network"),
         ("suod", "other detectors"),
         ("gmm", "no sum"),
-        ("hbso", "Did you mean hbos?"),
+        ("hbso", r"did you mean hbos\?"),
         ("nothing", "expected a detector"),
     ],
 )
