@@ -26,11 +26,11 @@ from anomalyze.detection.archive import FILE_NAME, read_archive, write_archive
 from anomalyze.detection.supervised import Supervised, plain_inputs, plain_values, read_values
 from anomalyze.errors import ContractError, TransientError
 from anomalyze.models.calibration import Calibration
+from anomalyze.models.detector import DETECTORS, FOREST
 from anomalyze.models.export import MODEL_BYTES_MAX
 from anomalyze.models.forest import ModelInput
 from anomalyze.models.runtime import Scorer, load_scorer
 from anomalyze.models.training import TrainedModel
-from anomalyze.models.unsupervised import DETECTORS, FOREST
 
 __all__ = [
     "ANY",
@@ -100,7 +100,7 @@ class Bundle:
     metrics
         Figures of training and evaluation.
     detector
-        What the model is, of ``models.unsupervised.DETECTORS``: what the policy asked for when it was trained.
+        What the model is, of ``models.detector.DETECTORS``: what the policy asked for when it was trained.
     supervised
         A second model, which learned from labels; None while there are too few.
     created_from

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from anomalyze.config import StrictModel, load_document, parse_document, validate
 from anomalyze.events.batch import Action, Severity
-from anomalyze.models.unsupervised import DETECTORS, FOREST, check_detector
+from anomalyze.models.detector import DETECTORS, FOREST, check_detector
 
 __all__ = ["Level", "Policy", "TailLevel", "load_policy", "parse_policy", "policy_schema"]
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from anomalyze.errors import ContractError
 from anomalyze.models.calibration import Calibration, fit_calibration
 from anomalyze.models.dense import dense_to_onnx
+from anomalyze.models.detector import FOREST
 from anomalyze.models.export import ensemble_to_onnx
 from anomalyze.models.forest import (
     DEFAULT_INPUTS,
@@ -28,7 +29,7 @@ from anomalyze.models.forest import (
 from anomalyze.models.kernel import TreeKernel
 from anomalyze.models.runtime import OnnxScorer, load_scorer
 from anomalyze.models.tree import TreeEnsemble
-from anomalyze.models.unsupervised import ALONE_ROWS_MAX, FOREST, Named, fold_named, train_named
+from anomalyze.models.unsupervised import ALONE_ROWS_MAX, Named, fold_named, train_named
 
 __all__ = [
     "PARITY_MAX",
@@ -63,7 +64,7 @@ class TrainedModel:
     metrics
         Figures of the run.
     detector
-        What it is, of ``unsupervised.DETECTORS``; of no meaning for a supervised model.
+        What it is, of ``detector.DETECTORS``; of no meaning for a supervised model.
     """
 
     onnx: bytes
@@ -102,7 +103,7 @@ def train_bundle_model(
     trees, samples_max
         Size of the isolation forest.
     detector
-        One of ``unsupervised.DETECTORS``.
+        One of ``detector.DETECTORS``.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""Unsupervised detectors by PyOD's names: which may be asked for, how they are trained, and how they are exported.
+"""PyOD's detectors by their names: how they are trained, and how they are exported.
 
-The isolation forest is the default. Of the others those serve that can be written as few cheap nodes of ONNX: HBOS
+Beside the isolation forest those serve that can be written as few cheap nodes of ONNX: HBOS
 (Goldstein and Dengel, 2012), COPOD (Li et al., ICDM 2020) and ECOD (Li et al., TKDE 2022) are sums of step functions
 of one input each; PCA is a sum of distances, LODA one of histograms of projections (``models.dense``). PyOD trains; nothing
-of PyOD's serves, and no training row travels.
+of PyOD's serves. No row of training travels; of ECOD and COPOD each input's values do, sorted.
 
 ECOD and COPOD have no fixed training set in PyOD: each call counts its own rows in. The exported score is PyOD's for a
 row that is judged alone, ``-log((1 + #{x_i <= x}) / (n + 1))`` and its mirror image of each input.
@@ -11,7 +11,6 @@ row that is judged alone, ``-log((1 + #{x_i <= x}) / (n + 1))`` and its mirror i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -25,10 +24,8 @@ from anomalyze.models.preparation import Preparation, fit_preparation
 from anomalyze.models.steps import Steps, fold_steps, measure_steps
 from anomalyze.models.tree import TreeEnsemble
 
-__all__ = ["DETECTORS", "FOREST", "Named", "check_detector", "fold_named", "train_named"]
+__all__ = ["Named", "fold_named", "train_named"]
 
-FOREST = "iforest"
-DETECTORS = (FOREST, "hbos", "ecod", "copod", "pca", "loda")
 _BY_TAIL, _SCALED = ("ecod", "copod"), ("pca", "loda")
 # Distribution functions of so many rows, evenly spaced in the log: each row is a step of every input.
 ECDF_ROWS_MAX = 1_024
@@ -38,42 +35,6 @@ ALONE_ROWS_MAX = 64
 # Of a histogram's width: far above the rounding of a sum, far below what tells payments apart.
 _EDGE_SHIFT = 1e-9
 
-_ROWS = "it keeps its training rows, payments of people, and searches them for each row"
-_NETWORK = "it is a network: another engine, and slower than the rest of a verdict"
-_OTHERS = "it is made of other detectors; name one of those"
-_FORM = "its score is no sum of steps, distances or projections"
-_REFUSED = {
-    _ROWS: "abod cof kde knn loci lof ocsvm rod sampling sod sos hdbscan inne lmdd cd",
-    _NETWORK: "ae1svm alad anogan auto_encoder deep_svdd devnet dif lunar mo_gaal so_gaal vae",
-    _OTHERS: "feature_bagging lscp suod xgbod",
-    _FORM: "cblof gmm kpca mad mcd qmcd rgraph",
-}
-
-
-def check_detector(name: str) -> str:
-    """The name, if a bundle can carry such a model.
-
-    Raises
-    ------
-    ValueError
-        It cannot, and why; or there is none of that name.
-
-    >>> check_detector("hbos")
-    'hbos'
-    >>> check_detector("knn")
-    Traceback (most recent call last):
-    ValueError: knn cannot serve: it keeps its training rows, payments of people, and searches them for each row; expected one of iforest, hbos, ecod, copod, pca, loda
-    """
-    if name in DETECTORS:
-        return name
-    known = ", ".join(DETECTORS)
-    for reason, names in _REFUSED.items():
-        if name in names.split():
-            raise ValueError(f"{name} cannot serve: {reason}; expected one of {known}")
-    near = difflib.get_close_matches(name.lower(), DETECTORS, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"expected a detector of {known}{hint}")
-
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -82,7 +43,7 @@ class Named:
     Attributes
     ----------
     name
-        One of ``DETECTORS``.
+        One of ``detector.DETECTORS``, not the forest.
     estimator
         PyOD's, over prepared rows.
     preparation

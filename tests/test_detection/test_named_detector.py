@@ -14,7 +14,7 @@ from anomalyze.detection.policy import parse_policy, policy_schema
 from anomalyze.detection.state import PartitionState
 from anomalyze.detection.training import Frame, collect_frame, train_bundle
 from anomalyze.errors import ConfigError, ContractError
-from anomalyze.models.unsupervised import DETECTORS, FOREST
+from anomalyze.models.detector import DETECTORS, FOREST
 from anomalyze.simulation.starter import decode_traffic
 from anomalyze.simulation.world import Simulation
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from anomalyze.errors import ContractError
 from anomalyze.models.calibration import fit_calibration
+from anomalyze.models.detector import DETECTORS, FOREST, check_detector
 from anomalyze.models.export import ensemble_to_onnx
 from anomalyze.models.forest import DEFAULT_INPUTS
 from anomalyze.models.kernel import TreeKernel
@@ -20,7 +21,7 @@ from anomalyze.models.runtime import OnnxScorer, load_scorer
 from anomalyze.models.shapley import compute_shapley
 from anomalyze.models.steps import Steps, fold_steps, measure_steps
 from anomalyze.models.training import TrainedModel, check_named_parity, train_bundle_model
-from anomalyze.models.unsupervised import DETECTORS, FOREST, Named, check_detector, fold_named, train_named
+from anomalyze.models.unsupervised import Named, fold_named, train_named
 from tests.test_models.frames import NAMES, make_frame
 
 Rows = npt.NDArray[np.float32]
