@@ -26,6 +26,7 @@ __all__ = [
     "ensure_partitions",
     "ensure_partitions_ahead",
     "load_partitions",
+    "partition_name",
     "ts_max",
 ]
 
@@ -186,10 +187,20 @@ def month_end(start: datetime) -> datetime:
     )
 
 
+def partition_name(table: str, range_: Range) -> str:
+    """The name of a table's partition.
+
+    >>> partition_name("anomalies", (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)))
+    'anomalies_y2026m11'
+    """
+    start, end = range_
+    is_month = end - start < timedelta(days=32)
+    return f"{table}_{start:y%Ym%m}" if is_month else f"{table}_{start:y%Y}"
+
+
 def _create(connection: psycopg.Connection[Any], table: str, wanted: Range) -> None:
     start, end = wanted
-    is_month = end - start < timedelta(days=32)
-    name = f"{table}_{start:y%Ym%m}" if is_month else f"{table}_{start:y%Y}"
+    name = partition_name(table, wanted)
     connection.execute(
         sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(sql.Identifier(name), sql.Identifier(table))
     )

@@ -167,3 +167,16 @@ def test_a_run_is_noted(connection: Connection, tmp_path: Path) -> None:
     assert (run.kind, run.rows_read, run.scored, run.error) == ("score", 40, 40, None)
     assert run.finished_at is not None
     assert run.finished_at - run.started_at < timedelta(minutes=1)
+
+
+def test_values_at_the_edges_of_floating_point_harm_no_neighbour(
+    connection: Connection, tmp_path: Path
+) -> None:
+    edges: list[float | None] = [1.7e308, -1.7e308, 5e-324, 0.0, -0.0, None, 1e16, 1e-300] * 20
+    store_values(connection, "shop", frame({"a": edges, "b": calm(160)}), NOW)
+    score_batch(connection, "shop", BatchRules(3600.0, SeriesRules(change_percent=50)), tmp_path, NOW)
+    assert len([row for row in scores(connection) if row[0] == "a"]) == 140
+    whole_b = whole(
+        connection, frame({"b": calm(160)}), tmp_path, BatchRules(3600.0, SeriesRules(change_percent=50))
+    )
+    assert [row for row in scores(connection) if row[0] == "b"] == whole_b
