@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import redis
 
     from anomalyze.bus.contract import Bus
-    from anomalyze.detection.bundle import BundleStore
+    from anomalyze.detection.bundle_store import BundleStore
 
 __all__ = ["BusResource", "ObjectsResource", "PostgresResource", "RedisResource", "build_resources"]
 
@@ -58,7 +58,7 @@ class ObjectsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def bundles(self) -> "BundleStore":
         """Bundles and pointers in it."""
-        from anomalyze.detection.bundle import BundleStore
+        from anomalyze.detection.bundle_store import BundleStore
 
         return BundleStore(self.open())
 

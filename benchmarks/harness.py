@@ -21,7 +21,7 @@ from anomalyze.bus.contract import Bus
 from anomalyze.bus.control import encode_control
 from anomalyze.bus.partitioner import murmur2_partitions
 from anomalyze.bus.topics import SCORED, TRANSACTIONS
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import GuardedProcess, free_port
 from anomalyze.embedded.valkey import EmbeddedValkey

@@ -18,7 +18,7 @@ from typing import Any
 
 from anomalyze.bus.contract import Bus, Rebalance, Records
 from anomalyze.bus.topics import SCORED, TRANSACTIONS
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.detector import PartitionState
 from anomalyze.detection.output import encode_scored, pick_anomalies
 from anomalyze.events.decode import decode_records

@@ -20,7 +20,7 @@ from dashboard.security import Viewer, viewer_of
 
 if TYPE_CHECKING:
     from anomalyze.bus.contract import Bus
-    from anomalyze.detection.bundle import BundleStore
+    from anomalyze.detection.bundle_store import BundleStore
 
 __all__ = ["promote", "roll_back"]
 
@@ -70,7 +70,7 @@ async def _move(
     state = request.app.state
 
     def run() -> str:
-        from anomalyze.detection.bundle import BundleStore
+        from anomalyze.detection.bundle_store import BundleStore
 
         bus = state.open_bus()
         try:

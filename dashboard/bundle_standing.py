@@ -13,7 +13,7 @@ from anomalyze.storage.objects import ObjectStore
 from dashboard.security import Viewer
 
 if TYPE_CHECKING:
-    from anomalyze.detection.bundle import BundleStore, Move
+    from anomalyze.detection.bundle_store import BundleStore, Move
 
 __all__ = ["NOTE_LENGTH_MAX", "Named", "Standing", "load_standing", "may_move"]
 
@@ -78,7 +78,7 @@ def load_standing(objects: ObjectStore) -> Standing:
     AnomalyzeError
         The store does not answer, or a pointer is damaged.
     """
-    from anomalyze.detection.bundle import BundleStore
+    from anomalyze.detection.bundle_store import BundleStore
     from anomalyze.learning.promotion import CHALLENGER, CHAMPION
 
     store = BundleStore(objects)

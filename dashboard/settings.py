@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 
 from anomalyze.bus.control import announce_all
 from anomalyze.config import ConfigProblems
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, EventError, TransientError
 from anomalyze.storage import board_shared
 from anomalyze.storage.account_version import TooManySaves, VersionConflict, list_versions, load_version
@@ -110,7 +110,7 @@ async def _page(
     status: int = 200,
 ) -> Answer:
     """The page; after a post that was not stored with what was sent still in its fields, and why not."""
-    from anomalyze.detection.account import document_of
+    from anomalyze.detection.account_overlay import document_of
 
     viewer, state = viewer_of(request), request.app.state
     channel = await state.hub.refresh(viewer.account_id)

@@ -19,7 +19,8 @@ import polars as pl
 
 from anomalyze.backtest.mapping import SourceChunk
 from anomalyze.backtest.run import Replay
-from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.detector import Detector
 from anomalyze.errors import AnomalyzeError, ConfigError
 from anomalyze.events.batch import Severity

@@ -123,7 +123,8 @@ def _profiles(settings: Settings, since: str | None, to: str | None) -> Profiles
 
 
 def _bundle(settings: Settings, name: str) -> Bundle:
-    from anomalyze.detection.bundle import Bundle, BundleStore
+    from anomalyze.detection.bundle import Bundle
+    from anomalyze.detection.bundle_store import BundleStore
     from anomalyze.detection.training import build_bundle
     from anomalyze.errors import ConfigError
     from anomalyze.storage.objects import open_objects

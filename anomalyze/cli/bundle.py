@@ -14,7 +14,8 @@ from anomalyze.cli.output import complain, print_json, print_line
 
 if TYPE_CHECKING:
     from anomalyze.bus.contract import Bus
-    from anomalyze.detection.bundle import Bundle, BundleStore
+    from anomalyze.detection.bundle import Bundle
+    from anomalyze.detection.bundle_store import BundleStore
 
 __all__ = ["app"]
 
@@ -185,8 +186,8 @@ def describe(bundle: Bundle, pointers: Mapping[str, str | None]) -> dict[str, An
 
 def differences(first: Bundle, second: Bundle) -> Iterator[str]:
     """Lines that say what changed from the first to the second."""
-    from anomalyze.detection.account import document_of
     from anomalyze.detection.account_change import describe_changes
+    from anomalyze.detection.account_overlay import document_of
 
     texts = [
         {"features.yaml": one.features, "policy.yaml": one.policy, **pretty(one.rules)}

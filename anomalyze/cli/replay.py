@@ -58,7 +58,7 @@ def run(since: datetime | None, until: datetime | None, quiet: bool) -> dict[str
 
     from anomalyze.bus import open_bus
     from anomalyze.bus.topics import TRANSACTIONS
-    from anomalyze.detection.bundle import BundleStore
+    from anomalyze.detection.bundle_store import BundleStore
     from anomalyze.embedded.runtime import find_addresses
     from anomalyze.features.snapshot import ProfileStore
     from anomalyze.settings import Settings

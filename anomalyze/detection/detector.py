@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.account import account_rates
+from anomalyze.detection.account_overlay import account_rates
 from anomalyze.detection.bundle import GAZETTEER, RATES, RULES, Bundle
 from anomalyze.detection.flagged import Teller
 from anomalyze.detection.judgement import Judgement

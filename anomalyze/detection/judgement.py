@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.account import account_policies
+from anomalyze.detection.account_overlay import account_policies
 from anomalyze.detection.budget import BudgetJudge, load_thresholds
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.column import Columns

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.detection.account import Versioned, read_account_folder, with_documents
+from anomalyze.detection.account import Versioned, read_account_folder
+from anomalyze.detection.account_overlay import with_documents
 from anomalyze.detection.bundle import GAZETTEER, RATES, RULES, Bundle
 from anomalyze.detection.detector import Detector
 from anomalyze.detection.policy import load_policy, parse_policy

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from anomalyze.bus import open_bus
 from anomalyze.bus.contract import Bus
-from anomalyze.detection.account import with_newest_documents
+from anomalyze.detection.account_overlay import with_newest_documents
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.runtime import find_addresses

@@ -18,7 +18,7 @@ import psycopg
 
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import TRANSACTIONS
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.errors import AnomalyzeError, ConfigError, ContractError, TransientError
 from anomalyze.ingestion.container import free_bytes, unpack
 from anomalyze.ingestion.lacking import find_lacking

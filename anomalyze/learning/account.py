@@ -17,18 +17,11 @@ from pydantic import ValidationError
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.control import announce_all
 from anomalyze.config import parse_document
-from anomalyze.detection.account import (
-    DOCUMENT_BYTES_MAX,
-    AccountDocument,
-    Versioned,
-    check_document,
-    document_of,
-    rule_set_of,
-    version_of,
-    with_documents,
-)
+from anomalyze.detection.account import DOCUMENT_BYTES_MAX, AccountDocument, Versioned, check_document
 from anomalyze.detection.account_change import describe_changes
-from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.account_overlay import document_of, rule_set_of, version_of, with_documents
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.policy import Policy, parse_policy
 from anomalyze.errors import ConfigError, ContractError, TransientError
 from anomalyze.learning.promotion import CHAMPION, announce_champion, rename_challenger

@@ -17,7 +17,7 @@ import numpy as np
 from anomalyze.backtest.mapping import SourceChunk
 from anomalyze.backtest.run import Replay
 from anomalyze.backtest.stored import read_stored
-from anomalyze.detection.account import with_newest_documents
+from anomalyze.detection.account_overlay import with_newest_documents
 from anomalyze.detection.budget import load_thresholds, with_thresholds
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector

@@ -18,8 +18,9 @@ import psycopg
 from anomalyze.backtest.difference import Difference, compare_bundles
 from anomalyze.backtest.mapping import SourceChunk
 from anomalyze.backtest.stored import newest_stored_ms, read_stored
-from anomalyze.detection.account import AccountDocument, Versioned, version_of, with_documents
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.account import AccountDocument, Versioned
+from anomalyze.detection.account_overlay import version_of, with_documents
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.errors import AnomalyzeError, ConfigError
 from anomalyze.learning.promotion import CHAMPION, open_bundles
 from anomalyze.settings import Settings

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.control import announce
-from anomalyze.detection.account import core_id, with_newest_documents
-from anomalyze.detection.bundle import ANY, Bundle, BundleStore, Move
+from anomalyze.detection.account_overlay import core_id, with_newest_documents
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.bundle_store import ANY, BundleStore, Move
 from anomalyze.errors import ConfigError, ContractError, TransientError
 from anomalyze.log import get
 from anomalyze.settings import Settings

@@ -20,7 +20,7 @@ from anomalyze.backtest.run import Replay
 from anomalyze.backtest.stored import read_stored
 from anomalyze.bus.contract import Bus
 from anomalyze.detection.budget import load_thresholds, with_thresholds
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.detector import Detector
 from anomalyze.errors import ContractError
 from anomalyze.events.batch import Severity

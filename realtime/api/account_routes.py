@@ -13,7 +13,7 @@ from starlette.responses import Response
 from anomalyze.access.keys import Principal
 from anomalyze.config import ConfigProblems
 from anomalyze.detection.account import DOCUMENT_BYTES_MAX
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.errors import AnomalyzeError
 from anomalyze.log import get
 from anomalyze.storage.account_version import (
@@ -215,7 +215,7 @@ def _save(
 
 
 def _unsaved(state: State, account_id: str) -> dict[str, Any]:
-    from anomalyze.detection.account import document_of
+    from anomalyze.detection.account_overlay import document_of
     from anomalyze.learning.account import view_champion
 
     view = view_champion(BundleStore(state.objects))

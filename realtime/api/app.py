@@ -19,7 +19,7 @@ from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.backtest.ask import Estimates
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import ANOMALIES, SCORED
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.embedded.runtime import Addresses
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.policy import Policy, parse_policy
 from anomalyze.errors import AnomalyzeError
 from anomalyze.log import get

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from anomalyze.bus.topics import TRANSACTIONS
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.detector import STATE_FORMAT
 from anomalyze.embedded.supervisor import Program as Watched
 from anomalyze.embedded.supervisor import Supervisor

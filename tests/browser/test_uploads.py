@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from psycopg.types.json import Jsonb
 
 from anomalyze.access.keys import create_key
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.training import build_bundle
 from anomalyze.storage.objects import open_objects
 from tests.browser.seed import INCIDENTS, Seeder

@@ -14,7 +14,7 @@ import psycopg
 
 from anomalyze.bus.contract import Bus, Records
 from anomalyze.bus.topics import TRANSACTIONS
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.detector import PartitionState
 from anomalyze.events.batch import Severity
 from anomalyze.features.snapshot import ProfileStore

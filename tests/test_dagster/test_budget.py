@@ -12,7 +12,8 @@ import pytest
 
 from anomalyze.bus import open_bus
 from anomalyze.detection.budget import load_thresholds
-from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.learning import budget
 from anomalyze.learning.promotion import CHALLENGER, CHAMPION, open_bundles, roll_back
 from anomalyze.learning.shelf import load_candidate

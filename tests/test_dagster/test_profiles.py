@@ -11,7 +11,8 @@ import pytest
 
 from anomalyze.bus import open_bus
 from anomalyze.bus.topics import TRANSACTIONS
-from anomalyze.detection.account import AccountDocument, Versioned, with_documents
+from anomalyze.detection.account import AccountDocument, Versioned
+from anomalyze.detection.account_overlay import with_documents
 from anomalyze.detection.bundle import Bundle
 from anomalyze.events.hashing import text_key
 from anomalyze.features.snapshot import ProfileStore, merchant_keys

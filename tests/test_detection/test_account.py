@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from anomalyze.config import ConfigProblems
-from anomalyze.detection.account import (
-    AccountDocument,
-    Versioned,
+from anomalyze.detection.account import AccountDocument, Versioned
+from anomalyze.detection.account_change import describe_changes
+from anomalyze.detection.account_overlay import (
     account_policies,
     core_id,
     document_of,
@@ -21,7 +21,6 @@ from anomalyze.detection.account import (
     with_documents,
     with_newest_documents,
 )
-from anomalyze.detection.account_change import describe_changes
 from anomalyze.detection.bundle import Bundle
 from anomalyze.detection.detector import Detector
 from anomalyze.detection.model import ModelJudge

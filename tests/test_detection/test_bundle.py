@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from anomalyze.detection import bundle as bundle_module
 from anomalyze.detection.archive import read_archive, write_archive
-from anomalyze.detection.bundle import Bundle, BundleStore, compute_bundle_id
+from anomalyze.detection.bundle import Bundle, compute_bundle_id
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.errors import ContractError, TransientError
 from anomalyze.models.calibration import fit_calibration
 from anomalyze.models.training import train_bundle_model

@@ -24,7 +24,8 @@ from anomalyze.bus import open_bus
 from anomalyze.bus.contract import Bus
 from anomalyze.bus.partitioner import murmur2_partition
 from anomalyze.bus.topics import SCORED, TRANSACTIONS
-from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.detector import STATE_FORMAT
 from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.process import GuardedProcess

@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from anomalyze.access.keys import create_key
 from anomalyze.bus.control import announce
 from anomalyze.bus.embedded import EmbeddedBus
-from anomalyze.detection.bundle import BundleStore
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.training import build_bundle
 from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import free_port

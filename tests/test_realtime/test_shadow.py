@@ -19,7 +19,8 @@ from anomalyze.bus.contract import Records
 from anomalyze.bus.control import encode_control
 from anomalyze.bus.partitioner import murmur2_partition
 from anomalyze.bus.topics import TRANSACTIONS
-from anomalyze.detection.bundle import Bundle, BundleStore
+from anomalyze.detection.bundle import Bundle
+from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.detection.detector import Detector, PartitionState
 from anomalyze.detection.verdict import Challenged
 from anomalyze.errors import TransientError
