@@ -86,7 +86,7 @@ def card(named: Named | None, viewer: Viewer) -> Sequence[Any]:
             P(sign("down", f"It cannot be read: {named.problem}"), cls="wrap"),
         )
     trained = "–" if found.window is None else " to ".join(day[:10] for day in found.window)
-    model = "isolation forest" if found.detector == "iforest" else found.detector
+    model = "isolation forest" if found.detector == "iforest" else found.detector.upper()
     if found.is_supervised:
         model += " and a model that learned from labels"
     return (

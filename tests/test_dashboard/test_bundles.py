@@ -223,6 +223,10 @@ def test_checks_are_shown_and_a_bundle_that_is_gone_is_said(desk: Desk) -> None:
     assert "On 6.5 days that it had not seen, beside" in page
     assert "alert volume" in page
     assert "3 <cases>." in page
+    window = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
+    named = replace(CHALLENGER, detector="ecod", training_window=window)
+    promotion.publish_challenger(desk.bed.store, desk.bed.bus, named)
+    assert re.search(r"Model\s*ECOD", desk.page(client))
     gone = replace(CHALLENGER, created_from={"a": "gone"})
     promotion.publish_challenger(desk.bed.store, desk.bed.bus, gone)
     desk.bed.objects.delete(f"bundles/{gone.id[7:]}.tar")
