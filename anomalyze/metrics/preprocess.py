@@ -26,6 +26,7 @@ __all__ = [
     "fill_gaps",
     "floor_steps",
     "lags",
+    "offsets_ms",
     "resample",
     "rolling",
     "smooth",
@@ -201,6 +202,19 @@ def lags(frame: pl.DataFrame, points: int) -> pl.DataFrame:
     return frame.sort("metric", "timestamp").with_columns(
         pl.col("value").shift(n).over("metric").alias(f"lag_{n}") for n in range(1, points + 1)
     )
+
+
+def offsets_ms(ts_ms: npt.NDArray[np.int64], zone: str) -> npt.NDArray[np.int64]:
+    """What a zone's clocks show beyond UTC at each time, all in ms.
+
+    >>> offsets_ms(np.array([1_742_000_000_000, 1_752_000_000_000]), "Europe/Berlin")
+    array([3600000, 7200000])
+    """
+    if zone == "UTC":
+        return np.zeros(len(ts_ms), np.int64)
+    local = pl.from_epoch(pl.Series(ts_ms), "ms").dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    shift = local.dt.base_utc_offset() + local.dt.dst_offset()
+    return shift.dt.total_milliseconds().to_numpy().astype(np.int64)
 
 
 def _midnight(day: dt.date, zone: ZoneInfo) -> dt.datetime:

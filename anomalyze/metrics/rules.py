@@ -28,11 +28,14 @@ class BatchRules:
         From one point to the next.
     default, named
         Rules of its metrics, and of those that have others, by name.
+    zone
+        By whose clock a day's and a week's habits go.
     """
 
     period_s: float
     default: SeriesRules = field(default_factory=SeriesRules)
     named: dict[str, SeriesRules] = field(default_factory=dict)
+    zone: str = "UTC"
 
     def of(self, metric: str) -> SeriesRules:
         """One metric's rules."""
@@ -61,6 +64,7 @@ def rules_of(batch: Batch, names: Sequence[str]) -> BatchRules:
         batch.step.total_seconds(),
         _rules(batch, batch.timezone),
         {name: _rules(batch.settings(name), batch.timezone) for name in own},
+        batch.timezone,
     )
 
 

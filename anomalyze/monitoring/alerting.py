@@ -121,7 +121,7 @@ def tell(
         metric = series.names[place]
         rule, newest = rules.of(metric), int(series.newest_ms[place])
         is_late = part.ts_ms[rows] < newest
-        _look_again(context, rule, metric, part, rows[part.ts_ms[rows] <= newest])
+        _look_again(context, rule, metric, open_, part, rows[part.ts_ms[rows] <= newest])
         for kind in KINDS:
             began += _follow_kind(
                 context, rule, metric, kind, open_.get((metric, kind)), part, rows[~is_late]
@@ -301,19 +301,17 @@ def _follow_late_rows(
 
 
 def _look_again(
-    context: _Context, rule: SeriesRules, metric: str, part: Judged, rows: npt.NDArray[np.intp]
-) -> None:
+    context: _Context, rule: SeriesRules, metric: str, open_: dict[tuple[str, str], StoredIncident],
+    part: Judged, rows: npt.NDArray[np.intp],
+) -> None:  # fmt: skip
     """End the incidents whose peak was corrected and is nothing any more."""
     calm = rows[part.judgement.flags[rows] == 0]
-    if not len(calm):
-        return
-    times = part.ts_ms[calm].tolist()
-    known = store.load_of_points(context.connection, context.batch, [metric] * len(times), times)
-    for ts, incidents in zip(times, known, strict=True):
-        for one in incidents:
-            if one.incident.peak_ms == ts and one.incident.state == OPEN:
-                over = replace(one.incident, state=OVER, resolution="corrected")
-                _keep(context, rule, metric, over, one, store_sentence=None)
+    for kind in KINDS:
+        one = open_.get((metric, kind))
+        if one is not None and one.incident.peak_ms in part.ts_ms[calm]:
+            over = replace(one.incident, state=OVER, resolution="corrected")
+            _keep(context, rule, metric, over, one, store_sentence=None)
+            del open_[metric, kind]
 
 
 def _keep(

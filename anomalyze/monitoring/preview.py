@@ -13,7 +13,7 @@ from anomalyze.metrics.bank import Scores, SeriesBank
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.incident import PENDING, Incident, follow
 from anomalyze.metrics.judgement import CALM_POINTS, KINDS, flat_runs, judge
-from anomalyze.metrics.preprocess import difference, smooth
+from anomalyze.metrics.preprocess import difference, offsets_ms, smooth
 from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sentence import describe
 from anomalyze.monitoring.alerting import Judged, build_track
@@ -60,7 +60,7 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
         tempfile.TemporaryDirectory(prefix="anomalyze-preview-") as folder,
         SeriesBank.open(Path(folder), names, rules.period_s) as bank,
     ):
-        scores = bank.advance(bank.find(names)[index], ts_ms, values)
+        scores = bank.advance(bank.find(names)[index], ts_ms, values, offsets_ms(ts_ms, rules.zone))
     kept = ~np.isnan(values)
     scores = replace(scores, **{name: getattr(scores, name)[kept] for name in Scores.__dataclass_fields__})
     index, ts_ms, values = index[kept], ts_ms[kept], values[kept]

@@ -18,7 +18,7 @@ import psycopg
 
 from anomalyze.metrics.bank import Scores, SeriesBank
 from anomalyze.metrics.judgement import Judgement, SeriesRules, flat_runs, judge
-from anomalyze.metrics.preprocess import difference, smooth
+from anomalyze.metrics.preprocess import difference, offsets_ms, smooth
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.alerting import Judged, tell
 from anomalyze.storage import metrics_scores as store
@@ -58,6 +58,7 @@ class _Work:
     rules: list[SeriesRules]
     rule: Ints
     period_s: float
+    zone: str
     bank: SeriesBank
     series: SeriesState
     turn: Turn
@@ -86,7 +87,17 @@ def take_turn(
     with connection.transaction():
         points, upto = store.load_pending(connection, batch, state)
         known, rule = rules.assign(series.names)
-        work = _Work(connection, batch, known, rule, rules.period_s, bank, series, Turn(pending=len(points)))
+        work = _Work(
+            connection,
+            batch,
+            known,
+            rule,
+            rules.period_s,
+            rules.zone,
+            bank,
+            series,
+            Turn(pending=len(points)),
+        )
         place = np.searchsorted(series.series_id, points.series_id)
         again = _taken_again(work, points, place)
         _advance(work, _rows(points, ~again[place]), place[~again[place]])
@@ -126,9 +137,7 @@ def _advance(work: _Work, points: Points, place: Ints) -> None:
         context = max(rule.difference + rule.smooth for rule in work.rules)
         places, first = np.unique(place[shaped], return_index=True)
         before = points.ts_ms[shaped][first]
-        tail = store.load_tail(
-            work.connection, work.batch, work.series.series_id[places].tolist(), before, context
-        )
+        tail = store.load_tail(work.connection, work.series.series_id[places].tolist(), before, context)
         tail_place = np.searchsorted(work.series.series_id, tail.series_id)
         for one in places.tolist():
             rows = place == one
@@ -178,7 +187,7 @@ def _score(work: _Work, place: Ints, ts_ms: Ints, values: Floats, changed: Flags
         order = np.argsort(index, kind="stable")
         index, place, ts_ms = index[order], place[order], ts_ms[order]
         values, changed = values[order], changed[order]
-    scores = work.bank.advance(index, ts_ms, values)
+    scores = work.bank.advance(index, ts_ms, values, offsets_ms(ts_ms, work.zone))
     begins = np.flatnonzero(np.diff(place, prepend=-1))
     number = np.arange(len(place)) - np.repeat(begins, np.diff(begins, append=len(place))) + 1
     number += work.series.points[place] if is_new else 0

@@ -222,15 +222,16 @@ def load_points(
 
 
 def load_tail(
-    connection: psycopg.Connection[Any], batch: str, series_id: Sequence[int], before_ms: Ints, points: int
+    connection: psycopg.Connection[Any], series_id: Sequence[int], before_ms: Ints, points: int
 ) -> Points:
     """The newest so many values of each series before a time of its own."""
     return _copy_points(
         connection,
-        "JOIN unnest(%s::bigint[], %s::bigint[]) AS w (series_id, before_ms) ON w.series_id = s.series_id "
-        "WHERE v.batch = %s AND v.ts IN (SELECT o.ts FROM metric_values o WHERE o.batch = s.batch "
-        "AND o.metric = s.metric AND o.ts < to_timestamp(w.before_ms / 1000.0) ORDER BY o.ts DESC LIMIT %s)",
-        [list(series_id), before_ms.tolist(), batch, points],
+        "",
+        [list(series_id), before_ms.tolist(), points],
+        "FROM unnest(%s::bigint[], %s::bigint[]) AS w (series_id, before_ms) JOIN metric_series s USING (series_id) "
+        "CROSS JOIN LATERAL (SELECT o.ts, o.value, o.revision FROM metric_values o WHERE o.batch = s.batch "
+        "AND o.metric = s.metric AND o.ts < to_timestamp(w.before_ms / 1000.0) ORDER BY o.ts DESC LIMIT %s) v",
     )
 
 
@@ -295,11 +296,13 @@ def delete_scores(connection: psycopg.Connection[Any], points: Points) -> None:
         )
 
 
-def _copy_points(connection: psycopg.Connection[Any], where: str, parameters: Sequence[Any]) -> Points:
+def _copy_points(
+    connection: psycopg.Connection[Any], where: str, parameters: Sequence[Any], source: str = _JOINED
+) -> Points:
     with connection.cursor() as cursor:
         series_id, ts_us, value, revision = copy_out(
             cursor,
-            f"SELECT {_POINTS} {_JOINED} {where} ORDER BY s.series_id, v.ts",
+            f"SELECT {_POINTS} {source} {where} ORDER BY s.series_id, v.ts",
             parameters,
             "iifi",
         )

@@ -24,7 +24,7 @@ from anomalyze.storage.partition import METRIC_TABLES, TS_MIN, ensure_partitions
 __all__ = ["METRICS_MAX", "NAME_LENGTH_MAX", "Failure", "Stored", "store_values"]
 
 # A batch that suddenly has 100,000 is a label that should not have been one.
-METRICS_MAX = 50_000
+METRICS_MAX = 20_000
 NAME_LENGTH_MAX = 200
 # Rows that change under one number, so that scoring can go in pieces.
 ROWS_A_STEP = 200_000

@@ -17,6 +17,7 @@ from anomalyze.metrics.preprocess import (
     fill_gaps,
     floor_steps,
     lags,
+    offsets_ms,
     resample,
     rolling,
     smooth,
@@ -179,3 +180,11 @@ def test_lags_stay_within_their_metric() -> None:
 def test_a_step_without_meaning_is_refused(step: dt.timedelta) -> None:
     with pytest.raises(ValueError, match="whole days or of less than a day"):
         floor_steps(pl.Series([utc(2025, 1, 1)]), step, ZoneInfo("UTC"))
+
+
+@given(st.lists(moments, min_size=1, max_size=5), zones)
+def test_offsets_are_those_of_the_local_clock(times: list[dt.datetime], zone: ZoneInfo) -> None:
+    ts_ms = np.array([int(at.timestamp() * 1000) for at in times])
+    expected = [at.astimezone(zone).utcoffset() for at in times]
+    found = offsets_ms(ts_ms, zone.key)
+    assert [dt.timedelta(milliseconds=int(one)) for one in found] == expected

@@ -105,7 +105,7 @@ def test_too_many_metrics_are_a_mistake_that_is_named(connection: Connection) ->
     rows = pl.DataFrame({"metric": pl.int_range(100_000, eager=True).cast(pl.String), "value": 1.0}).select(
         pl.concat_str(pl.lit("m"), "metric").alias("metric"), pl.lit(NOW).alias("timestamp"), "value"
     )
-    with pytest.raises(ConfigError, match="at most 50,000 metrics, got 100,000"):
+    with pytest.raises(ConfigError, match="at most 20,000 metrics, got 100,000"):
         store_values(connection, "shop", rows, NOW)
     assert stored(connection) == []
 
