@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from zoneinfo import ZoneInfo
 
-from anomalyze.config import ConfigProblems, Document, Problem, load_document, validate
+from anomalyze.config import ConfigProblems, Document, Problem, closest, load_document, validate
 from anomalyze.metrics.batch import NAME, Batch, BatchDefaults
 from anomalyze.metrics.layers import DEFAULTS, ENVIRONMENT, LayeredDocument, read_overrides
-from anomalyze.metrics.statement import check_statement
+from anomalyze.metrics.source_file import HttpSource
+from anomalyze.metrics.statement import SAMPLE, check_statement
+from anomalyze.metrics.template import TemplateMistake, render
 from anomalyze.settings import find_variables
 
 __all__ = ["BATCHES_MAX", "DEFAULTS_FILE", "FOLDER", "BatchEntry", "Library", "LoadResult", "load_batches"]
@@ -158,11 +162,38 @@ def _entry(path: Path, own: Document, layers: Sequence[Document], config_dir: Pa
     key, statement = "sql", batch.sql
     if batch.sql_file is not None:
         key, statement = "sql_file", _read_sql(layered, path, batch.sql_file, config_dir)
+    if isinstance(batch.source, HttpSource):
+        _check_query(layered, batch, batch.source)
+    if batch.python is not None:
+        _check_function(layered, path, batch.python)
     if statement is not None:
         check_statement(
             batch, statement, lambda message, meant, at: _located(layered, key, message, meant, at)
         )
     return BatchEntry(path.stem, batch, path, config_dir, statement)
+
+
+def _check_query(layered: LayeredDocument, batch: Batch, source: HttpSource) -> None:
+    problems = []
+    for key, text in source.query.items():
+        try:
+            render(text, SAMPLE, "sample", batch.params, ZoneInfo(batch.timezone))
+        except TemplateMistake as error:
+            problems.append(layered.problem(("source", "query", key), str(error), error.suggestion))
+    if problems:
+        raise ConfigProblems(problems)
+
+
+def _check_function(layered: LayeredDocument, path: Path, told: str) -> None:
+    """Whether the module is there; nothing of it is run."""
+    module = told.partition(":")[0]
+    if path.parent.joinpath(*module.split(".")).with_suffix(".py").is_file():
+        return
+    # Finding a module within a package would import the package.
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        beside = [file.stem for file in path.parent.glob("*.py")]
+        message = f"expected the module {module} as a file beside this one or installed, got neither"
+        raise ConfigProblems([layered.problem(("python",), message, closest(module, beside))])
 
 
 def _located(layered: LayeredDocument, key: str, message: str, meant: str, at: int | None) -> Problem:

@@ -20,12 +20,13 @@ from anomalyze.metrics.source_file import SQL_KINDS
 from anomalyze.metrics.template import TemplateMistake, render
 from anomalyze.metrics.window import Window
 
-__all__ = ["Statement", "build_statement", "check_statement"]
+__all__ = ["SAMPLE", "Statement", "build_statement", "check_statement"]
 
 _BEGINS = {"SELECT", "WITH", "VALUES", "FROM", "TABLE", "("}
 # Before a parameter's colon: nothing that makes it a cast, a slice or a path into a document.
 _JOINED = re.compile(r"[\w\]\)\"'`:]")
-_SAMPLE = Window(
+# What statements and templates are tried on when a file is read.
+SAMPLE = Window(
     dt.datetime(2025, 11, 3, tzinfo=dt.UTC), dt.datetime(2025, 11, 4, tzinfo=dt.UTC), dt.timedelta(hours=1)
 )
 
@@ -91,7 +92,7 @@ def check_statement(batch: Batch, text: str, locate: Callable[[str, str, int | N
         Its first mistake.
     """
     try:
-        _build(text, batch, "sample", _SAMPLE)
+        _build(text, batch, "sample", SAMPLE)
     except TemplateMistake as error:
         lines = text.splitlines(keepends=True)
         offset = sum(map(len, lines[: error.line - 1]))
@@ -129,6 +130,9 @@ def _build(text: str, batch: Batch, name: str, window: Window) -> Statement:
     for index, token in enumerate(tokens[:last]):
         if token.token_type == TokenType.SEMICOLON:
             raise _Mistake("expected one statement, got another behind a semicolon", at(token))
+        if token.token_type == TokenType.INTO:
+            # Into a table, or into a file of MySQL's server, which a read-only session does not refuse.
+            raise _Mistake("expected a statement that only reads, got INTO", at(token))
         if token.token_type != TokenType.COLON or index + 1 >= last:
             continue
         word = tokens[index + 1]

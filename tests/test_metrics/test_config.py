@@ -144,6 +144,12 @@ def test_every_mistake_of_every_layer_has_its_place(folder: Path) -> None:
         ("sql: SELECT 1\n", "got none"),
         ("source: {kind: anomalyze}\nsql: SELECT 1\npython: a:b\n", "got sql and python"),
         ("source: {kind: anomalyze}\nsql: SELECT 1; DROP TABLE x\n", "got another behind a semicolon"),
+        ("python: nowhere:f\n", "expected the module nowhere as a file beside this one or installed"),
+        (
+            "source: {kind: http, url: 'http://h', query: {a: '{{ strt | iso }}'}}\n",
+            "batch, params, got strt",
+        ),
+        ("source: {kind: mysql, url: ANOMALYZE_SOURCE_X}\nsql: SELECT 1 INTO OUTFILE 'x'\n", "got INTO"),
         ("source: {kind: anomalyze}\nsql: DELETE FROM x\n", "expected a statement that reads"),
         ("source: {kind: anomalyze}\nsql: SELECT 1\nparams: {start: 1}\n", "start are set by the run"),
         ("source: {kind: anomalyze}\nsql_file: ../../x.sql\n", "expected a file in"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
 import json
 import math
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from anomalyze.errors import AnomalyzeError, ConfigError, TransientError
 from anomalyze.metrics.library import BatchEntry, load_batches
 from anomalyze.metrics.sources import Reading, read
 from anomalyze.metrics.window import Window
+from tests.test_metrics.servers import mariadb_server, prometheus_server
 from tests.test_metrics.web import web_server
 
 START = dt.datetime(2025, 11, 3, tzinfo=dt.UTC)
@@ -104,6 +107,46 @@ class Postgres(Bench):
 
     def vanish(self) -> None:
         self.monkeypatch.setenv(self.variable, "postgresql://reader:hush-hush@127.0.0.1:1/none")
+
+
+class MySQL(Bench):
+    """MariaDB, where it and PyMySQL are installed."""
+
+    kind = "mysql"
+    variable = "ANOMALYZE_SOURCE_TEST"
+
+    def connect(self) -> Any:
+        import pymysql
+
+        return pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", database="shop", autocommit=True
+        )
+
+    def store(self, rows: Sequence[Row]) -> None:
+        self.port = self.stack.enter_context(mariadb_server(self.folder))
+        self.monkeypatch.setenv(self.variable, f"mysql://root@127.0.0.1:{self.port}/shop")
+        import pymysql
+
+        with (
+            pymysql.connect(host="127.0.0.1", port=self.port, user="root") as opened,
+            opened.cursor() as cursor,
+        ):
+            cursor.execute("CREATE DATABASE shop CHARACTER SET utf8mb4")
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE points (ts DATETIME, metric VARCHAR(200), value DECIMAL(9, 3))")
+            cursor.executemany(
+                "INSERT INTO points VALUES (%s, %s, %s)",
+                [(ts.replace(tzinfo=None), metric, value) for ts, metric, value in rows],
+            )
+
+    def source(self) -> dict[str, Any]:
+        return {"url": self.variable}
+
+    def slow(self) -> dict[str, Any]:
+        return self.batch(timeout_s=1) | {"sql": "SELECT SLEEP(30) AS a"}
+
+    def vanish(self) -> None:
+        self.monkeypatch.setenv(self.variable, "mysql://reader:hush-hush@127.0.0.1:1/none")
 
 
 class Sqlite(Bench):
@@ -248,7 +291,10 @@ class Python(Bench):
 
 
 KINDS: tuple[type[Bench], ...] = (Postgres, Sqlite, DuckDB, Http, Prometheus, Python)
-SQL = [Postgres, Sqlite, DuckDB]
+HAS_MYSQL = shutil.which("mariadbd") is not None and importlib.util.find_spec("pymysql") is not None
+if HAS_MYSQL:
+    KINDS = (*KINDS, MySQL)
+SQL = [kind for kind in KINDS if kind in (Postgres, MySQL, Sqlite, DuckDB)]
 
 
 @pytest.fixture
@@ -299,10 +345,10 @@ def test_a_slow_source_is_ended(bench: Bench) -> None:
 
 @every
 def test_a_source_that_vanishes_says_so_without_secrets(bench: Bench) -> None:
-    document = bench.batch()
+    entry = bench.entry(bench.batch())
     bench.vanish()
     with pytest.raises(AnomalyzeError, match="batch one: ") as told:
-        bench.read(document)
+        read(entry, WINDOW)
     assert "hush-hush" not in str(told.value)
 
 
@@ -312,8 +358,14 @@ def test_nothing_is_written(bench: Bench, tmp_path: Path) -> None:
     attempts = {
         "postgres": "WITH gone AS (DELETE FROM points RETURNING *) SELECT now() AS timestamp, count(*) AS a FROM gone",
         "sqlite": "SELECT load_extension('x') AS a",
+        "mysql": "SELECT 1 AS a FROM (SELECT points_gone()) x",
         "duckdb": f"FROM (COPY points TO '{tmp_path / 'new.csv'}')",
     }
+    if isinstance(bench, MySQL):
+        with bench.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE FUNCTION points_gone() RETURNS INT MODIFIES SQL DATA BEGIN DELETE FROM points; RETURN 1; END"
+            )
     with pytest.raises(ConfigError):
         bench.read(bench.batch() | {"sql": attempts[bench.kind]})
     if isinstance(bench, Postgres):
@@ -488,6 +540,27 @@ def test_labels_of_prometheus_become_part_of_the_name(tmp_path: Path) -> None:
         ('up{instance="localhost:9091",job="node"}', hour(0), 0.0),
     ]
     assert math.isfinite(found.frame["value"].drop_nulls().sum())
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
+def test_a_real_prometheus_is_asked_in_parts_it_accepts(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    with prometheus_server(tmp_path) as address:
+        queries = {"const": 'label_replace(vector(3), "shop", "a", "", "")', "clock": "time()"}
+        document = {"source": {"kind": "prometheus", "url": address, "queries": queries}, "step": "1m"}
+        (tmp_path / "metrics" / "one.yaml").write_text(json.dumps(document))
+        entry = load_batches(tmp_path, {}).batches["one"]
+        # More points than Prometheus gives in one answer.
+        window = Window(START, START + dt.timedelta(minutes=12_000), dt.timedelta(minutes=1))
+        frame = read(entry, window).frame
+        document["source"]["queries"] = {"a": "nothing("}  # type: ignore[index]
+        (tmp_path / "metrics" / "one.yaml").write_text(json.dumps(document))
+        with pytest.raises(ConfigError, match="parse error"):
+            read(load_batches(tmp_path, {}).batches["one"], window)
+    assert len(frame) == 24_000
+    assert set(frame["metric"]) == {'const{shop="a"}', "clock"}
+    clock = frame.filter(frame["metric"] == "clock")
+    assert clock["value"].to_list() == (clock["timestamp"].dt.epoch("s")).to_list()
 
 
 @pytest.mark.parametrize(

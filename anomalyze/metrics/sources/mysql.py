@@ -24,6 +24,10 @@ __all__ = ["fetch"]
 
 PORT = 3306
 _UNKNOWN_VARIABLE = 1193
+# Too many connections, shutting down, lock timeout, deadlock, interrupted, MariaDB's and MySQL's time limits.
+_PASSING = (1040, 1053, 1205, 1213, 1317, 1969, 3024)
+# What the client says of a server that is gone or was never there.
+_CLIENT = range(2000, 3000)
 
 
 def fetch(request: Request) -> Table:
@@ -61,10 +65,11 @@ def fetch(request: Request) -> Table:
                 cursor.execute(text, {name: _bound(value) for name, value in statement.values.items()})
                 columns = tuple(column[0] for column in cursor.description or ())
                 rows = limited(cursor.fetchall_unbuffered(), source.rows_max, request.name)
-    except driver.err.OperationalError as error:
-        raise silent(request, error, [password]) from None
     except driver.err.Error as error:
-        raise broken(request, error, [password]) from None
+        # PyMySQL calls most refusals of the server operational, too.
+        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        told = silent if code in _PASSING or code in _CLIENT else broken
+        raise told(request, error, [password]) from None
     # A TIMESTAMP comes without its zone, which is the session's: UTC.
     return Table(columns, [tuple(map(_zoned, row)) for row in rows])
 
