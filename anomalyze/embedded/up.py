@@ -46,7 +46,7 @@ TICK_S = 0.2
 # How long Dagster waits at most for the programs that judge.
 LATE_AFTER_S = 30.0
 BEATS_EVERY_S = 1.0
-LATE_NICENESS = 10
+LATE_NICENESS = 5
 
 
 @dataclass(slots=True)
