@@ -81,17 +81,6 @@ def put_u64(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def byte_at(typing_context: Any, array: Any, index: Any) -> Any:
-    """One byte of a uint8 array as int64; unchecked, and no wrapping of negative indices."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
-        return builder.zext(builder.load(pointer, typ=ir.IntType(8)), ir.IntType(64))
-
-    return types.int64(array, types.int64), generate
-
-
-@intrinsic
 def load_u64(typing_context: Any, array: Any, index: Any) -> Any:
     """Eight bytes of a uint8 array from ``index`` on, as a little-endian uint64; unchecked."""
 
