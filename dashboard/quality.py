@@ -23,12 +23,11 @@ from anomalyze.storage.quality import (
 from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.components import cell, copyable, empty_row, head_cell, missing, severity, table
+from dashboard.components import cell, copyable, empty_row, folded_table, head_cell, missing, severity, table
 from dashboard.element import (
     FT,
     H2,
     A,
-    Details,
     Div,
     Figcaption,
     Figure,
@@ -39,7 +38,6 @@ from dashboard.element import (
     Section,
     Small,
     Span,
-    Summary,
     Tr,
     ft,
 )
@@ -179,15 +177,7 @@ def _days(outcomes: Outcomes, end: datetime, viewer: Viewer) -> FT:
         P(label, cls="readout", data_default=label),
         Div(_stacked(known, 1000, 132, label), cls="desk", data_columns=True, tabindex="0"),
         Div(_stacked(known, 348, 96, label), cls="phone", data_columns=True, tabindex="0"),
-        Details(
-            Summary("Show as table", cls="link small"),
-            table(
-                label,
-                (head_cell("Day"), head_cell("Known", "num"), head_cell("Fraud", "num")),
-                rows,
-                cls="as-table",
-            ),
-        ),
+        folded_table(label, (head_cell("Day"), head_cell("Known", "num"), head_cell("Fraud", "num")), rows),
         cls="quality-days",
     )
 

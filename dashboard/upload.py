@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 
 from anomalyze.errors import AnomalyzeError, ConfigError, TransientError
-from anomalyze.ingestion.mapping import FIELDS, NEEDED, FileMapping, parse_mapping
+from anomalyze.ingestion.mapping import parse_mapping
 from anomalyze.ingestion.receive import preview_upload
 from anomalyze.storage import upload as store
 from anomalyze.storage.query import fetch_async
@@ -24,16 +24,10 @@ from dashboard.element import (  # fmt: skip
     FT,
     H2,
     A,
-    Button,
     Div,
-    Form,
-    Input,
-    Label,
     Li,
-    Option,
     P,
     Section,
-    Select,
     Small,
     Span,
     Tr,
@@ -44,42 +38,15 @@ from dashboard.estimate import estimate_part, lacking_part
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, not_found, open_page, remember
 from dashboard.security import Viewer, viewer_of
-from dashboard.upload_parts import LABELS, cases_part, preview_table
+from dashboard.upload_mapping import mapping_form, mapping_of_form
+from dashboard.upload_parts import cases_part, preview_table
 from dashboard.uploads import state_sign
 
-__all__ = ["mapping_of_form", "start_upload", "upload_page"]
+__all__ = ["start_upload", "upload_page"]
 
 REFRESH_S = 1
 # Verdicts lie in the log when an upload is done; the tables follow within seconds.
 STORED_WITHIN = timedelta(seconds=15)
-TEXT_LENGTH_MAX = 256
-# Other settings of a mapping than columns: name, label.
-_CHOICES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
-    "delimiter": ("Between columns", ((",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "bar"))),
-    "decimal": ("Decimals after", ((".", "point"), (",", "comma"))),
-    "refunds": ("Refunds are", (("negative", "negative"), ("positive", "positive"))),
-}
-_CHOICES["time_resolution"] = ("Times are known to the", (("second", "second"), ("day", "day")))
-_TEXTS = {"time_format": "Times are written", "time_zone": "Zone of times without one"}
-
-
-def mapping_of_form(fields: Mapping[str, str], before: Mapping[str, Any]) -> dict[str, Any]:
-    """What the form says, over what was there before.
-
-    >>> mapping_of_form({"f.amount": "AMT", "c.currency": "EUR"}, {"fields": {"amount": "x", "ip": "y"}})
-    {'fields': {'amount': 'AMT'}, 'constants': {'currency': 'EUR'}}
-    """
-    made: dict[str, Any] = {**before, "fields": {}, "constants": dict(before.get("constants") or {})}
-    for field in FIELDS:
-        if column := fields.get(f"f.{field}", "")[:TEXT_LENGTH_MAX]:
-            made["fields"][field] = column
-            made["constants"].pop(field, None)
-    if "currency" not in made["fields"] and (code := fields.get("c.currency", "").strip().upper()[:8]):
-        made["constants"]["currency"] = code
-    for name in (*_CHOICES, *_TEXTS):
-        if value := fields.get(name, "")[:TEXT_LENGTH_MAX]:
-            made[name] = value
-    return made
 
 
 async def upload_page(request: Request) -> Answer:
@@ -283,7 +250,7 @@ async def _mapping_part(request: Request, upload: Upload, viewer: Viewer) -> FT:
         Div(H2("What the columns are taken for"), cls="fh"),
         P(f"Not so: {wrong}.", cls="error", role="alert") if wrong else None,
         doubts,
-        _mapping_form(upload, shown, viewer),
+        mapping_form(upload, shown, viewer),
         estimate_part(upload, shown["mapping"]) if shown["complete"] else None,
         preview_table(shown),
         cls="s",
@@ -292,85 +259,6 @@ async def _mapping_part(request: Request, upload: Upload, viewer: Viewer) -> FT:
 
 def _json(mapping: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode(mapping)
-
-
-def _mapping_form(upload: Upload, shown: dict[str, Any], viewer: Viewer) -> FT:
-    mapping, columns = shown["mapping"], shown["columns"]
-    fields, constants = mapping.get("fields") or {}, mapping.get("constants") or {}
-    sample = shown["sample"][0] if shown["sample"] else []
-    first = dict(zip(columns, sample, strict=False))
-    off = not viewer.may_upload
-
-    def choose(field: str) -> FT:
-        chosen = fields.get(field)
-        options = [Option("–", value="", selected=chosen is None)] + [
-            Option(
-                f"{column}  ({(first.get(column) or 'empty')[:24]})",
-                value=column,
-                selected=column == chosen,
-            )
-            for column in columns
-        ]
-        name = f"f.{field}"
-        label = LABELS.get(field, field.replace("_", " ").capitalize())
-        return Div(
-            Label(label, Span(" needed", cls="faint") if field in NEEDED[1:4] else None, fr=name),
-            Select(*options, name=name, id=name, cls="input", disabled=off),
-            cls="field",
-        )
-
-    def text(name: str, label: str, value: str) -> FT:
-        return Div(
-            Label(label, fr=name),
-            Input(
-                type="text", name=name, id=name, value=value, cls="input", disabled=off, autocomplete="off"
-            ),
-            cls="field",
-        )
-
-    def choice(name: str) -> FT:
-        label, values = _CHOICES[name]
-        chosen = mapping.get(name) or FileMapping.model_fields[name].default
-        options = [Option(word, value=value, selected=value == chosen) for value, word in values]
-        return Div(
-            Label(label, fr=name),
-            Select(*options, name=name, id=name, cls="input", disabled=off),
-            cls="field",
-        )
-
-    return Form(
-        Input(type="hidden", name="csrf", value=viewer.csrf),
-        Div(*(choose(field) for field in NEEDED), cls="filters"),
-        Div(
-            text("c.currency", "Currency of all rows", str(constants.get("currency", ""))),
-            *(text(name, label, str(mapping.get(name) or FileMapping.model_fields[name].default)) for name, label in _TEXTS.items()),
-            *(choice(name) for name in _CHOICES),
-            cls="filters",
-        ),
-        ft(
-            "details",
-            ft("summary", "Further columns"),
-            Div(*(choose(field) for field in FIELDS if field not in NEEDED), cls="filters"),
-        ),
-        Div(
-            Button(
-                "Start",
-                cls="btn primary",
-                type="submit",
-                disabled=off,
-                formaction=f"{routes.upload(upload.upload_id)}/start",
-                formmethod="post",
-            ),
-            Button("Preview", cls="btn", type="submit", disabled=off),
-            Span(f"Starting needs a key with the scope ingest. Ask an admin of {viewer.account_id}.", cls="muted")
-            if off
-            else None,
-            cls="acts-f",
-        ),
-        action=routes.upload(upload.upload_id),
-        method="get",
-        cls="mapping",
-    )  # fmt: skip
 
 
 async def start_upload(request: Request) -> Answer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from anomalyze.errors import ConfigError, TransientError
 from anomalyze.ingestion.receive import NAME_CHARACTERS_MAX, TooLarge, take_file
 from anomalyze.storage import upload as store
+from anomalyze.storage.csv_stream import stream_csv
 from anomalyze.storage.query import fetch_async
 from anomalyze.storage.source import list_sources
 from anomalyze.storage.upload import Upload
@@ -180,18 +179,10 @@ async def refused_csv(request: Request) -> Answer:
     if upload is None:
         return await not_found(request, f"No upload with this id in {viewer.account_id}.")
 
-    async def produce() -> AsyncIterator[str]:
-        buffer = io.StringIO()
-        write = csv.writer(buffer).writerow
-        write(["line", "column", "reason", "raw"])
-        async with pool.connection() as connection:
-            async for row in store.stream_errors(connection, upload.upload_id):
-                write(row)
-                if buffer.tell() > 32_768:
-                    yield buffer.getvalue()
-                    buffer.seek(0)
-                    buffer.truncate()
-        yield buffer.getvalue()
-
+    text = stream_csv(
+        ("line", "column", "reason", "raw"),
+        pool.connection(),
+        lambda connection: store.stream_errors(connection, upload.upload_id),
+    )
     headers = {"Content-Disposition": f'attachment; filename="refused-{upload.upload_id}.csv"'}
-    return StreamingResponse(produce(), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(text, media_type="text/csv; charset=utf-8", headers=headers)

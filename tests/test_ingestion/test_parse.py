@@ -284,6 +284,15 @@ def test_a_cut_between_blocks_changes_nothing(text: str, cut: int) -> None:
     assert [*first.line.tolist(), *(rest.line + first.lines).tolist()] == whole.line.tolist()
 
 
+def test_lines_are_counted_on_from_block_to_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f'"t{i}\n",u,2025-12-24T12:00:00Z,{"x" if i % 3 else "4.5"},EUR' for i in range(40)]
+    text = "\n".join(["id,user,time,amount,currency", *rows]) + "\n"
+    monkeypatch.setattr("anomalyze.ingestion.parse.BLOCK_BYTES", 200)
+    chunk = parse(tmp_path, text)
+    assert chunk.rows == 40
+    assert sorted([*chunk.frame["line"], *(e.line for e in chunk.errors)]) == [2 + 2 * i for i in range(40)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=60), st.integers(1, 20), st.integers(0, 30), st.integers(1, 9))
 def test_rows_come_in_the_order_of_their_time(
