@@ -109,6 +109,24 @@ def test_signing_in_leads_nowhere_else(target: str, site: Site) -> None:
     assert try_key(site, site.mine.admin_key, next=target).headers["location"] == "/now"
 
 
+def test_deciding_leads_nowhere_else(site: Site) -> None:
+    client = site.client(site.mine.admin_key)
+    token = re.search(r'name="csrf" value="([^"]+)"', client.get("/now").text)
+    assert token is not None
+
+    def led_to(following: str) -> str:
+        answer = client.post(
+            f"/cases/{site.mine.case_ids[0]}/decision",
+            data={"decision": "open", "csrf": token[1], "next": following},  # it is open: nothing changes
+        )
+        assert answer.status_code == 303
+        return answer.headers["location"]
+
+    assert led_to("/users?q=u") == "/users?q=u"
+    for target in ("//evil.example", "https://evil.example", "/\\evil.example", "evil.example", ""):
+        assert led_to(target).startswith("/anomalies/")
+
+
 def test_posts_need_the_sessions_own_token(site: Site) -> None:
     client, other = site.client(site.mine.admin_key), site.client(site.mine.read_key)
     path = f"/cases/{site.mine.case_ids[0]}/decision"
