@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anomalyze.access.admin import DEFAULT_ACCOUNT
@@ -14,8 +15,9 @@ from dashboard.security import Viewer
 
 if TYPE_CHECKING:
     from anomalyze.detection.bundle_store import BundleStore, Move
+    from anomalyze.detection.supervised import Proof
 
-__all__ = ["NOTE_LENGTH_MAX", "Named", "Standing", "load_standing", "may_move"]
+__all__ = ["NOTE_LENGTH_MAX", "Facts", "Named", "Standing", "load_standing", "may_move"]
 
 NOTE_LENGTH_MAX = 400
 MOVES_SHOWN = 10
@@ -30,6 +32,8 @@ class Facts:
     window: tuple[str, str] | None
     is_supervised: bool
     detector: str
+    # What its model has proven, by account: each is shown its own.
+    proofs: Mapping[str, Proof] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,11 @@ def _named(store: BundleStore, objects: ObjectStore, move: Move) -> Named:
         if facts is None:
             bundle = store.load(move.id)
             facts = _facts[move.id] = Facts(
-                bundle.kind, bundle.training_window, bundle.supervised is not None, bundle.detector
+                bundle.kind,
+                bundle.training_window,
+                bundle.supervised is not None,
+                bundle.detector,
+                bundle.supervised.proofs if bundle.supervised is not None else {},
             )
             while len(_facts) > FACTS_KEPT:
                 _facts.popitem(last=False)

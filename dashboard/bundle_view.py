@@ -9,7 +9,7 @@ from typing import Any
 from anomalyze.storage.challenger import ShadowCount, ShadowDifference
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.bundle_standing import NOTE_LENGTH_MAX, Named, Standing, may_move
+from dashboard.bundle_standing import NOTE_LENGTH_MAX, Facts, Named, Standing, may_move
 from dashboard.components import (
     cell,
     empty_row,
@@ -97,10 +97,20 @@ def card(named: Named | None, viewer: Viewer) -> Sequence[Any]:
                 ("Kind", "starter, trained on simulated history" if found.kind == "starter" else "trained"),
                 ("Trained on", trained),
                 ("Model", "none: rules and statistics" if found.window is None else model),
+                *([("Above Medium", proven(found, viewer.account_id))] if found.is_supervised else []),
                 ("Note", named.note),
             ]
         ),
     )
+
+
+def proven(found: Facts, account: str) -> str:
+    """Whether its model may say more than MEDIUM of an account, and why."""
+    proof = found.proofs.get(account)
+    if proof is None:
+        return "no: not measured on settled fraud of this account yet"
+    measured = f"average precision {proof.lead:+.2f} beside rules and statistics"
+    return f"{'yes' if proof.holds else 'no'}: {measured}, on {form.plural(proof.cases, 'fraud case')}"
 
 
 def since(at: str | None, viewer: Viewer) -> Any:

@@ -3,9 +3,11 @@
 import dagster as dg
 
 from anomalyze_dagster.publishing.assets import published_challenger
-from anomalyze_dagster.publishing.jobs import promote, roll_back
-from anomalyze_dagster.publishing.sensors import promote_automatically
+from anomalyze_dagster.publishing.jobs import promote, reissue_champion, roll_back
+from anomalyze_dagster.publishing.sensors import promote_automatically, reissue_proven
 
 definitions = dg.Definitions(
-    assets=[published_challenger], jobs=[promote, roll_back], sensors=[promote_automatically]
+    assets=[published_challenger],
+    jobs=[promote, reissue_champion, roll_back],
+    sensors=[promote_automatically, reissue_proven],
 )

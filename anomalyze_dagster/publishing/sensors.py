@@ -3,9 +3,9 @@
 import dagster as dg
 
 from anomalyze.settings import Settings
-from anomalyze_dagster.publishing.jobs import promote
+from anomalyze_dagster.publishing.jobs import promote, reissue_champion
 
-__all__ = ["promote_automatically"]
+__all__ = ["promote_automatically", "reissue_proven"]
 
 
 @dg.asset_sensor(
@@ -13,7 +13,7 @@ __all__ = ["promote_automatically"]
     job=promote,
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="Promotes each new challenger that surely finds more fraud than the champion, when "
+    description="Promotes each new challenger that surely finds more fraud than the champion, or is it with its proof, when "
     "ANOMALYZE_PROMOTION=automatic; by default people do.",
 )
 def promote_automatically(
@@ -23,18 +23,27 @@ def promote_automatically(
         return dg.SkipReason("promotion is by hand; ANOMALYZE_PROMOTION=automatic changes that")
     materialization = asset_event.asset_materialization
     assert materialization is not None
-    if materialization.metadata["beats_champion"].value is not True:
+    proven = "proven" in materialization.metadata
+    if materialization.metadata["beats_champion"].value is not True and not proven:
         return dg.SkipReason(
             "the challenger is not known to find more fraud than the champion: promote it by hand"
         )
     bundle = str(materialization.metadata["bundle"].value)
+    why = "it has proven itself" if proven else "it finds more fraud"
     return dg.RunRequest(
         run_key=bundle,
         run_config={
-            "ops": {
-                "promote_bundle": {
-                    "config": {"bundle": bundle, "note": "promoted by rule: it finds more fraud"}
-                }
-            }
+            "ops": {"promote_bundle": {"config": {"bundle": bundle, "note": f"promoted by rule: {why}"}}}
         },
     )
+
+
+@dg.asset_sensor(
+    asset_key=dg.AssetKey("candidate_bundle"),
+    job=reissue_champion,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="After each training: whether the champion, asked on the days that have matured, has proven itself.",
+)
+def reissue_proven(context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry) -> dg.RunRequest:
+    return dg.RunRequest(run_key=asset_event.run_id)

@@ -63,6 +63,7 @@ def test_schedules_and_sensors_run_without_being_switched_on() -> None:
     }
     assert {s.name for s in repository.sensor_defs} >= {
         "promote_automatically",
+        "reissue_proven",
         "alarm_of_failed_runs",
         "train_on_labels",
     }

@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dashboard
+from anomalyze.detection.supervised import Proof
 from anomalyze.storage.board_feed import AccountPulse, ProgramState
 from anomalyze.storage.board_transactions import TransactionRow
 from dashboard.amounts import Usual, in_one_currency, usual_amounts
+from dashboard.bundle_standing import Facts
+from dashboard.bundle_view import proven
 from dashboard.case_filter import parse_view
 from dashboard.components import ago
 from dashboard.hours import build_hours
@@ -156,3 +159,12 @@ def test_a_payment_abroad_is_drawn_beside_the_users_own_in_the_base_currency() -
 def test_an_age_of_days_is_a_moment_without_ago() -> None:
     assert len(ago(NOW - timedelta(seconds=42), NOW, UTC_ZONE)) == 2
     assert len(ago(NOW - timedelta(days=2), NOW, UTC_ZONE)) == 1
+
+
+def test_what_a_model_has_proven_is_told_to_whom_it_concerns() -> None:
+    found = Facts("trained", None, True, "iforest", {"a": Proof(63, 0.212, 0.14), "b": Proof(1, 0.3, 0.2)})
+    assert proven(found, "a") == (
+        "yes: average precision +0.21 beside rules and statistics, on 63\u00a0fraud cases"
+    )
+    assert proven(found, "b").startswith("no: average precision")
+    assert proven(found, "c") == "no: not measured on settled fraud of this account yet"
