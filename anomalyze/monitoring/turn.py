@@ -161,7 +161,11 @@ def _take_again(work: _Work, places: Ints, pending: Points, pending_place: Ints,
             values[start:end] = _shape(rule, values[start:end])
     inside = np.isin(pending_place, places)
     keys = _keys(pending_place[inside], pending.ts_ms[inside])
-    _score(work, place, points.ts_ms, values, np.isin(_keys(place, points.ts_ms), keys), is_new=False)
+    changed = np.isin(_keys(place, points.ts_ms), keys)
+    # What lies before the first change is stored, and would be the same again; unless another version stored it.
+    since = np.where(work.series.is_of_other, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+    np.minimum.at(since, pending_place[inside], pending.ts_ms[inside])
+    _score(work, place, points.ts_ms, values, changed, is_new=False, since_ms=since)
 
 
 def _shape(rule: SeriesRules, values: Floats) -> Floats:
@@ -170,7 +174,10 @@ def _shape(rule: SeriesRules, values: Floats) -> Floats:
     return smooth(values, rule.smooth) if rule.smooth > 1 else values
 
 
-def _score(work: _Work, place: Ints, ts_ms: Ints, values: Floats, changed: Flags, *, is_new: bool) -> None:
+def _score(
+    work: _Work, place: Ints, ts_ms: Ints, values: Floats, changed: Flags, *, is_new: bool,
+    since_ms: Ints | None = None,
+) -> None:  # fmt: skip
     """Take rows into the bank, judge them, store their scores, and keep what alerts need of them.
 
     Parameters
@@ -179,6 +186,8 @@ def _score(work: _Work, place: Ints, ts_ms: Ints, values: Floats, changed: Flags
         Rows whose value is new or another one; the rest are only scored again.
     is_new
         Whether the series go on from where they stood, else they begin.
+    since_ms
+        By series, from when on scores are to be stored; None: all.
     """
     if not len(place):
         return
@@ -203,9 +212,10 @@ def _score(work: _Work, place: Ints, ts_ms: Ints, values: Floats, changed: Flags
     previous[first] = newest[at[first]]
     of_kept = _kept_scores(scores, kept)
     judged = judge(work.rules, work.rule[at], of_kept, value, previous, flat, work.period_s)
-    work.turn.scored += store.store_scores(
-        work.connection, DETECTOR, VERSION, _score_rows(series, at, ts_ms[kept], value, of_kept, judged)
-    )
+    rows = _score_rows(series, at, ts_ms[kept], value, of_kept, judged)
+    if since_ms is not None:
+        rows = _only(rows, ts_ms[kept] >= since_ms[at])
+    work.turn.scored += store.store_scores(work.connection, DETECTOR, VERSION, rows)
     work.parts.append(
         Judged(
             at,
@@ -243,6 +253,10 @@ def _score_rows(
         series.series_id[at], ts_ms, value, novelty, surprise, rarity, expected, lower, upper,
         judged.severity, judged.flags,
     )  # fmt: skip
+
+
+def _only(rows: ScoreRows, mask: Flags) -> ScoreRows:
+    return ScoreRows(*(getattr(rows, name)[mask] for name in ScoreRows.__dataclass_fields__))
 
 
 def _ends(
