@@ -3,7 +3,7 @@
 import dagster as dg
 
 from anomalyze.settings import Settings
-from anomalyze_dagster import budget, ingestion, monitoring, profiles, publishing, sources, training
+from anomalyze_dagster import budget, ingestion, metrics, monitoring, profiles, publishing, sources, training
 from anomalyze_dagster.resources import build_resources
 
 definitions = dg.Definitions.merge(
@@ -14,6 +14,7 @@ definitions = dg.Definitions.merge(
     publishing.definitions,
     budget.definitions,
     monitoring.definitions,
+    metrics.definitions,
     # Steps share the run's process: a process of its own for each would import everything once more.
     dg.Definitions(resources=build_resources(Settings()), executor=dg.in_process_executor),
 )

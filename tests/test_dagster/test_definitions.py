@@ -22,6 +22,9 @@ detection_quality: champion labels transactions | monitoring |
 drift_report: champion transactions | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
 labels:  | stored |
 merchant_profiles: labels transactions | features |
+metrics/payments: transactions | metrics |
+metrics/postgres_statistics:  | metrics |
+metrics/system_load:  | metrics |
 profiles_of_day: labels transactions | features |
 published_challenger: candidate_bundle | publishing |
 transactions: uploaded_files | stored |
@@ -60,10 +63,12 @@ def test_schedules_and_sensors_run_without_being_switched_on() -> None:
         "watch_daily",
         "forget_old_runs_nightly",
         "forget_uploads_nightly",
+        "forget_metrics_nightly",
     }
     assert {s.name for s in repository.sensor_defs} >= {
         "promote_automatically",
         "reissue_proven",
+        "metric_batches",
         "alarm_of_failed_runs",
         "train_on_labels",
     }

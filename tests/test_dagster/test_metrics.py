@@ -1,0 +1,232 @@
+"""Batches of metrics run by themselves: new files, schedules, failures, what is old."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomalyze.metrics.library import load_batches
+from anomalyze.monitoring.due import Asked, Watch, build_entry, describe_entry, last_due_s, span_to_read
+from anomalyze_dagster.definitions import definitions
+from anomalyze_dagster.metrics.sensors import metric_batches
+from anomalyze_dagster.resources import PostgresResource
+from tests.test_dagster.runs import run_job
+
+HOUR = timedelta(hours=1)
+POINTS, SPIKE = 500, 480
+SQL = "sql: SELECT ts AS timestamp, orders FROM hours WHERE ts >= :start AND ts < :end\n"
+SHOP = "source: {kind: sqlite, path: shop.db}\nhistory: 30d\n" + SQL
+PAYMENTS = load_batches(Path(__file__).parents[2] / "metrics_config").batches["payments"].batch
+NOW = datetime(2026, 3, 29, 12, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def folder(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration with an hourly batch over a SQLite file; one value of yesterday is ten times the others."""
+    for name, value in {
+        "ANOMALYZE_DATA_DIR": str(tmp_path / "data"),
+        "ANOMALYZE_CONFIG_DIR": str(tmp_path),
+        "ANOMALYZE_POSTGRES_DSN": database,
+        "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:1/0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/shop.yaml").write_text(SHOP)
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    orders = 100 + 2 * np.random.default_rng(7).standard_normal(POINTS)
+    orders[SPIKE] = 1000
+    rows = [
+        ((end + HOUR * (n - POINTS)).strftime("%Y-%m-%d %H:%M:%S"), float(value))
+        for n, value in enumerate(orders)
+    ]
+    with sqlite3.connect(tmp_path / "shop.db") as file:
+        file.execute("CREATE TABLE hours (ts TEXT, orders REAL)")
+        file.executemany("INSERT INTO hours VALUES (?, ?)", rows)
+    return tmp_path
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def look(instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+    context = dg.build_sensor_context(
+        instance=instance,
+        cursor=cursor,
+        resources={"postgres": PostgresResource()},
+        repository_def=definitions.get_repository_def(),
+    )
+    return metric_batches.evaluate_tick(context)
+
+
+def stored(dsn: str) -> dict[str, list[Any]]:
+    """Every row there is, but of runs."""
+    with psycopg.connect(dsn) as connection:
+        return {
+            table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
+            for table in (
+                "metric_values",
+                "metric_scores",
+                "metric_alerts",
+                "metric_notices",
+                "metric_series",
+            )
+        }
+
+
+def test_a_new_file_runs_once_and_its_spike_is_one_alert(
+    folder: Path, database: str, instance: dg.DagsterInstance
+) -> None:
+    tick = look(instance)
+    (request,) = tick.run_requests
+    assert request.run_config["ops"]["run_batches"]["config"]["batches"] == ["shop"]
+    result = run_job("run_metric_batches", request.run_config)
+    assert result.success
+    (made,) = [
+        e.step_materialization_data.materialization for e in result.all_events if e.is_step_materialization
+    ]
+    assert made.asset_key == dg.AssetKey(["metrics", "shop"])
+    told = {name: value.value for name, value in made.metadata.items()}
+    assert (told["rows"], told["new"], told["scored"]) == (POINTS, POINTS, POINTS)
+    assert (told["failed_metrics"], told["strangest"]) == ("none", "orders")
+    assert "data:image/png" in str(told["plot"])
+    first = stored(database)
+    # What lies further back than a day is kept, and nobody is told of it.
+    (alert_id,) = [row[0] for row in first["metric_alerts"] if row[-5] is None]
+    assert [row[1] for row in first["metric_notices"] if row[2] == "opened"] == [alert_id]
+    assert "orders = 1,000" in str(first["metric_notices"])
+
+    assert run_job("run_metric_batches", request.run_config).success
+    assert stored(database) == first
+    again = look(instance, tick.cursor)
+    assert not again.run_requests
+    assert "no batch is due" in again.skip_message
+
+
+def test_what_fails_is_named_and_stops_no_neighbour(
+    folder: Path, database: str, instance: dg.DagsterInstance
+) -> None:
+    (folder / "metrics/gone.yaml").write_text(SHOP.replace("shop.db", "gone.db"))
+    with sqlite3.connect(folder / "shop.db") as file:
+        file.execute("CREATE TABLE odd AS SELECT ts, 'orders' AS metric, orders AS value FROM hours")
+        file.execute("INSERT INTO odd VALUES ('1960-01-01 00:00:00', 'strange', 1)")
+    (folder / "metrics/odd.yaml").write_text(
+        SHOP.replace("ts AS timestamp, orders FROM hours WHERE", "ts AS timestamp, metric, value FROM odd WHERE 1 OR")
+    )
+    (request,) = look(instance).run_requests
+    result = run_job("run_metric_batches", request.run_config)
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    said = str(failure.event_specific_data)
+    assert "2 of 3 batches failed" in said
+    assert "gone: " in said
+    assert "odd: metric strange" in said
+    with psycopg.connect(database) as connection:
+        count = dict(
+            connection.execute("SELECT batch || metric, count(*) FROM metric_scores GROUP BY 1").fetchall()
+        )
+    assert count == {"shoporders": POINTS, "oddorders": POINTS}
+
+
+def test_a_broken_file_runs_as_it_was_and_raises_one_alarm(
+    folder: Path, database: str, instance: dg.DagsterInstance
+) -> None:
+    tick = look(instance)
+    (folder / "metrics/shop.yaml").write_text(SHOP + "sheduled: 1h\n")
+    for _ in range(2):
+        assert not look(instance, tick.cursor).run_requests
+    with psycopg.connect(database) as connection:
+        ((said,),) = connection.execute("SELECT summary FROM alarms").fetchall()
+    assert "sheduled" in said
+    # Its time comes: nothing was ever asked for.
+    (request,) = look(instance).run_requests
+    assert "shop" in request.run_config["ops"]["run_batches"]["config"]["kept"]
+    assert run_job("run_metric_batches", request.run_config).success
+    assert len(stored(database)["metric_values"]) == POINTS
+    assert not run_job(
+        "run_metric_batches", {"ops": {"run_batches": {"config": {"batches": ["shop"]}}}}
+    ).success
+
+
+def test_old_values_go_and_the_rest_is_scored_on(folder: Path, database: str) -> None:
+    run = {"ops": {"run_batches": {"config": {"batches": ["shop"]}}}}
+    assert run_job("run_metric_batches", run).success
+    before = stored(database)
+    (folder / "metrics/shop.yaml").write_text(SHOP + "retention: 10d\n")
+    assert run_job("forget_metrics").success
+    after = stored(database)
+    assert 239 <= len(after["metric_values"]) <= 241
+    assert len(after["metric_scores"]) == len(after["metric_values"])
+    assert len(after["metric_alerts"]) < len(before["metric_alerts"])
+    with sqlite3.connect(folder / "shop.db") as file:
+        file.execute("UPDATE hours SET orders = 101 WHERE ts = (SELECT max(ts) FROM hours)")
+    assert run_job("run_metric_batches", run).success
+    assert len(stored(database)["metric_scores"]) == len(after["metric_scores"])
+
+
+def test_a_batch_is_due_when_it_is_new_changed_or_its_time_came(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    file = tmp_path / "metrics/shop.yaml"
+    file.write_text(SHOP)
+    (tmp_path / "metrics/off.yaml").write_text(SHOP + "enabled: false\n")
+    watch = Watch(tmp_path)
+    watch.refresh()
+    asked = watch.find_due({}, NOW)
+    assert list(asked) == ["shop"]
+    assert not watch.find_due(asked, NOW)
+    assert not watch.find_due(asked, NOW + timedelta(minutes=34, seconds=59))
+    assert list(watch.find_due(asked, NOW + timedelta(minutes=35))) == ["shop"]
+    assert len(watch.find_due(asked, NOW + timedelta(days=7))) == 1
+    time.sleep(0.01)
+    file.write_text(SHOP + "unit: EUR\n")
+    watch.refresh()
+    assert list(watch.find_due(asked, NOW)) == ["shop"]
+    file.unlink()
+    watch.refresh()
+    assert not watch.find_due({}, NOW + timedelta(days=7))
+
+
+def test_a_batch_as_text_is_the_batch(tmp_path: Path) -> None:
+    loaded = load_batches(Path(__file__).parents[2] / "metrics_config")
+    for entry in loaded.batches.values():
+        assert build_entry(describe_entry(entry)) == entry
+        assert build_entry(describe_entry(entry)).batch.settings("amount_EUR") == entry.batch.settings(
+            "amount_EUR"
+        )
+
+
+@given(
+    st.sampled_from(["Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe"]),
+    st.datetimes(datetime(2024, 1, 1), datetime(2028, 1, 1), timezones=st.just(UTC)),
+    st.integers(1, 5_000),
+)
+def test_no_hour_is_asked_for_twice_or_left_out_across_daylight_saving(
+    zone: str, at: datetime, later: int
+) -> None:
+    batch = PAYMENTS.model_copy(update={"timezone": zone})
+    before, after = (last_due_s(batch, one) for one in (at, at + timedelta(seconds=later)))
+    assert before <= at.timestamp()
+    assert after >= before
+    if later >= 3_600:
+        assert after > before
+
+
+def test_what_was_missed_is_read_up_to_the_history(tmp_path: Path) -> None:
+    batch = PAYMENTS
+    assert span_to_read(batch, None, NOW) == batch.history
+    assert span_to_read(batch, NOW - HOUR, NOW) == batch.window + HOUR
+    assert span_to_read(batch, NOW - timedelta(days=400), NOW) == batch.history
+    assert Asked(1, "a") != Asked(1, "b")
