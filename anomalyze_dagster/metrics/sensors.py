@@ -4,7 +4,7 @@ import json
 from dataclasses import astuple
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -67,7 +67,10 @@ def metric_batches(
     if not due:
         return dg.SkipReason("no batch is due")
     running = context.instance.get_runs(dg.RunsFilter(job_name=run_metric_batches.name, statuses=UNFINISHED))
-    at_work = {name for run in running for name in run.run_config["ops"]["run_batches"]["config"]["batches"]}
+    at_work: set[str] = set()
+    for run in running:
+        of_run: Any = run.run_config
+        at_work.update(of_run["ops"]["run_batches"]["config"]["batches"])
     free = [name for name in due if name not in at_work]
     stale = watch.stale
     requests = []

@@ -20,7 +20,7 @@ def show_series(series: Strangest, unit: str) -> dg.MarkdownMetadataValue:
         for column in (series.value, series.lower, series.upper)
     )
     ts = np.array([one.replace(tzinfo=None) for one in series.ts], "datetime64[ms]")
-    axes.fill_between(ts, lower, upper, color="#1f6f8b", alpha=0.15, linewidth=0)  # type: ignore[arg-type]
+    axes.fill_between(ts, lower, upper, color="#1f6f8b", alpha=0.15, linewidth=0)
     axes.plot(ts, value, color="#1f6f8b", linewidth=1.2)
     strange = np.array(series.severity) > 0
     axes.plot(ts[strange], value[strange], "o", color="#b3261e", markersize=4)

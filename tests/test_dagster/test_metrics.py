@@ -124,7 +124,9 @@ def test_what_fails_is_named_and_stops_no_neighbour(
         file.execute("CREATE TABLE odd AS SELECT ts, 'orders' AS metric, orders AS value FROM hours")
         file.execute("INSERT INTO odd VALUES ('1960-01-01 00:00:00', 'strange', 1)")
     (folder / "metrics/odd.yaml").write_text(
-        SHOP.replace("ts AS timestamp, orders FROM hours WHERE", "ts AS timestamp, metric, value FROM odd WHERE 1 OR")
+        SHOP.replace(
+            "ts AS timestamp, orders FROM hours WHERE", "ts AS timestamp, metric, value FROM odd WHERE 1 OR"
+        )
     )
     (request,) = look(instance).run_requests
     result = run_job("run_metric_batches", request.run_config)
