@@ -201,7 +201,7 @@ def test_a_statement_binds_values_and_leaves_the_rest_alone(folder: Path) -> Non
     assert statement.values == {"start": WINDOW.start, "end": WINDOW.end, "country": "DE"}
     assert statement.written(lambda name: "?").endswith("country = ? GROUP BY 1")
 
-    tricky = "SELECT ':start', \":end\", a::int, b[1:2], /* :start */ :start -- :end"
+    tricky = "SELECT ':start', \":end\", a::int, b[1:2], c[d:e], doc:end, /* :start */ :start -- :end"
     statement = build_statement(tricky, entry.batch, "orders", WINDOW)
     assert [name for name, _, _ in statement.places] == ["start"]
     with pytest.raises(ConfigError, match="batch orders: expected a parameter"):

@@ -54,7 +54,7 @@ def fetch(request: Request) -> Table:
             # Always with parameters, so that %% means % whether there are any or none.
             cursor.execute(text, {"anomalyze": None} | dict(statement.values))
             columns = tuple(column[0] for column in cursor.description or ())
-            rows = limited(cursor, source.rows_max, request.name)
+            rows = limited(iter(cursor.fetchone, None), source.rows_max, request.name)
     except (driver.errors.OperationalError, driver.errors.InterfaceError) as error:
         raise silent(request, error, secrets) from None
     except driver.errors.Error as error:
