@@ -11,6 +11,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from anomalyze.access.keys import create_key
+from tests.browser.conftest import sign_in
 from tests.browser.site import Site
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
@@ -67,6 +69,18 @@ def test_no_page_scrolls_sideways(name: str, opened: Any, site: Site) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} at {width}"
         page.context.close()
     forgive_404(name, opened)
+
+
+def test_nor_does_what_a_new_account_sees(opened: Any, site: Site) -> None:
+    with site.connect() as connection:
+        _, key = create_key(connection, "acct_new_here", "first", ["admin"], "test")
+    page: Page = opened(storage_state=None)
+    sign_in(page, site.url, key)
+    for name in ("now", "transactions", "users"):
+        page.goto(address(name, site))
+        for width, height in WIDTHS:
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} at {width}"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
