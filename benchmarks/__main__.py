@@ -14,7 +14,7 @@ RUNS = (
     ("pipeline", "--events", "200000"),
     ("api", "--seconds", "5"),
     ("transactions_index",),
-    ("metrics", "--metrics", "50"),
+    ("metrics", "--metrics", "50", "--stored", "1000"),
 )
 
 

@@ -3,7 +3,8 @@
 The loop is how metric watchers are usually built: for each metric its smoothed differences and their lags become a
 table, PyOD's PCA and KNN are fitted on the history, and both score the newest points. Ours takes the same history
 into a bank and scores the same points, all metrics in one call. Then many series get one new point each.
-Both work on one thread, and seconds are the processor's, so that neighbours on the machine do not count.
+Both work on one thread, and seconds are the processor's, so that neighbours on the machine do not count. Last, as a
+batch is run: values stored in PostgreSQL, scored, scores and alerts stored; wall time.
 
     python -m benchmarks.metrics --metrics 300 --points 2100
 """
@@ -13,21 +14,28 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 from threadpoolctl import threadpool_limits
 
 from anomalyze.metrics.bank import SeriesBank
+from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.warm import warm
-from benchmarks.harness import arguments, report
+from anomalyze.monitoring.score import score_batch
+from anomalyze.storage.metrics_values import store_values
+from anomalyze.storage.pool import connect
+from benchmarks.harness import Bench, arguments, report
 
 PERIOD_S = 300.0
 START_MS = 1_735_689_600_000
 SCORED_POINTS = 25  # of each metric at a scoring
 LAGS, SMOOTH = 5, 3
+STORED_HISTORY = 40
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,6 +48,9 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=2_100, help="of each metric; the newest 25 are scored")
     parser.add_argument("--many", type=int, default=10_000, help="series that get one new point each")
     parser.add_argument("--many-history", type=int, default=500, help="points that each of these has already")
+    parser.add_argument(
+        "--stored", type=int, default=10_000, help="series whose new point is stored and scored"
+    )
     options = parser.parse_args()
     if options.points <= 2 * SCORED_POINTS:
         raise SystemExit(f"--points above {2 * SCORED_POINTS} were expected, got {options.points}")
@@ -60,6 +71,8 @@ def main() -> None:
     }
     if options.many:
         result |= measure_many(options.many, options.many_history)
+    if options.stored:
+        result |= measure_stored(options.stored)
     report(result, options.json)
 
 
@@ -140,6 +153,42 @@ def measure_many(series: int, history: int) -> dict[str, Any]:
         "many_score_s": round(taken_s - opened_s, 4),
         "many_flush_s": round(flushed_s - taken_s, 4),
         "many_bytes_per_series": round(size / series),
+    }
+
+
+def measure_stored(series: int) -> dict[str, Any]:
+    """Each series of a batch gets one new point, through the database."""
+    names = [f"m{n}" for n in range(series)]
+    values = make_values(series, STORED_HISTORY + 1)
+    rules, now = BatchRules(PERIOD_S), datetime.now(UTC)
+    times = [now - timedelta(seconds=PERIOD_S * (STORED_HISTORY - n)) for n in range(STORED_HISTORY + 1)]
+
+    def frame(first: int, end: int) -> pl.DataFrame:
+        stamps = pl.Series(times[first:end]).cast(pl.Datetime("us", "UTC"))
+        return pl.DataFrame(
+            {
+                "metric": np.repeat(names, end - first),
+                "timestamp": pl.concat([stamps] * series),
+                "value": values[:, first:end].ravel(),
+            }
+        )
+
+    with Bench("embedded", 1) as bench, connect(bench.dsn) as connection:
+        folder = bench.folder / "banks"
+        store_values(connection, "bench", frame(0, STORED_HISTORY), now)
+        score_batch(connection, "bench", rules, folder, now)
+        newest = frame(STORED_HISTORY, STORED_HISTORY + 1)
+        begun_s = time.perf_counter()
+        store_values(connection, "bench", newest, now)
+        stored_s = time.perf_counter()
+        done = score_batch(connection, "bench", rules, folder, now)
+        ended_s = time.perf_counter()
+    if done.scored != series:
+        raise SystemExit(f"{series} scores were expected, got {done.scored}")
+    return {
+        "stored_series": series,
+        "stored_values_s": round(stored_s - begun_s, 4),
+        "stored_scores_s": round(ended_s - stored_s, 4),
     }
 
 

@@ -63,7 +63,8 @@ class Scores:
     tail
         Share of the kept values at least as far out on the same side, never 0: 0.0005 is "one in 2,000".
     novelty_alert
-        An incident opens here, or the open one has become three times as surprising.
+        An incident opens here, or the open one has become three times as surprising; below 100 values it takes
+        100/n times as much.
     rarity_alert
         Rare for this series, at most once in 12 points: lower severity.
     taken

@@ -56,6 +56,8 @@ INCIDENTS_MAX = 128  # at 100 points each, the first of them weighs less than .0
 INCIDENT_POINTS, INCIDENT_MEMORY_POINTS = 100, 2_000.0
 INCIDENT_PEAK_SHARE, HABIT_POWER, REPEAT_FACTOR = 0.5, 0.7, 3.0
 NOVELTY_ALERT = 3.0
+# A young series has shown little, so much of it is new: until then an alert needs proportionally more.
+GROWN_VALUES = 100.0
 RARITY_NEIGHBOURS_MIN, RARITY_NEIGHBOURS_SHARE = 5, 0.05
 RARITY_ALERT, RARITY_QUIET_POINTS = 4.0, 12
 NORMAL_DECILES = 2.56  # from the 10th to the 90th percentile of a normal distribution, in deviations
@@ -343,6 +345,11 @@ def _habit(words, numbers, surprise, faded):
 
 
 @njit(**COMPILED)
+def _youth(count):
+    return max(1.0, GROWN_VALUES / count)
+
+
+@njit(**COMPILED)
 def _judge(words, numbers, surprise, faded, out, marks):
     """Habituation, incidents and the alert."""
     count = words[I_COUNT]
@@ -354,7 +361,7 @@ def _judge(words, numbers, surprise, faded, out, marks):
         numbers[F_PEAK + slot] = max(numbers[F_PEAK + slot], surprise)
         if surprise > REPEAT_FACTOR * numbers[F_ALERTED]:
             numbers[F_ALERTED] = surprise
-            marks[_NOVELTY_ALERT] = 1
+            marks[_NOVELTY_ALERT] = excess >= NOVELTY_ALERT * _youth(count)
     elif excess >= NOVELTY_ALERT:
         slot = words[I_INCIDENTS] % INCIDENTS_MAX
         numbers[F_PEAK + slot] = surprise
@@ -362,7 +369,7 @@ def _judge(words, numbers, surprise, faded, out, marks):
         words[I_INCIDENTS] += 1
         words[I_OPEN_UNTIL] = count + INCIDENT_POINTS
         numbers[F_ALERTED] = surprise
-        marks[_NOVELTY_ALERT] = 1
+        marks[_NOVELTY_ALERT] = excess >= NOVELTY_ALERT * _youth(count)
     if marks[_NOVELTY_ALERT]:
         # What follows is of the same incident.
         words[I_QUIET_UNTIL] = count + RARITY_QUIET_POINTS
@@ -425,7 +432,7 @@ def _band(words, numbers, ring, order, predicted, in_season, faded, out):
     """What was expected, and where novelty or rarity of the value itself, or against its season, would alert."""
     kept = min(words[I_COUNT], VALUES_MAX)
     spread, neighbours = _scale(ring, order, kept)
-    limit = NOVELTY_ALERT * _habit(words, numbers, NOVELTY_ALERT, faded)
+    limit = NOVELTY_ALERT * _youth(words[I_COUNT]) * _habit(words, numbers, NOVELTY_ALERT, faded)
     raw = order[RAW]
     reach = numbers[F_GAP_MEAN + RAW] + limit * math.sqrt(numbers[F_GAP_VARIANCE + RAW])
     lower, upper = ring[raw[0], RAW] - reach, ring[raw[kept - 1], RAW] + reach

@@ -144,14 +144,16 @@ class Reference:
             if peak >= surprise / 2:
                 habit += math.exp((at - n) / 2000)
         excess = surprise / (1 + habit) ** 0.7
-        alert = False
+        begins = False
         if is_open:
             self.incidents[-1][0] = max(self.incidents[-1][0], surprise)
-            alert = surprise > 3 * self.alerted
+            begins = surprise > 3 * self.alerted
         elif excess >= 3:
             self.incidents.append([surprise, n])
-            self.open_until, alert = n + 100, True
-        if alert:
+            self.open_until, begins = n + 100, True
+        alert = begins and excess >= 3 * max(1, 100 / n)
+        if begins:
             self.alerted = surprise
+        if alert:
             self.quiet_until = n + 12
         return {"surprise": surprise, "novelty": excess / (1 + excess), "novelty_alert": alert}
