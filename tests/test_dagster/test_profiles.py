@@ -40,14 +40,16 @@ def announced(settings: Settings, dsn: str) -> list[str]:
     return [json.loads(value)["profiles"] for value in values if b'"control":"profiles"' in value]
 
 
-def label(dsn: str, merchant: str, source: str, fraud: bool | None, user: bool = True) -> None:
-    """Label all stored payments to a merchant, known a day ago."""
+def label(
+    dsn: str, merchant: str, source: str, fraud: bool | None, user: bool = True, age: str = "1 day"
+) -> None:
+    """Label all stored payments to a merchant, known since a day."""
     with psycopg.connect(dsn) as connection:
         connection.execute(
             "INSERT INTO labels (account_id, user_id, tx_id, fraud, known_at, source, recorded_by) "
-            "SELECT account_id, CASE WHEN %s THEN user_id ELSE '' END, tx_id, %s, now() - interval '1 day', %s, 'k' "
+            "SELECT account_id, CASE WHEN %s THEN user_id ELSE '' END, tx_id, %s, now() - %s::interval, %s, 'k' "
             "FROM transactions WHERE data ->> 'merchant_id' = %s",
-            [user, fraud, source, merchant],
+            [user, fraud, age, source, merchant],
         )
 
 
@@ -64,14 +66,15 @@ def test_labels_become_profiles_that_the_log_names(settings: Settings, history_d
         found = connection.execute(
             "SELECT data ->> 'merchant_id', count(*) FROM transactions WHERE ts < %s - interval '30 hours' "
             "AND ts > %s - interval '20 days' AND data ? 'merchant_id' GROUP BY 1 "
-            "HAVING count(*) = count(*) FILTER (WHERE ts < %s - interval '30 hours') ORDER BY 2 DESC LIMIT 3",
+            "HAVING count(*) = count(*) FILTER (WHERE ts < %s - interval '30 hours') ORDER BY 2 DESC LIMIT 4",
             [as_of, as_of, as_of],
         ).fetchall()
-    (bad, _), (good, _), (withdrawn, _) = found
+    (bad, _), (good, _), (withdrawn, _), (late, _) = found
     label(history_dsn, bad, "chargeback", True, user=False)  # a chargeback names the payment only
     label(history_dsn, good, "analyst", False)
     label(history_dsn, withdrawn, "analyst", True)
     label(history_dsn, withdrawn, "analyst", None)
+    label(history_dsn, late, "chargeback", True, age="0 s")  # since the instant of the profiles
     result = run_job("refresh_profiles")
     assert result.success
     told = metadata_of(result, "merchant_profiles")
@@ -88,11 +91,11 @@ def test_labels_become_profiles_that_the_log_names(settings: Settings, history_d
         shares = [i for i, name in enumerate(snapshot.names) if "fraud" in name and "30d" in name]
         return float(snapshot.values[at[0], shares[0]]) if len(at) else None
 
-    shares = {name: share(name) for name in (bad, good, withdrawn)}
+    shares = {name: share(name) for name in (bad, good, withdrawn, late)}
     assert shares[bad] is not None
     assert shares[good] is not None
     assert shares[bad] > 0.5 > 0.1 > shares[good]
-    assert shares[withdrawn] is None
+    assert shares[withdrawn] is shares[late] is None
     again = metadata_of(run_job("refresh_profiles"), "merchant_profiles")
     if refresh_instant(datetime.now(UTC), SIX_HOURS_MS) == as_of:
         assert again["profiles"] == told["profiles"]

@@ -98,6 +98,10 @@ def test_an_account_that_stops_and_a_program_that_lags_are_seen(history_dsn: str
         health = load_stream_health(connection, now)
         assert (health.stopped, health.behind, health.silent) == ([], [], [])
         connection.execute("DELETE FROM hourly WHERE hour > now() - interval '26 hours'")
+        connection.execute(  # who sends now and then has not stopped
+            "INSERT INTO hourly (account_id, hour, severity, transactions) "
+            "VALUES ('seldom', date_trunc('hour', now()) - interval '3 days', 0, 1)"
+        )
         connection.execute(
             "INSERT INTO program_states (program, instance, pid, started_at, seen_at, state) VALUES "
             "('detector', 'h-0', 1, now(), now(), '{\"lag\": 20000}'), "

@@ -83,7 +83,14 @@ def test_keyset_pages_meet_without_gap_or_overlap(site: Site) -> None:
     async def walk(worst_first: bool) -> list[str]:
         seen: list[str] = []
         wanted = board.CaseFilter(state="all", worst_first=worst_first)
-        async with await psycopg.AsyncConnection.connect(site.dsn, autocommit=True) as connection:
+        async with (
+            await psycopg.AsyncConnection.connect(site.dsn, autocommit=True) as connection,
+            connection.transaction(force_rollback=True),
+        ):
+            # Many at one moment, more than a page has.
+            await connection.execute(
+                "UPDATE cases SET last_at = date_trunc('day', last_at) + interval '1 day'"
+            )
             while page := await board.load_cases(connection, "acct_7", wanted, limit=7):
                 seen += [c.case_id for c in page]
                 last = page[-1]

@@ -20,6 +20,7 @@ class Log:
         self.rate, self.sent, self._judged, self._at = rate, 0, 0.0, time.monotonic()
         self._committed, self._committed_at = 0, self._at
         self.most_waiting = 0
+        self.put_out_again = 0
 
     @property
     def judged(self) -> int:
@@ -39,12 +40,14 @@ class Log:
         return {0: self._committed}
 
     def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
-        return {0: (0, self.judged if topic == SCORED else self.sent)}
+        return {0: (0, self.judged + self.put_out_again if topic == SCORED else self.sent)}
 
 
-def publish(log: Log, rows: int, others: int = 0, **options: Any) -> tuple[Pace, float]:
+def publish(
+    log: Log, rows: int, others: int = 0, one: Pace | None = None, **options: Any
+) -> tuple[Pace, float]:
     """Send rows as an upload does, and ``others``' rows after each batch; the seconds that took."""
-    one = Pace(log, **options)  # type: ignore[arg-type]
+    one = one or Pace(log, **options)  # type: ignore[arg-type]
     began = time.monotonic()
     ours = 0
     while ours < rows:
@@ -69,6 +72,15 @@ def test_a_fast_detector_is_kept_busy() -> None:
     one, _ = publish(log, 60_000)
     assert one.window > UNJUDGED_MIN
     assert log.most_waiting <= pace.UNJUDGED_MAX
+
+
+def test_a_detector_that_grows_slow_gets_fewer_rows() -> None:
+    log = Log(rate=200_000)
+    one, _ = publish(log, 60_000)
+    assert one.window > UNJUDGED_MIN
+    log.rate = 4_000
+    publish(log, 4_000, one=one)
+    assert one.window == UNJUDGED_MIN
 
 
 def test_beside_others_rows_we_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +108,10 @@ def test_what_was_judged_is_never_overstated() -> None:
     log = Log(rate=20_000)
     one, _ = publish(log, 3_000)
     assert log.sent - one.unjudged <= log.judged
+    log.rate = 0.0
+    log.put_out_again = 10_000  # by a worker that took over
+    one.look()
+    assert 0 < log.sent - log.judged <= one.unjudged
 
 
 def test_a_detector_that_is_down_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
