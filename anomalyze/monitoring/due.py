@@ -118,11 +118,11 @@ def build_entry(text: str) -> BatchEntry:
 
 
 def load_last_read(connection: psycopg.Connection[Any], batch: str) -> datetime | None:
-    """When the newest run began that read a batch whole; None when none did."""
+    """When the newest run began that read a batch whole; None when none did, or nothing came of it yet."""
     row = connection.execute(
         "SELECT started_at FROM metric_runs WHERE batch = %s AND kind = 'ingest' AND finished_at IS NOT NULL "
-        "AND error IS NULL ORDER BY run_id DESC LIMIT 1",
-        [batch],
+        "AND error IS NULL AND EXISTS (SELECT FROM metric_series WHERE batch = %s) ORDER BY run_id DESC LIMIT 1",
+        [batch, batch],
     ).fetchone()
     return None if row is None else row[0].astimezone(UTC)
 

@@ -163,6 +163,19 @@ def test_a_broken_file_runs_as_it_was_and_raises_one_alarm(
     ).success
 
 
+def test_a_batch_that_had_nothing_yet_is_asked_for_its_history_again(folder: Path, database: str) -> None:
+    run = {"ops": {"run_batches": {"config": {"batches": ["shop"]}}}}
+    with sqlite3.connect(folder / "shop.db") as file:
+        file.execute("ALTER TABLE hours RENAME TO filled")
+        file.execute("CREATE TABLE hours (ts TEXT, orders REAL)")
+    assert run_job("run_metric_batches", run).success
+    assert not stored(database)["metric_values"]
+    with sqlite3.connect(folder / "shop.db") as file:
+        file.execute("INSERT INTO hours SELECT * FROM filled")
+    assert run_job("run_metric_batches", run).success
+    assert len(stored(database)["metric_values"]) == POINTS
+
+
 def test_old_values_go_and_the_rest_is_scored_on(folder: Path, database: str) -> None:
     run = {"ops": {"run_batches": {"config": {"batches": ["shop"]}}}}
     assert run_job("run_metric_batches", run).success
