@@ -84,7 +84,11 @@ class Alerting(StrictModel):
     """Who is told, and when not."""
 
     enabled: bool = True
-    routes: Words = Field(default=("log",), max_length=20, description="where alerts go")
+    routes: Annotated[tuple[Literal["log"], ...], BeforeValidator(_listed)] = Field(
+        default=("log",),
+        max_length=20,
+        description="where alerts go, beside their table; log is the only route there is",
+    )
     severity_min: Literal["LOW", "MEDIUM", "HIGH", "CRITICAL"] = "LOW"
     lasts_min: Duration | None = Field(
         default=None, description="an incident is told of when it lasts so long"

@@ -68,7 +68,9 @@ def test_what_is_shipped_has_no_mistake() -> None:
 
 def test_defaults_batch_environment_and_metric_override_one_another(folder: Path) -> None:
     write(
-        folder, "_defaults", "owner: data\ntimezone: Europe/Berlin\nalerts: {cooldown: 1h, routes: [ops]}\n"
+        folder,
+        "_defaults",
+        "owner: data\ntimezone: Europe/Berlin\nalerts: {cooldown: 1h, severity_min: HIGH}\n",
     )
     variables = {
         "ANOMALYZE__METRICS__ORDERS__SOURCE__TIMEOUT_S": "5",
@@ -89,7 +91,7 @@ def test_defaults_batch_environment_and_metric_override_one_another(folder: Path
     assert (revenue.thresholds.lower, revenue.thresholds.upper) == (2, 7.5)
     assert (other.unit, other.thresholds.upper, orders.unit) == ("USD", 100, "pieces")
     assert revenue.alerts.cooldown == dt.timedelta(hours=1)
-    assert revenue.alerts.routes == ("ops",)
+    assert revenue.alerts.severity_min == "HIGH"
 
 
 def test_a_source_of_another_kind_replaces_the_default(folder: Path) -> None:
@@ -144,6 +146,7 @@ def test_every_mistake_of_every_layer_has_its_place(folder: Path) -> None:
         ("sql: SELECT 1\n", "got none"),
         ("source: {kind: anomalyze}\nsql: SELECT 1\npython: a:b\n", "got sql and python"),
         ("source: {kind: anomalyze}\nsql: SELECT 1; DROP TABLE x\n", "got another behind a semicolon"),
+        ("python: a:b\nalerts: {routes: [ops]}\n", "expected 'log', got 'ops'"),
         ("python: nowhere:f\n", "expected the module nowhere as a file beside this one or installed"),
         (
             "source: {kind: http, url: 'http://h', query: {a: '{{ strt | iso }}'}}\n",
