@@ -163,6 +163,31 @@ def test_a_broken_file_runs_as_it_was_and_raises_one_alarm(
     ).success
 
 
+def test_many_batches_wait_for_each_other_and_none_runs_twice_at_a_time(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    for number in range(49):
+        (folder / f"metrics/shop{number}.yaml").write_text(SHOP + f"priority: {1 if number == 48 else 3}\n")
+    tick = look(instance)
+    asked = [request.run_config["ops"]["run_batches"]["config"]["batches"] for request in tick.run_requests]
+    assert [len(names) for names in asked] == [20, 20]
+    assert asked[0][0] == "shop48"
+    (rest,) = look(instance, tick.cursor).run_requests
+    left = rest.run_config["ops"]["run_batches"]["config"]["batches"]
+    assert len({*asked[0], *asked[1], *left}) == 50
+
+    job = definitions.resolve_job_def("run_metric_batches")
+    instance.create_run_for_job(
+        job, run_config=tick.run_requests[0].run_config, status=dg.DagsterRunStatus.STARTED
+    )
+    (one,) = look(instance).run_requests
+    assert not {*one.run_config["ops"]["run_batches"]["config"]["batches"]} & {*asked[0]}
+    instance.create_run_for_job(job, run_config=one.run_config, status=dg.DagsterRunStatus.STARTED)
+    waiting = look(instance)
+    assert not waiting.run_requests
+    assert waiting.skip_message == "50 batches wait for 2 runs"
+
+
 def test_a_batch_that_had_nothing_yet_is_asked_for_its_history_again(folder: Path, database: str) -> None:
     run = {"ops": {"run_batches": {"config": {"batches": ["shop"]}}}}
     with sqlite3.connect(folder / "shop.db") as file:
