@@ -137,6 +137,7 @@ def backfill_batch(
             break
         rows, new, corrected = rows + stored.rows, new + stored.new, corrected + stored.corrected
         notes |= dict.fromkeys(reading.notes)
+        failures |= {metric: Failure(metric, reason) for metric, reason in reading.failures.items()}
         failures |= {failure.metric: failure for failure in stored.failures}
         if progress is not None:
             progress(count, len(pieces))

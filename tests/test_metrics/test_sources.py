@@ -431,6 +431,20 @@ def test_odd_rows_are_put_right_and_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{'timestamp': 0, 'a': 'many', 'b': '2'}, {'timestamp': 60, 'a': 3, 'b': 4}]",
+        "[{'timestamp': t, 'metric': m, 'value': v} for t, m, v in "
+        "((0, 'a', 'many'), (0, 'b', '2'), (60, 'a', 3), (60, 'b', 4))]",
+    ],
+)
+def test_what_is_no_number_is_left_out_and_its_metric_named(tmp_path: Path, text: str) -> None:
+    found = reading(tmp_path, text)
+    assert [(metric, value) for metric, _, value in found.frame.rows()] == [("a", 3), ("b", 2), ("b", 4)]
+    assert found.failures == {"a": "expected numbers: 1 rows, such as 'many', left out"}
+
+
 def test_values_of_now_are_of_the_window_s_end(tmp_path: Path) -> None:
     found = reading(tmp_path, "{'load': 0.5, 'free': 3}")
     assert found.frame.rows() == [("free", WINDOW.end, 3.0), ("load", WINDOW.end, 0.5)]
@@ -442,7 +456,6 @@ def test_values_of_now_are_of_the_window_s_end(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("[{'timestamp': 'soon', 'a': 1}]", "expected times in the timestamp's column"),
-        ("[{'timestamp': 0, 'a': 'many'}]", "expected numbers in the column a, got 'many'"),
         ("[{'timestamp': 0, 'metric': 'a', 'value': 1, 'x': 2}]", "got also x"),
         ("[{'timestamp': 0}]", "expected a timestamp and a column of numbers"),
         ("[{'timestamp': 0, 'metric': 'a\\nb', 'value': 1}]", "expected names of 1 to 200 characters"),

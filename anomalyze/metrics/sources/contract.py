@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,15 @@ class Reading:
         metric and timestamp, each pair once.
     notes
         What was put right on the way, in sentences: rows left out, repeated, not finite.
+    failures
+        Metrics of which values were left out because they are no numbers, each with the reason; neighbours go on.
     is_of_now
         The rows had no timestamp: they tell of when they were read, whatever the window.
     """
 
     frame: pl.DataFrame
     notes: tuple[str, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
     is_of_now: bool = False
 
 

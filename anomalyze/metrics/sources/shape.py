@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -37,7 +37,7 @@ def build_reading(table: Table, name: str, zone: ZoneInfo, window: Window, metri
     Raises
     ------
     ConfigError
-        Columns that are neither form, what is no time or no number, a name too long, or too many metrics.
+        Columns that are neither form, what is no time, a name too long, or too many metrics.
     """
     where = f"batch {name}"
     lowered = [column.lower() for column in table.columns]
@@ -51,7 +51,7 @@ def build_reading(table: Table, name: str, zone: ZoneInfo, window: Window, metri
             extra = ", ".join(table.columns[index] for index in sorted(others))
             raise ConfigError(f"{where}: expected the columns timestamp, metric and value, got also {extra}")
         names = [None if text is None else str(text) for text in columns[at_metric]]
-        values = _numbers(columns[at_value], table.columns[at_value], where)
+        values = _numbers(columns[at_value])
     else:
         wide = [index for index in range(len(lowered)) if index != at_time]
         if not wide and (table.columns or count):
@@ -60,12 +60,17 @@ def build_reading(table: Table, name: str, zone: ZoneInfo, window: Window, metri
                 f"{where}: expected a timestamp and a column of numbers for each metric, got {got}"
             )
         names = [table.columns[index] for index in wide for _ in range(count)]
-        values = [one for index in wide for one in _numbers(columns[index], table.columns[index], where)]
+        values = [one for index in wide for one in _numbers(columns[index])]
         times = times * len(wide)
+    failures = _left_out(names, values)
+    kept = [index for index, value in enumerate(values) if not isinstance(value, _NoNumber)]
+    if len(kept) < len(values):
+        names, times = [names[index] for index in kept], [times[index] for index in kept]
+        values = [values[index] for index in kept]
     frame = pl.DataFrame({"metric": names, "timestamp": times, "value": values}, schema=_SCHEMA, strict=False)
     # A point is named by its step's begin: one that begins where the window ends is not over yet.
     past = window.end if at_time is not None else window.end + window.step
-    return replace(_cleaned(frame, where, past, metrics_max), is_of_now=at_time is None)
+    return replace(_cleaned(frame, where, past, metrics_max), failures=failures, is_of_now=at_time is None)
 
 
 def _find(columns: Sequence[str], names: Sequence[str]) -> int | None:
@@ -116,19 +121,39 @@ def _told(count: int, what: str, then: str) -> str:
     return f"{count:,} × {what} {then}"
 
 
-def _numbers(values: Sequence[Any], column: str, where: str) -> list[float | None]:
-    found: list[float | None] = []
+@dataclass(frozen=True, slots=True)
+class _NoNumber:
+    """What stood where a number belongs."""
+
+    got: str
+
+
+def _left_out(names: Sequence[str | None], values: Sequence[float | _NoNumber | None]) -> dict[str, str]:
+    counts: dict[str, int] = {}
+    first: dict[str, str] = {}
+    for name, value in zip(names, values, strict=True):
+        if isinstance(value, _NoNumber) and name is not None:
+            counts[name] = counts.get(name, 0) + 1
+            first.setdefault(name, value.got)
+    return {
+        name: f"expected numbers: {count:,} rows, such as {first[name]!r}, left out"
+        for name, count in counts.items()
+    }
+
+
+def _numbers(values: Sequence[Any]) -> list[float | _NoNumber | None]:
+    found: list[float | _NoNumber | None] = []
     for value in values:
         if value is None:
             found.append(None)
         elif isinstance(value, int | float | Decimal):
             found.append(_float(value))
         elif hasattr(value, "dtype") and hasattr(value, "item"):  # a numpy scalar
-            found += _numbers([value.item()], column, where)
+            found += _numbers([value.item()])
         elif isinstance(value, dt.timedelta):
             found.append(value.total_seconds())
         else:
-            found.append(_parsed(value, column, where))
+            found.append(_parsed(value))
     return found
 
 
@@ -139,13 +164,11 @@ def _float(value: int | float | Decimal) -> float:
         return math.inf
 
 
-def _parsed(value: Any, column: str, where: str) -> float:
+def _parsed(value: Any) -> float | _NoNumber:
     try:
-        return float(value) if isinstance(value, str) else float(str(value))
+        return float(str(value))
     except ValueError:
-        raise ConfigError(
-            f"{where}: expected numbers in the column {column}, got {str(value)[:80]!r}"
-        ) from None
+        return _NoNumber(str(value)[:80])
 
 
 def _times(values: Sequence[Any], zone: ZoneInfo, where: str) -> list[dt.datetime | None]:
