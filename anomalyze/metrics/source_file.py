@@ -22,6 +22,7 @@ __all__ = [
     "MySQLSource",
     "PostgresSource",
     "PrometheusSource",
+    "PushSource",
     "S3Access",
     "SnowflakeSource",
     "Source",
@@ -162,6 +163,12 @@ class HttpSource(_Limits):
         return value
 
 
+class PushSource(_Limits):
+    """Values that are sent over REST; nothing is read."""
+
+    kind: Literal["push"]
+
+
 Source = Annotated[
     AnomalyzeSource
     | PostgresSource
@@ -172,7 +179,8 @@ Source = Annotated[
     | BigQuerySource
     | SnowflakeSource
     | PrometheusSource
-    | HttpSource,
+    | HttpSource
+    | PushSource,
     Field(discriminator="kind"),
 ]
 

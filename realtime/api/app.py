@@ -21,17 +21,20 @@ from anomalyze.bus.contract import Bus
 from anomalyze.bus.topics import ANOMALIES, SCORED
 from anomalyze.detection.bundle_store import BundleStore
 from anomalyze.embedded.runtime import Addresses
+from anomalyze.metrics.ownership import OwnedBatches
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import open_objects
 from anomalyze.storage.pool import AsyncPool
 from realtime.api import (
     account_routes,
+    alert_routes,
     docs_routes,
     health,
     ingest_routes,
     label_routes,
     list_routes,
     live_routes,
+    metric_routes,
     problems,
     read_routes,
     score_routes,
@@ -95,6 +98,7 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
             objects=open_objects(settings.object_store, s3_endpoint_url=settings.s3_endpoint_url),
             dsn=addresses.postgres_dsn,
             estimates=Estimates(settings),
+            batches=OwnedBatches(settings.config_dir),
         )
         app.state.shared = shared
         settling = asyncio.create_task(account_routes.settle(shared))
@@ -144,6 +148,8 @@ def create_app(settings: Settings, addresses: Addresses, bus: Bus, registry: Col
     app.include_router(label_routes.router)
     app.include_router(account_routes.router)
     app.include_router(list_routes.router)
+    app.include_router(metric_routes.router)
+    app.include_router(alert_routes.router)
     app.include_router(live_routes.router)
     app.include_router(health.router)
     app.include_router(docs_routes.router)

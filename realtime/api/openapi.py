@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from realtime.api.account_schemas import ACCOUNT_COMPONENTS
+from realtime.api.metric_schemas import METRIC_COMPONENTS
 from realtime.api.schemas import COMPONENTS
 from realtime.api.upload_schemas import UPLOAD_COMPONENTS
 
@@ -42,6 +43,7 @@ def build(app: FastAPI) -> dict[str, Any]:
         **COMPONENTS,
         **UPLOAD_COMPONENTS,
         **ACCOUNT_COMPONENTS,
+        **METRIC_COMPONENTS,
     }
     components["securitySchemes"] = {
         "key": {

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.backtest.ask import Estimates
 from anomalyze.bus.contract import Bus
+from anomalyze.metrics.ownership import OwnedBatches
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import ObjectStore
 from anomalyze.storage.pool import AsyncPool
@@ -47,6 +48,7 @@ class State:
     # Of PostgreSQL, for what threads do; it holds a password.
     dsn: str = field(repr=False)
     estimates: Estimates
+    batches: OwnedBatches
 
 
 def state_of(request: Request) -> State:

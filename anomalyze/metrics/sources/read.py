@@ -25,6 +25,7 @@ _MODULES = {
     "snowflake": "snowflake",
     "prometheus": "prometheus",
     "http": "http",
+    "push": "push",
     "python": "function",
 }
 

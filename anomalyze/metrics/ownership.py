@@ -1,0 +1,47 @@
+"""Whose batches are whose: the one place where a batch becomes an account's.
+
+What is stored of metrics knows batches and no accounts: a batch's file says who may see it. A batch without a file is
+nobody's, so that nothing is shown by mistake when an account's file goes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from anomalyze.metrics.library import BatchEntry, Library
+
+__all__ = ["OwnedBatches"]
+
+# Looking at the folder reads the state of each of its files.
+LOOK_EVERY_S = 1.0
+
+
+class OwnedBatches:
+    """The batches of a configuration folder by account, as their files are; for threads.
+
+    Parameters
+    ----------
+    config_dir
+        Holds ``metrics/``.
+    """
+
+    def __init__(self, config_dir: Path) -> None:
+        self._library = Library(config_dir)
+        self._lock = threading.Lock()
+        self._looked_s = float("-inf")
+        self._owned: dict[str, dict[str, BatchEntry]] = {}
+
+    def of(self, account_id: str) -> Mapping[str, BatchEntry]:
+        """An account's batches by name; files that changed a second ago are seen."""
+        with self._lock:
+            if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
+                if self._library.refresh():
+                    owned: dict[str, dict[str, BatchEntry]] = {}
+                    for name, entry in self._library.batches.items():
+                        owned.setdefault(entry.batch.account, {})[name] = entry
+                    self._owned = owned
+                self._looked_s = time.monotonic()
+            return self._owned.get(account_id, {})

@@ -1,0 +1,167 @@
+"""Alerts of metrics: one an incident; what people say of them, and for how long they want to hear nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request
+from starlette.responses import Response
+
+from anomalyze.access.keys import Principal
+from anomalyze.errors import EventError
+from anomalyze.events.schema import parse_timestamp
+from anomalyze.storage import metrics_view
+from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
+from anomalyze.storage.metrics_values import NAME_LENGTH_MAX
+from anomalyze.storage.metrics_view import AlertPlace
+from anomalyze.storage.pool import connect
+from anomalyze.storage.query import LIMIT_MAX
+from realtime.api.metric_routes import batch_of
+from realtime.api.metric_schemas import FEEDBACK_BODY, SNOOZE_BODY
+from realtime.api.metric_shapes import alert_shape
+from realtime.api.problems import Problem, problem_responses
+from realtime.api.read_routes import Cursor, answer, run
+from realtime.api.schemas import json_answer
+from realtime.api.security import require
+from realtime.api.shapes import time_text
+from realtime.api.state import state_of
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["metrics"])
+
+SNOOZE_MAX = timedelta(days=366)
+
+Reader = Annotated[Principal, Depends(require("read", public=True))]
+Admin = Annotated[Principal, Depends(require("admin"))]
+AlertId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+
+@router.get("/v1/alerts", responses={200: json_answer("Alerts", "One page."), **problem_responses(404)})
+async def list_alerts(
+    request: Request,
+    principal: Reader,
+    state: Annotated[str | None, Query(pattern="^(open|resolved)$")] = None,
+    batch: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+    metric: Annotated[str | None, Query(min_length=1, max_length=NAME_LENGTH_MAX)] = None,
+    muted: Annotated[bool | None, Query(description="whether nobody was told of it")] = None,
+    limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """Alerts of metrics, those that were found last first: one an incident, however many points it has."""
+    owned = await asyncio.to_thread(state_of(request).batches.of, principal.account_id)
+    if batch is not None:
+        await batch_of(request, principal, batch)
+    page = await run(
+        request,
+        metrics_view.page_alerts(
+            list(owned) if batch is None else [batch],
+            metric=metric,
+            state=state,
+            muted=muted,
+            limit=limit,
+            cursor=cursor,
+        ),
+    )
+    return answer({"alerts": [alert_shape(alert) for alert in page.rows], "cursor": page.cursor})
+
+
+@router.post(
+    "/v1/alerts/{alert_id}/feedback",
+    responses={200: json_answer("FeedbackKept", "Kept."), **problem_responses(404, 413)},
+    openapi_extra=FEEDBACK_BODY,
+)
+async def post_feedback(request: Request, principal: Admin, alert_id: AlertId) -> Response:
+    """Say of an alert that it is one (`confirm`) or none (`dismiss`): those like a dismissed one are not told.
+
+    The newest word counts; a confirmed one ends what was dismissed of its kind.
+    """
+    place = await _place(request, principal, alert_id)
+    sent = _object(await request.body(), frozenset({"verdict"}), frozenset({"note"}))
+    verdict, note = sent["verdict"], sent.get("note")
+    if not isinstance(verdict, str):
+        raise EventError("verdict", "confirm or dismiss", _shown(verdict))
+    if note is not None and not isinstance(note, str):
+        raise EventError("note", "text", _shown(note))
+
+    def store() -> bool:
+        with connect(state_of(request).dsn, program="anomalyze-api") as connection:
+            return add_feedback(connection, alert_id, verdict, principal.key_id, note)
+
+    if not await asyncio.to_thread(store):
+        raise _no_alert(alert_id)
+    return answer({"id": alert_id, "batch": place.batch, "metric": place.metric, "feedback": verdict})
+
+
+@router.post(
+    "/v1/alerts/{alert_id}/snooze",
+    responses={200: json_answer("Snoozed", "Set."), **problem_responses(404, 413)},
+    openapi_extra=SNOOZE_BODY,
+)
+async def post_snooze(request: Request, principal: Admin, alert_id: AlertId) -> Response:
+    """Tell nobody of this alert's metric, or of its whole batch, until a moment; null ends that."""
+    place = await _place(request, principal, alert_id)
+    sent = _object(await request.body(), frozenset({"until"}), frozenset({"whole_batch"}))
+    whole = sent.get("whole_batch", False)
+    if not isinstance(whole, bool):
+        raise EventError("whole_batch", "true or false", _shown(whole))
+    until = _until(sent["until"], datetime.now(UTC))
+    metric = None if whole else place.metric
+
+    def store() -> bool:
+        with connect(state_of(request).dsn, program="anomalyze-api") as connection:
+            return set_snooze(connection, place.batch, metric, until)
+
+    if not await asyncio.to_thread(store):
+        raise _no_alert(alert_id)
+    return answer(
+        {"batch": place.batch, "metric": metric, "snoozed_until": None if until is None else time_text(until)}
+    )
+
+
+async def _place(request: Request, principal: Principal, alert_id: int) -> AlertPlace:
+    owned = await asyncio.to_thread(state_of(request).batches.of, principal.account_id)
+    place = await run(request, metrics_view.find_alert(list(owned), alert_id))
+    if place is None:
+        raise _no_alert(alert_id)
+    return place
+
+
+def _no_alert(alert_id: int) -> Problem:
+    return Problem(404, "no alert with this id in this account", field="alert_id", got=str(alert_id))
+
+
+def _until(sent: Any, now: datetime) -> datetime | None:
+    if sent is None:
+        return None
+    expected = f"a time to come within {SNOOZE_MAX.days} days, RFC 3339 with offset, or null"
+    if not isinstance(sent, str):
+        raise EventError("until", expected, _shown(sent))
+    try:
+        until_ms = parse_timestamp(sent)
+    except EventError as error:
+        raise EventError("until", expected, sent) from error
+    if not now.timestamp() * 1000 < until_ms <= (now + SNOOZE_MAX).timestamp() * 1000:
+        raise EventError("until", expected, sent)
+    return datetime.fromtimestamp(until_ms / 1000, UTC)
+
+
+def _object(body: bytes, needed: frozenset[str], allowed: frozenset[str]) -> dict[str, Any]:
+    try:
+        sent = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise EventError("", f"a JSON object ({error})", body[:120].decode(errors="replace")) from error
+    if not isinstance(sent, dict):
+        raise EventError("", "a JSON object", _shown(sent))
+    if missing := sorted(needed - sent.keys()):
+        raise EventError(missing[0], "to be there", "nothing")
+    if unknown := sorted(sent.keys() - needed - allowed):
+        raise EventError(unknown[0][:60], f"one of {', '.join(sorted(needed | allowed))}", unknown[0][:60])
+    return sent
+
+
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()[:120]
