@@ -38,6 +38,9 @@ BatchName = Annotated[str, Path(min_length=1, max_length=64, description="its fi
 MetricName = Annotated[
     str, Path(min_length=1, max_length=NAME_LENGTH_MAX, description="slashes as they are or as %2F")
 ]
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+# Beyond what `store_values` takes.
+AHEAD_MAX = timedelta(days=400)
 JSON_TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded"})
 
 
@@ -75,8 +78,10 @@ async def get_metric(
     A range of more than 20,000 points is refused with 422, which says how far they reach.
     """
     entry = await batch_of(request, principal, batch)
-    until = aware("to", to_date) or datetime.now(UTC)
-    since = aware("from", from_date) or _before(until, RATE_WINDOW)
+    now = datetime.now(UTC)
+    # No value lies outside; times at the ends of the calendar have no UTC.
+    until = max(FIRST, min(aware("to", to_date) or now, now + AHEAD_MAX))
+    since = max(FIRST, min(aware("from", from_date) or _before(until, RATE_WINDOW), now + AHEAD_MAX))
     row = await run(request, metrics_view.load_metric(batch, metric))
     if row is None:
         raise Problem(404, f"no metric of this name in the batch {batch}", field="metric", got=metric)
@@ -194,5 +199,4 @@ def _shapes(owned: dict[str, BatchEntry], rows: list[metrics_view.MetricRow]) ->
 
 def _before(moment: datetime, span: timedelta) -> datetime:
     """A moment earlier, not before 1970."""
-    first = datetime(1970, 1, 1, tzinfo=UTC)
-    return first if moment - first < span else moment - span
+    return FIRST if moment - FIRST < span else moment - span
