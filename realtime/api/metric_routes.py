@@ -126,6 +126,13 @@ async def post_values(
     state = state_of(request)
     state.disk.check()
     entry = await batch_of(request, principal, batch)
+    if not entry.batch.enabled:
+        raise Problem(
+            409,
+            f"the batch {batch} has 'enabled: false': nothing would score its values; take that line out of its file",
+            field="batch",
+            got=batch,
+        )
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in JSON_TYPES:
         raise Problem(

@@ -103,6 +103,14 @@ def test_a_source_of_another_kind_replaces_the_default(folder: Path) -> None:
     assert batches["orders"].batch.source == SqliteSource(kind="sqlite", path="shop.db")
 
 
+def test_a_batch_that_is_sent_its_values_asks_nothing(folder: Path) -> None:
+    write(folder, "sent", "source: {kind: push}\n")
+    write(folder, "asked", "source: {kind: push}\nsql: SELECT 1\n")
+    write(folder, "called", "source: {kind: push}\npython: shop:read\n")
+    assert {name for name, *_ in told(folder)} == {"asked.yaml", "called.yaml"}
+    assert "sent" in load_batches(folder, {}).batches
+
+
 def test_every_mistake_of_every_layer_has_its_place(folder: Path) -> None:
     write(folder, "_defaults", "timezon: UTC\npriority: 9\n")
     write(

@@ -49,6 +49,7 @@ def watched(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ite
     made = Watched(platform.dsn, platform.redis_url, platform.folder, platform.bundles, config_dir)
     (config_dir / "metrics").mkdir()
     (config_dir / "metrics" / "unread.yaml").write_text(READ)
+    (config_dir / "metrics" / "resting.yaml").write_text(PUSHED.format(account="acct_a") + "enabled: false\n")
     with running_api(made) as running:
         yield running
 
@@ -238,7 +239,9 @@ def test_what_cannot_be_taken_is_named(watched: Api, batch: str, monkeypatch: py
     assert client.post(f"/v1/metrics/{batch}", json=[]).status_code == 422
     assert client.post(f"/v1/metrics/{batch}", json=[good] * 20_001).status_code == 422
     assert client.post(f"/v1/metrics/{batch}", content=b"{").status_code == 422
-    assert client.post("/v1/metrics/unread", json=good).status_code == 409
+    for name, why in (("unread", "after its first run"), ("resting", "enabled: false")):
+        refused = client.post(f"/v1/metrics/{name}", json=good)
+        assert (refused.status_code, why in refused.json()["detail"]) == (409, True)
     assert watched.client("read").post(f"/v1/metrics/{batch}", json=good).status_code == 403
     assert watched.stranger().get("/v1/metrics").status_code == 401
     assert client.get(f"/v1/metrics/{batch}/n%00ul").status_code == 422
