@@ -13,7 +13,9 @@ from tests.test_models.frames import make_frame
 
 @pytest.fixture(scope="session")
 def rows() -> npt.NDArray[np.float32]:
-    return make_frame(6_000, seed=1).astype(np.float32)
+    made = make_frame(6_000, seed=1).astype(np.float32)
+    made.flags.writeable = False  # shared by all tests
+    return made
 
 
 @pytest.fixture(scope="session")

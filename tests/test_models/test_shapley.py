@@ -63,9 +63,9 @@ def test_values_sum_to_the_difference_of_the_scores(
 
 
 def test_a_group_that_is_as_the_reference_gets_nothing(kernel: TreeKernel, rows: Rows) -> None:
-    row = rows[[5]].copy()
-    row[0, 6] = rows[0, 6] = 12.0
-    assert compute_shapley(kernel, row, rows[0], GROUP)[0, 2] == 0.0
+    row, reference = rows[[5]].copy(), rows[0].copy()
+    row[0, 6] = reference[6] = 12.0
+    assert compute_shapley(kernel, row, reference, GROUP)[0, 2] == 0.0
 
 
 def test_values_do_not_depend_on_the_rows_beside(kernel: TreeKernel, rows: Rows) -> None:
