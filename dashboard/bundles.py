@@ -69,7 +69,7 @@ async def render(request: Request, problem: str = "") -> FT:
             in_force(standing, workers, viewer),
             view.comparison(standing, counts, (days, end), DAYS, viewer, off=workers.off),
         ]
-        if standing.challenger is not None and (differences or not workers.off):
+        if standing.challenger is not None and (differences or counts):
             content.append(view.difference_table(differences, viewer))
         if viewer.account_id == DEFAULT_ACCOUNT:
             # They speak of all accounts' transactions.

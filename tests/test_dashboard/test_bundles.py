@@ -107,6 +107,7 @@ def test_compared_promoted_and_rolled_back_within_ten_seconds(desk: Desk) -> Non
     bed, client = desk.bed, desk.client("admin", "read")
     assert "None. Each Monday a candidate that passes every check" in desk.page(client)
     promotion.publish_challenger(bed.store, bed.bus, CHALLENGER, "run 1")
+    assert "They said the same" not in desk.page(client)  # of nothing, so far
     sink = bed.sink()
     # 20,000 reaches AMOUNT_LIMIT, which the challenger takes for more.
     desk.send(5.0, 20_000.0, 20_000.0)
