@@ -31,8 +31,8 @@ Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Distances:
-    """``score = sum over j of |z - direction_j| / weight_j``, ``z = (prepared - mean) * factor``.
+class _Scaled:
+    """``z = (prepared - mean) * factor``, held against directions.
 
     Attributes
     ----------
@@ -42,8 +42,6 @@ class Distances:
         float64 ``[k]``; a factor of zero leaves an input out.
     direction
         float64 ``[c, k]``.
-    weight
-        float64 ``[c]``.
     """
 
     fill: npt.NDArray[np.float32]
@@ -51,28 +49,33 @@ class Distances:
     mean: Values
     factor: Values
     direction: Values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distances(_Scaled):
+    """``score = sum over j of |z - direction_j| / weight_j``.
+
+    Attributes
+    ----------
+    weight
+        float64 ``[c]``.
+    """
+
     weight: Values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Projections:
+class Projections(_Scaled):
     """``score = sum over j of base_j + (sum of jump_ji over i with direction_j . z > edge_ji)``.
 
     Attributes
     ----------
-    fill, lower, mean, factor, direction
-        As of ``Distances``.
     edge, jump
         float64 ``[c, b]``; edges ascend.
     base
         float64 ``[c]``.
     """
 
-    fill: npt.NDArray[np.float32]
-    lower: npt.NDArray[np.float32]
-    mean: Values
-    factor: Values
-    direction: Values
     edge: Values
     jump: Values
     base: Values

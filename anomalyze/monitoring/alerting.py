@@ -292,7 +292,7 @@ def _follow_late_rows(
         return 0
     began = 0
     for incident in follow(kind, None, track, calm_points=CALM_POINTS)[-INCIDENTS_A_TURN:]:
-        (known,) = store.load_of_points(context.connection, context.batch, [metric], [incident.opened_ms])
+        known = store.load_of_point(context.connection, context.batch, metric, incident.opened_ms)
         if any(one.incident.kind == kind for one in known):
             continue
         over = replace(incident, state=OVER, resolution=incident.resolution or "calm")

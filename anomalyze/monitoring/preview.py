@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from anomalyze.metrics.bank import Scores, SeriesBank
+from anomalyze.metrics.bank import SeriesBank
 from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.columns import keep_rows
 from anomalyze.metrics.incident import PENDING, Incident, follow
 from anomalyze.metrics.judgement import CALM_POINTS, KINDS, flat_runs, judge
-from anomalyze.metrics.preprocess import difference, offsets_ms, smooth
+from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sentence import describe
+from anomalyze.metrics.transform import transform_runs
 from anomalyze.monitoring.alerting import Judged, build_track
 
 __all__ = ["Foreseen", "foresee"]
@@ -48,21 +50,15 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
     known, rule = rules.assign(names)
     index = (frame["metric"].rle_id()).to_numpy().astype(np.int64)
     ts_ms = frame["timestamp"].dt.epoch("ms").to_numpy().astype(np.int64)
-    values = frame["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy().copy()
-    edges = np.flatnonzero(np.diff(index, prepend=-1, append=-1))
-    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        own = known[rule[index[start]]]
-        if own.difference:
-            values[start:end] = difference(values[start:end], own.difference)
-        if own.smooth > 1:
-            values[start:end] = smooth(values[start:end], own.smooth)
+    values = frame["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    values = transform_runs(known, rule, index, values)
     with (
         tempfile.TemporaryDirectory(prefix="anomalyze-preview-") as folder,
         SeriesBank.open(Path(folder), names, rules.period_s) as bank,
     ):
         scores = bank.advance(bank.find(names)[index], ts_ms, values, offsets_ms(ts_ms, rules.zone))
     kept = ~np.isnan(values)
-    scores = replace(scores, **{name: getattr(scores, name)[kept] for name in Scores.__dataclass_fields__})
+    scores = keep_rows(scores, kept)
     index, ts_ms, values = index[kept], ts_ms[kept], values[kept]
     unknown = np.full(len(names), np.nan)
     flat = flat_runs(index, values, unknown, np.zeros(len(names), np.int64)) if len(index) else index

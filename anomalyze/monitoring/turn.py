@@ -8,7 +8,7 @@ happened before, scores are a function of the values.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +17,11 @@ import numpy.typing as npt
 import psycopg
 
 from anomalyze.metrics.bank import Scores, SeriesBank
+from anomalyze.metrics.columns import keep_rows
 from anomalyze.metrics.judgement import Judgement, SeriesRules, flat_runs, judge
-from anomalyze.metrics.preprocess import difference, offsets_ms, smooth
+from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules
+from anomalyze.metrics.transform import is_transformed, transform, transform_runs
 from anomalyze.monitoring.alerting import Judged, tell
 from anomalyze.storage import metrics_scores as store
 from anomalyze.storage.metrics_scores import BatchState, Points, ScoreRows, SeriesState
@@ -100,11 +102,11 @@ def take_turn(
         )
         place = np.searchsorted(series.series_id, points.series_id)
         again = _taken_again(work, points, place)
-        _advance(work, _rows(points, ~again[place]), place[~again[place]])
+        _advance(work, keep_rows(points, ~again[place]), place[~again[place]])
         for chunk in _chunks(np.flatnonzero(again), series.points):
             _take_again(work, chunk, points, place, upto)
         gone = np.isnan(points.value) & (points.revision > 0)
-        store.delete_scores(connection, _rows(points, gone))
+        store.delete_scores(connection, keep_rows(points, gone))
         work.turn.alerts = tell(connection, batch, rules, series, work.parts, now)
         store.finish_turn(
             connection, batch, DETECTOR, VERSION, upto=upto, turn=state.turn + 1, period_s=rules.period_s,
@@ -132,18 +134,19 @@ def _advance(work: _Work, points: Points, place: Ints) -> None:
     if not len(points):
         return
     values = points.value.copy()
-    shaped = np.array([rule.difference > 0 or rule.smooth > 1 for rule in work.rules], bool)[work.rule[place]]
-    if shaped.any():
+    transformed = np.array([is_transformed(rule) for rule in work.rules], bool)[work.rule[place]]
+    if transformed.any():
         context = max(rule.difference + rule.smooth for rule in work.rules)
-        places, first = np.unique(place[shaped], return_index=True)
-        before = points.ts_ms[shaped][first]
+        places = np.unique(place[transformed])
+        edges = np.searchsorted(place, [places, places + 1])
+        before = points.ts_ms[edges[0]]
         tail = store.load_tail(work.connection, work.series.series_id[places].tolist(), before, context)
-        tail_place = np.searchsorted(work.series.series_id, tail.series_id)
-        for one in places.tolist():
-            rows = place == one
-            earlier = tail.value[tail_place == one]
-            whole = _shape(work.rules[work.rule[one]], np.concatenate([earlier, points.value[rows]]))
-            values[rows] = whole[len(earlier) :]
+        tail_edges = np.searchsorted(
+            np.searchsorted(work.series.series_id, tail.series_id), [places, places + 1]
+        )
+        for one, start, end, first, last in zip(places, *edges, *tail_edges, strict=True):
+            whole = np.concatenate([tail.value[first:last], points.value[start:end]])
+            values[start:end] = transform(work.rules[work.rule[one]], whole)[last - first :]
     _score(work, place, points.ts_ms, values, np.ones(len(points), bool), is_new=True)
 
 
@@ -153,12 +156,7 @@ def _take_again(work: _Work, places: Ints, pending: Points, pending_place: Ints,
     work.bank.forget(work.bank.find([work.series.names[one] for one in places]))
     work.turn.rebuilt += len(places)
     place = np.searchsorted(work.series.series_id, points.series_id)
-    values = points.value.copy()
-    edges = np.flatnonzero(np.diff(place, prepend=-1, append=-1))
-    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        rule = work.rules[work.rule[place[start]]]
-        if rule.difference or rule.smooth > 1:
-            values[start:end] = _shape(rule, values[start:end])
+    values = transform_runs(work.rules, work.rule, place, points.value)
     inside = np.isin(pending_place, places)
     keys = _keys(pending_place[inside], pending.ts_ms[inside])
     changed = np.isin(_keys(place, points.ts_ms), keys)
@@ -166,12 +164,6 @@ def _take_again(work: _Work, places: Ints, pending: Points, pending_place: Ints,
     since = np.where(work.series.is_of_other, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
     np.minimum.at(since, pending_place[inside], pending.ts_ms[inside])
     _score(work, place, points.ts_ms, values, changed, is_new=False, since_ms=since)
-
-
-def _shape(rule: SeriesRules, values: Floats) -> Floats:
-    if rule.difference:
-        values = difference(values, rule.difference)
-    return smooth(values, rule.smooth) if rule.smooth > 1 else values
 
 
 def _score(
@@ -210,11 +202,11 @@ def _score(
     previous[1:] = value[:-1]
     first = np.diff(at, prepend=-1) != 0
     previous[first] = newest[at[first]]
-    of_kept = _kept_scores(scores, kept)
+    of_kept = keep_rows(scores, kept)
     judged = judge(work.rules, work.rule[at], of_kept, value, previous, flat, work.period_s)
     rows = _score_rows(series, at, ts_ms[kept], value, of_kept, judged)
     if since_ms is not None:
-        rows = _only(rows, ts_ms[kept] >= since_ms[at])
+        rows = keep_rows(rows, ts_ms[kept] >= since_ms[at])
     work.turn.scored += store.store_scores(work.connection, DETECTOR, VERSION, rows)
     work.parts.append(
         Judged(
@@ -231,10 +223,6 @@ def _score(
         )
     )
     work.ends.append(_ends(work, place, ts_ms, at, value, of_kept, judged, flat, newest, is_new))
-
-
-def _kept_scores(scores: Scores, kept: Flags) -> Scores:
-    return replace(scores, **{name: getattr(scores, name)[kept] for name in Scores.__dataclass_fields__})
 
 
 def _score_rows(
@@ -255,10 +243,6 @@ def _score_rows(
     )  # fmt: skip
 
 
-def _only(rows: ScoreRows, mask: Flags) -> ScoreRows:
-    return ScoreRows(*(getattr(rows, name)[mask] for name in ScoreRows.__dataclass_fields__))
-
-
 def _ends(
     work: _Work, place: Ints, ts_ms: Ints, at: Ints, value: Floats, scores: Scores, judged: Judgement,
     flat: Ints, newest: Floats, is_new: bool,
@@ -268,11 +252,10 @@ def _ends(
     places, series = place[last], work.series
     counts = np.diff(last, prepend=-1) + (series.points[places] if is_new else 0)
     # The newest row with a value; a series without one in these rows keeps what it had.
-    end = (
-        np.searchsorted(at, places, side="right") - 1 if (np.diff(at) >= 0).all() else _last_rows(at, places)
-    )
-    has = (end >= 0) & (at[np.maximum(end, 0)] == places) if len(at) else np.zeros(len(places), bool)
-    end = np.where(has, end, 0)
+    newest_row = np.full(len(series.names), -1)
+    newest_row[at] = np.arange(len(at))
+    end = newest_row[places]
+    has = end >= 0
 
     def of(column: npt.NDArray[Any], otherwise: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.where(has, column[end], otherwise) if len(column) else otherwise
@@ -287,12 +270,6 @@ def _ends(
     )  # fmt: skip
 
 
-def _last_rows(at: Ints, places: Ints) -> Ints:
-    last = np.flatnonzero(np.diff(at, append=-1))
-    found = dict(zip(at[last].tolist(), last.tolist(), strict=True))
-    return np.array([found.get(one, -1) for one in places.tolist()], np.int64)
-
-
 def _chunks(places: Ints, points: Ints) -> Iterator[Ints]:
     """Series to take again, as many at once as fit."""
     if len(places):
@@ -303,7 +280,3 @@ def _chunks(places: Ints, points: Ints) -> Iterator[Ints]:
 def _keys(place: Ints, ts_ms: Ints) -> Ints:
     """One number for a series and a time: times up to the year 2500, 500,000 series."""
     return place * 2**44 + ts_ms
-
-
-def _rows(points: Points, mask: Flags) -> Points:
-    return Points(points.series_id[mask], points.ts_ms[mask], points.value[mask], points.revision[mask])

@@ -7,7 +7,7 @@ began, and a notice by its alert, kind and number: whatever runs twice says noth
 # ruff: noqa: S608 - only constants are put into statements
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import psycopg
 
 from anomalyze.errors import EventError
-from anomalyze.metrics.incident import OPEN, OVER, PENDING, Incident
+from anomalyze.metrics.incident import OVER, PENDING, Incident
 from anomalyze.storage.query import Query
 
 __all__ = [
@@ -26,10 +26,9 @@ __all__ = [
     "add_feedback",
     "delete_pending",
     "insert_notice",
-    "list_alerts",
     "list_notices",
     "load_dismissed",
-    "load_of_points",
+    "load_of_point",
     "load_open",
     "load_resolved",
     "set_snooze",
@@ -120,19 +119,16 @@ def load_open(connection: psycopg.Connection[Any], batch: str) -> list[StoredInc
     return [_stored(row) for row in rows]
 
 
-def load_of_points(
-    connection: psycopg.Connection[Any], batch: str, metrics: Sequence[str], ts_ms: Sequence[int]
-) -> list[list[StoredIncident]]:
-    """For each (metric, time), the incidents that it lies in."""
-    found: list[list[StoredIncident]] = []
-    for metric, ts in zip(metrics, ts_ms, strict=True):
-        moment = _time(ts)
-        rows = connection.execute(
-            f"{_SELECT} WHERE batch = %s AND metric = %s AND opened_ts <= %s AND last_ts >= %s AND kind <> 'late'",
-            [batch, metric, moment, moment],
-        ).fetchall()
-        found.append([_stored(row) for row in rows])
-    return found
+def load_of_point(
+    connection: psycopg.Connection[Any], batch: str, metric: str, ts_ms: int
+) -> list[StoredIncident]:
+    """The incidents that a metric's time lies in."""
+    moment = _time(ts_ms)
+    rows = connection.execute(
+        f"{_SELECT} WHERE batch = %s AND metric = %s AND opened_ts <= %s AND last_ts >= %s AND kind <> 'late'",
+        [batch, metric, moment, moment],
+    ).fetchall()
+    return [_stored(row) for row in rows]
 
 
 def load_resolved(
@@ -266,22 +262,6 @@ def set_snooze(
             [until, batch, metric],
         )
     return done.rowcount == 1
-
-
-def list_alerts(
-    batch: str | None = None, metric: str | None = None, *, is_open: bool | None = None, limit: int = 100
-) -> Query[list[Alert]]:
-    """Alerts, the newest first; those too short to be one are left out."""
-    names = [field.name for field in fields(Alert)][:-1]
-    return Query(
-        f"SELECT {', '.join(names)}, (SELECT verdict FROM metric_feedback f WHERE f.alert_id = a.alert_id "
-        f"ORDER BY feedback_id DESC LIMIT 1) AS feedback FROM metric_alerts a WHERE state > {PENDING} "
-        "AND (%(batch)s::text IS NULL OR batch = %(batch)s) AND (%(metric)s::text IS NULL OR metric = %(metric)s) "
-        f"AND (%(open)s::boolean IS NULL OR (state = {OPEN}) = %(open)s) "
-        "ORDER BY opened_at DESC, alert_id DESC LIMIT %(limit)s",
-        {"batch": batch, "metric": metric, "open": is_open, "limit": limit},
-        lambda rows: [Alert(**row) for row in rows],
-    )
 
 
 def list_notices(after: int = 0, limit: int = 100) -> Query[list[Notice]]:

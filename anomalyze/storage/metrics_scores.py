@@ -27,7 +27,6 @@ __all__ = [
     "claim_batch",
     "delete_scores",
     "finish_turn",
-    "list_batches",
     "load_batch",
     "load_pending",
     "load_points",
@@ -149,13 +148,6 @@ def claim_batch(connection: psycopg.Connection[Any], batch: str) -> Iterator[boo
     finally:
         if is_ours and not connection.broken:
             connection.execute("SELECT pg_advisory_unlock(hashtextextended('metrics ' || %s, 0))", [batch])
-
-
-def list_batches(connection: psycopg.Connection[Any]) -> list[str]:
-    """All batches that have values."""
-    return [
-        row[0] for row in connection.execute("SELECT batch FROM metric_batches ORDER BY batch").fetchall()
-    ]
 
 
 def load_batch(connection: psycopg.Connection[Any], batch: str) -> BatchState | None:

@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
@@ -19,6 +18,7 @@ from anomalyze.storage.metrics_values import NAME_LENGTH_MAX
 from anomalyze.storage.metrics_view import AlertPlace
 from anomalyze.storage.pool import connect
 from anomalyze.storage.query import LIMIT_MAX
+from realtime.api.json_body import decode_json, shown
 from realtime.api.metric_routes import batch_of
 from realtime.api.metric_schemas import FEEDBACK_BODY, SNOOZE_BODY
 from realtime.api.metric_shapes import alert_shape
@@ -83,9 +83,9 @@ async def post_feedback(request: Request, principal: Admin, alert_id: AlertId) -
     sent = _object(await request.body(), frozenset({"verdict"}), frozenset({"note"}))
     verdict, note = sent["verdict"], sent.get("note")
     if not isinstance(verdict, str):
-        raise EventError("verdict", "confirm or dismiss", _shown(verdict))
+        raise EventError("verdict", "confirm or dismiss", shown(verdict))
     if note is not None and not isinstance(note, str):
-        raise EventError("note", "text", _shown(note))
+        raise EventError("note", "text", shown(note))
 
     def store() -> bool:
         with connect(state_of(request).dsn, program="anomalyze-api") as connection:
@@ -107,7 +107,7 @@ async def post_snooze(request: Request, principal: Admin, alert_id: AlertId) -> 
     sent = _object(await request.body(), frozenset({"until"}), frozenset({"whole_batch"}))
     whole = sent.get("whole_batch", False)
     if not isinstance(whole, bool):
-        raise EventError("whole_batch", "true or false", _shown(whole))
+        raise EventError("whole_batch", "true or false", shown(whole))
     until = _until(sent["until"], datetime.now(UTC))
     metric = None if whole else place.metric
 
@@ -139,7 +139,7 @@ def _until(sent: Any, now: datetime) -> datetime | None:
         return None
     expected = f"a time to come within {SNOOZE_MAX.days} days, RFC 3339 with offset, or null"
     if not isinstance(sent, str):
-        raise EventError("until", expected, _shown(sent))
+        raise EventError("until", expected, shown(sent))
     try:
         until_ms = parse_timestamp(sent)
     except EventError as error:
@@ -150,18 +150,11 @@ def _until(sent: Any, now: datetime) -> datetime | None:
 
 
 def _object(body: bytes, needed: frozenset[str], allowed: frozenset[str]) -> dict[str, Any]:
-    try:
-        sent = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise EventError("", f"a JSON object ({error})", body[:120].decode(errors="replace")) from error
+    sent = decode_json(body, "a JSON object")
     if not isinstance(sent, dict):
-        raise EventError("", "a JSON object", _shown(sent))
+        raise EventError("", "a JSON object", shown(sent))
     if missing := sorted(needed - sent.keys()):
         raise EventError(missing[0], "to be there", "nothing")
     if unknown := sorted(sent.keys() - needed - allowed):
         raise EventError(unknown[0][:60], f"one of {', '.join(sorted(needed | allowed))}", unknown[0][:60])
     return sent
-
-
-def _shown(value: Any) -> str:
-    return msgspec.json.encode(value, enc_hook=str).decode()[:120]

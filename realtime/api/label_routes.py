@@ -18,6 +18,7 @@ from anomalyze.errors import EventError
 from anomalyze.events.ingest import Rejected
 from anomalyze.events.schema import ID_CHARACTERS_MAX, parse_timestamp
 from anomalyze.storage.label import Label, encode_label
+from realtime.api.json_body import shown
 from realtime.api.problems import Problem, problem_responses
 from realtime.api.schemas import json_answer
 from realtime.api.security import require
@@ -156,7 +157,7 @@ def _label(
         raise EventError("fraud", "true, false or null", "nothing")
     fraud = flat["fraud"]
     if fraud is not None and not isinstance(fraud, bool):
-        raise EventError("fraud", "true, false or null", _shown(fraud))
+        raise EventError("fraud", "true, false or null", shown(fraud))
     known_at = flat.get("known_at")
     known_ms = now_ms
     if known_at is not None:
@@ -165,7 +166,7 @@ def _label(
         except EventError as error:
             raise EventError("known_at", error.expected, error.got) from error
         if not 0 <= known_ms <= now_ms + future_tolerance_ms:
-            raise EventError("known_at", "a time that has come, RFC 3339 with offset", _shown(known_at))
+            raise EventError("known_at", "a time that has come, RFC 3339 with offset", shown(known_at))
     return Label(
         account_id=account_id,
         tx_id=_text(flat, "tx_id", ID_CHARACTERS_MAX, flat.get("tx_id")),
@@ -186,12 +187,8 @@ def _text(flat: dict[str, Any], field: str, length_max: int, value: Any) -> str:
     if value is None:
         raise EventError(field, expected, "nothing")
     if not isinstance(value, str) or not 1 <= len(value) <= length_max or not value.isprintable():
-        raise EventError(field, expected, _shown(value))
+        raise EventError(field, expected, shown(value))
     return value
-
-
-def _shown(value: Any) -> str:
-    return msgspec.json.encode(value, enc_hook=str).decode()
 
 
 def _json_items(body: bytes) -> list[Any]:

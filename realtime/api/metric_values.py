@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import polars as pl
 
 from anomalyze.errors import EventError
 from anomalyze.events.ingest import Rejected
 from anomalyze.events.schema import parse_timestamp
 from anomalyze.storage.metrics_values import NAME_LENGTH_MAX
+from realtime.api.json_body import decode_json, shown
 
 __all__ = ["VALUES_MAX", "Pushed", "parse_values"]
 
@@ -55,12 +55,7 @@ def parse_values(body: bytes, since: datetime, until: datetime) -> Pushed:
     EventError
         The body as a whole is no list of values, or one of more than ``VALUES_MAX``.
     """
-    try:
-        sent = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise EventError(
-            "", f"one value or an array of values, as JSON ({error})", body[:120].decode(errors="replace")
-        ) from error
+    sent = decode_json(body, "one value or an array of values, as JSON")
     items = sent if isinstance(sent, list) else [sent]
     if not 1 <= len(items) <= VALUES_MAX:
         raise EventError("", f"1 to {VALUES_MAX} values in a request", str(len(items)))
@@ -80,16 +75,16 @@ def parse_values(body: bytes, since: datetime, until: datetime) -> Pushed:
 
 def _value(item: Any, within: tuple[int, int]) -> tuple[str, int, float | None]:
     if not isinstance(item, dict):
-        raise EventError("", "an object with metric, timestamp and value", _shown(item))
+        raise EventError("", "an object with metric, timestamp and value", shown(item))
     if item.keys() != FIELDS:
         if unknown := sorted(item.keys() - FIELDS):
             raise EventError(unknown[0][:60], f"one of {', '.join(sorted(FIELDS))}", unknown[0][:60])
         raise EventError(min(FIELDS - item.keys()), "metric, timestamp and value", "nothing")
     metric, timestamp, value = item["metric"], item["timestamp"], item["value"]
     if not isinstance(metric, str) or not 1 <= len(metric) <= NAME_LENGTH_MAX or _is_broken(metric):
-        raise EventError("metric", _NAME, _shown(metric))
+        raise EventError("metric", _NAME, shown(metric))
     if not isinstance(timestamp, str):
-        raise EventError("timestamp", "a time in RFC 3339 with offset", _shown(timestamp))
+        raise EventError("timestamp", "a time in RFC 3339 with offset", shown(timestamp))
     try:
         ts_ms = parse_timestamp(timestamp)
     except EventError as error:
@@ -104,17 +99,13 @@ def _value(item: Any, within: tuple[int, int]) -> tuple[str, int, float | None]:
     if value is None:
         return metric, ts_ms, None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise EventError("value", "a number, or null: known to be missing", _shown(value))
+        raise EventError("value", "a number, or null: known to be missing", shown(value))
     try:
         return metric, ts_ms, float(value)
     except OverflowError as error:
-        raise EventError("value", "a number of 64 bits", _shown(value)) from error
+        raise EventError("value", "a number of 64 bits", shown(value)) from error
 
 
 def _is_broken(text: str) -> bool:
     """Whether a name has more than one line, or something that PostgreSQL cannot hold."""
     return "\0" in text or len(text.splitlines()) != 1 or text.splitlines()[0] != text
-
-
-def _shown(value: Any) -> str:
-    return msgspec.json.encode(value, enc_hook=str).decode()[:120]

@@ -15,8 +15,9 @@ from anomalyze.metrics.judgement import Maintenance, SeriesRules
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.alerting import is_in_maintenance
 from anomalyze.monitoring.score import score_batch
-from anomalyze.storage.metrics_alerts import add_feedback, list_alerts, list_notices, set_snooze
+from anomalyze.storage.metrics_alerts import add_feedback, list_notices, set_snooze
 from anomalyze.storage.metrics_values import store_values
+from anomalyze.storage.metrics_view import page_alerts
 from anomalyze.storage.query import fetch
 from tests.test_monitoring.shop import HOUR, NOW, alerts, calm, frame, notices
 
@@ -92,7 +93,7 @@ def test_each_kind_says_what_it_is(
     sentence: str,
 ) -> None:
     shop(connection, tmp_path, **rules).next(*values)
-    (found,) = fetch(connection, list_alerts("shop"))
+    (found,) = fetch(connection, page_alerts(["shop"])).rows
     assert found.kind == kind
     assert found.sentence.startswith(sentence)
 
@@ -127,7 +128,7 @@ def test_a_minimum_duration(connection: Connection, tmp_path: Path) -> None:
     a = shop(connection, tmp_path, upper=10, lasts_min_s=7200.0)
     a.next(1, 20, 20)
     assert a.told() == []
-    assert fetch(connection, list_alerts("shop")) == []
+    assert fetch(connection, page_alerts(["shop"])).rows == []
     a.next(1, 1, 1)
     assert alerts(connection) == []
     a.next(20)
@@ -207,7 +208,7 @@ def test_data_that_do_not_come(connection: Connection, tmp_path: Path) -> None:
         a.now += 2 * HOUR
         score_batch(connection, "shop", a.rules, a.folder, a.now)
     assert a.told() == ["opened"]
-    assert [one.sentence for one in fetch(connection, list_alerts("shop"))] == [
+    assert [one.sentence for one in fetch(connection, page_alerts(["shop"])).rows] == [
         "a: no value since 2026-11-20 13:00 UTC; one is expected every 3 hours"
     ]
     a.next(3)
@@ -234,9 +235,9 @@ def test_a_late_value_that_is_strange_is_told(connection: Connection, tmp_path: 
 def test_a_dismissed_kind_is_lowered_until_it_is_confirmed(connection: Connection, tmp_path: Path) -> None:
     a = shop(connection, tmp_path, upper=10)
     a.next(20, 1, 1, 1)
-    (first,) = fetch(connection, list_alerts("shop"))
+    (first,) = fetch(connection, page_alerts(["shop"])).rows
     assert add_feedback(connection, first.alert_id, "dismiss", "ann", "a sale")
-    assert fetch(connection, list_alerts("shop"))[0].feedback == "dismiss"
+    assert fetch(connection, page_alerts(["shop"])).rows[0].feedback == "dismiss"
     a.next(20, 1, 1, 1)
     assert alerts(connection)[1][3::4] == (2, "dismissed")
     # More than twice as far is something else.

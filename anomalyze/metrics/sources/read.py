@@ -13,21 +13,8 @@ from anomalyze.metrics.window import Window
 
 __all__ = ["read"]
 
-# A kind's module is imported when it is asked.
-_MODULES = {
-    "anomalyze": "postgres",
-    "postgres": "postgres",
-    "mysql": "mysql",
-    "sqlite": "sqlite",
-    "duckdb": "duckdb",
-    "clickhouse": "clickhouse",
-    "bigquery": "bigquery",
-    "snowflake": "snowflake",
-    "prometheus": "prometheus",
-    "http": "http",
-    "push": "push",
-    "python": "function",
-}
+# A kind's module is imported when it is asked; it is called like the kind, but for these.
+_MODULES = {"anomalyze": "postgres", "python": "function"}
 
 
 def read(entry: BatchEntry, window: Window, own_dsn: str | None = None) -> Reading:
@@ -53,6 +40,6 @@ def read(entry: BatchEntry, window: Window, own_dsn: str | None = None) -> Readi
         statement = build_statement(entry.statement, batch, entry.name, window)
     request = Request(entry.name, batch, window, entry.path.parent, entry.config_dir, statement, own_dsn)
     kind = "python" if batch.python is not None or batch.source is None else batch.source.kind
-    fetch: Fetch = importlib.import_module(f"anomalyze.metrics.sources.{_MODULES[kind]}").fetch
+    fetch: Fetch = importlib.import_module(f"anomalyze.metrics.sources.{_MODULES.get(kind, kind)}").fetch
     table = fetch(request)
     return build_reading(table, entry.name, ZoneInfo(batch.timezone), window, batch.metrics_max)
