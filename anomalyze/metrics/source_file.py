@@ -87,7 +87,11 @@ class S3Access(StrictModel):
     key_id: Variable
     secret: Variable
     region: Name | None = None
-    endpoint: Name | None = Field(default=None, description="host of S3-compatible storage")
+    endpoint: Name | None = Field(
+        default=None,
+        pattern=r"^(https?://)?[\w.-]+(:\d{1,5})?$",
+        description="host of S3-compatible storage, with a port or not; http://… where it speaks no TLS",
+    )
 
 
 class DuckDBSource(_Limits):

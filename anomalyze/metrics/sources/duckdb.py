@@ -21,10 +21,12 @@ from anomalyze.metrics.sources.contract import (
     silent,
 )
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "s3_secret"]
 
 THREADS = 2
 CHUNK_ROWS = 5_000
+# What httpfs says of a host that does not answer; the class of its error is that of a missing file.
+_UNREACHED = "error for HTTP "
 
 
 def fetch(request: Request) -> Table:
@@ -58,7 +60,7 @@ def fetch(request: Request) -> Table:
     except duckdb.Error as error:
         if late.is_set():
             raise silent(request, TimeoutError(f"it took longer than {source.timeout_s} s")) from None
-        if isinstance(error, duckdb.ConnectionException | duckdb.HTTPException):
+        if isinstance(error, duckdb.ConnectionException | duckdb.HTTPException) or _UNREACHED in str(error):
             raise silent(request, error, secrets) from None
         raise broken(request, error, secrets) from None
     return Table(columns, rows)
@@ -78,7 +80,7 @@ def _connect(source: DuckDBSource, request: Request, secrets: list[str]) -> duck
         connection.execute(f"SET file_search_path = {_quoted(str(request.config_dir))}")
         connection.execute(f"SET TimeZone = {_quoted(request.batch.timezone)}")
         if source.s3 is not None:
-            connection.execute(_secret(source.s3, secrets))
+            connection.execute(s3_secret(source.s3, secrets))
         connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()
@@ -86,14 +88,16 @@ def _connect(source: DuckDBSource, request: Request, secrets: list[str]) -> duck
     return connection
 
 
-def _secret(access: S3Access, secrets: list[str]) -> str:
+def s3_secret(access: S3Access, secrets: list[str]) -> str:
+    """The statement that gives DuckDB the keys; both are added to ``secrets``, for errors to leave out."""
     key_id, secret = address_of(access.key_id), address_of(access.secret)
     secrets += [key_id, secret]
     parts = ["TYPE s3", f"KEY_ID {_quoted(key_id)}", f"SECRET {_quoted(secret)}"]
     if access.region:
         parts.append(f"REGION {_quoted(access.region)}")
     if access.endpoint:
-        parts += [f"ENDPOINT {_quoted(access.endpoint)}", "URL_STYLE 'path'"]
+        scheme, _, host = access.endpoint.rpartition("://")
+        parts += [f"ENDPOINT {_quoted(host)}", "URL_STYLE 'path'", f"USE_SSL {scheme != 'http'}"]
     return f"CREATE SECRET anomalyze ({', '.join(parts)})"
 
 
