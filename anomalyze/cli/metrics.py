@@ -130,6 +130,46 @@ def backfill(
         _print_ran(entry.name, _run(entry, window), as_json)
 
 
+@app.command()
+def digest(
+    back: Annotated[str, typer.Option(help="How far back, such as 1d or 12h.")] = "1d",
+    account: Annotated[str | None, typer.Option(help="One account; all when not given.")] = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+) -> None:
+    """What was strange lately, batch by batch: incidents, failed runs, metrics without data. Nothing is stored."""
+    import msgspec
+
+    with complain("metrics digest"):
+        from anomalyze.embedded.runtime import find_addresses
+        from anomalyze.errors import ConfigError
+        from anomalyze.metrics.duration import parse_duration
+        from anomalyze.monitoring.digest import build_digest
+        from anomalyze.settings import Settings
+        from anomalyze.storage.pool import connect
+
+        try:
+            span = parse_duration(back)
+        except ValueError as error:
+            raise ConfigError(f"--back: {error}, got {back}") from None
+        owned: dict[str, dict[str, BatchEntry]] = {}
+        for name, entry in _load(config_dir).batches.items():
+            if account in (None, entry.batch.account):
+                owned.setdefault(entry.batch.account, {})[name] = entry
+        if account is not None and account not in owned:
+            raise ConfigError(f"--account: expected an account that has a batch, got {account}")
+        now = dt.datetime.now(dt.UTC)
+        with connect(find_addresses(Settings()).postgres_dsn) as connection:
+            made = [build_digest(connection, name, own, now, span) for name, own in sorted(owned.items())]
+    if as_json:
+        print_json({"digests": [msgspec.to_builtins(one) | {"text": one.text} for one in made]})
+        return
+    for one in made:
+        print_line(one.text)
+    if not made:
+        print_line("No batch yet: docs/metrics.md shows how to write one.")
+
+
 def _run(entry: BatchEntry, window: Window | None) -> Ran:
     """A run of the batch's own window, or of another; its progress on standard error."""
     from rich.console import Console

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from anomalyze.metrics.incident import Incident
 from anomalyze.metrics.judgement import SeriesRules
 
-__all__ = ["describe", "describe_late", "describe_resolved", "format_number"]
+__all__ = ["describe", "describe_late", "describe_resolved", "format_number", "name_some"]
+
+# Names in a sentence; the others are counted.
+NAMES_TOLD = 3
+NAME_LENGTH = 60
 
 
 def format_number(value: float, unit: str = "") -> str:
@@ -24,6 +29,22 @@ def format_number(value: float, unit: str = "") -> str:
     elif abs(value) < 1e15 and value == value and abs(value) >= 1:
         text = f"{float(text):,.0f}"
     return f"{text}{unit}" if unit == "%" else f"{text} {unit}".strip()
+
+
+def name_some(names: Sequence[str], count: int) -> str:
+    """The first few names, and how many others there are.
+
+    >>> name_some(["a"], 1), name_some(["a", "b"], 2), name_some(["a", "b", "c", "d"], 9)
+    ('a', 'a and b', 'a, b, c and 6 others')
+    """
+    told = [
+        name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}\u2026"
+        for name in names[:NAMES_TOLD]
+    ]
+    rest = count - len(told)
+    if rest > 0:
+        return f"{', '.join(told)} and {rest:,} other{'s' if rest > 1 else ''}"
+    return " and ".join([", ".join(told[:-1]), told[-1]]) if len(told) > 1 else "".join(told)
 
 
 def describe(metric: str, incident: Incident, rules: SeriesRules) -> str:

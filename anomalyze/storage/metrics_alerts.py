@@ -7,7 +7,7 @@ began, and a notice by its alert, kind and number: whatever runs twice says noth
 # ruff: noqa: S608 - only constants are put into statements
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,17 +16,21 @@ import psycopg
 
 from anomalyze.errors import EventError
 from anomalyze.metrics.incident import OVER, PENDING, Incident
+from anomalyze.storage.array import TextArray
 from anomalyze.storage.query import Query
 
 __all__ = [
     "Alert",
     "Dismissed",
     "Notice",
+    "Snooze",
     "StoredIncident",
     "add_feedback",
+    "check_note",
     "delete_pending",
     "insert_notice",
     "list_notices",
+    "list_snoozes",
     "load_dismissed",
     "load_of_point",
     "load_open",
@@ -37,6 +41,8 @@ __all__ = [
 
 NOTE_LENGTH_MAX = 2_000
 ACTOR_LENGTH_MAX = 200
+# In one answer.
+SNOOZES_MAX = 500
 # What was dismissed longer ago is forgiven.
 DISMISSED_FOR = "90 days"
 
@@ -96,6 +102,17 @@ class Alert:
     resolved_at: datetime | None
     resolution: str | None
     feedback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Nobody is told of a metric, or (None) of a whole batch, until a moment; why, and the key of who said so."""
+
+    batch: str
+    metric: str | None
+    until: datetime
+    reason: str | None
+    actor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +255,7 @@ def add_feedback(
         raise EventError("verdict", "confirm or dismiss", verdict)
     if len(actor) > ACTOR_LENGTH_MAX:
         raise EventError("actor", f"at most {ACTOR_LENGTH_MAX} characters", str(len(actor)))
-    if note is not None and (len(note) > NOTE_LENGTH_MAX or "\0" in note):
-        raise EventError("note", f"at most {NOTE_LENGTH_MAX} characters, none of them NUL", note)
+    check_note("note", note)
     row = connection.execute(
         "INSERT INTO metric_feedback (alert_id, verdict, actor, note) SELECT alert_id, %s, %s, %s FROM metric_alerts "
         "WHERE alert_id = %s RETURNING feedback_id",
@@ -249,19 +265,56 @@ def add_feedback(
 
 
 def set_snooze(
-    connection: psycopg.Connection[Any], batch: str, metric: str | None, until: datetime | None
+    connection: psycopg.Connection[Any],
+    batch: str,
+    metric: str | None,
+    until: datetime | None,
+    reason: str | None = None,
+    actor: str | None = None,
 ) -> bool:
-    """Tell nobody of a metric, or (None) of a whole batch, until a moment; False when there is none such."""
+    """Tell nobody of a metric, or (None) of a whole batch, until a moment (None: from now on they are told again).
+
+    Returns
+    -------
+    False when there is no such metric or batch.
+
+    Raises
+    ------
+    EventError
+        A reason that is too long.
+    """
+    check_note("reason", reason)
+    told = [until, None if until is None else reason or None, None if until is None else actor, batch]
     if metric is None:
         done = connection.execute(
-            "UPDATE metric_batches SET snoozed_until = %s WHERE batch = %s", [until, batch]
+            "UPDATE metric_batches SET snoozed_until = %s, snooze_reason = %s, snoozed_by = %s WHERE batch = %s",
+            told,
         )
     else:
         done = connection.execute(
-            "UPDATE metric_series SET snoozed_until = %s WHERE batch = %s AND metric = %s",
-            [until, batch, metric],
+            "UPDATE metric_series SET snoozed_until = %s, snooze_reason = %s, snoozed_by = %s "
+            "WHERE batch = %s AND metric = %s",
+            [*told, metric],
         )
     return done.rowcount == 1
+
+
+def list_snoozes(batches: Sequence[str], now: datetime) -> Query[list[Snooze]]:
+    """What nobody is told of now, whole batches first; those that end first, at most `SNOOZES_MAX`."""
+    return Query(
+        "SELECT batch, metric, until, reason, actor FROM (SELECT batch, NULL AS metric, snoozed_until AS until, "
+        "snooze_reason AS reason, snoozed_by AS actor FROM metric_batches UNION ALL SELECT batch, metric, "
+        "snoozed_until, snooze_reason, snoozed_by FROM metric_series) s WHERE batch = ANY(%(batches)s) "
+        "AND until > %(now)s ORDER BY metric IS NOT NULL, until, batch, metric LIMIT %(limit)s",
+        {"batches": TextArray(list(batches)), "now": now, "limit": SNOOZES_MAX},
+        lambda rows: [Snooze(**row) for row in rows],
+    )
+
+
+def check_note(field: str, text: str | None) -> None:
+    """Raise ``EventError`` for a text of people that is too long or cannot be stored."""
+    if text is not None and (len(text) > NOTE_LENGTH_MAX or "\0" in text):
+        raise EventError(field, f"at most {NOTE_LENGTH_MAX} characters, none of them NUL", text[:60])
 
 
 def list_notices(after: int = 0, limit: int = 100) -> Query[list[Notice]]:
