@@ -129,7 +129,7 @@ class Batch(BatchDefaults):
             raise ValueError(
                 f"expected nothing to ask the source push, which is sent its values, got {told[0]}"
             )
-        if not told and (kind is None or kind in SQL_KINDS):
+        if not told and (kind is None or kind == "python" or kind in SQL_KINDS):
             raise ValueError(f"expected sql, sql_file or python{f' for the source {kind}' if kind else ''}")
         taken = [name for name in RESERVED_PARAMETERS if name in self.params]
         if taken:

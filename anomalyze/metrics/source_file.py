@@ -23,6 +23,7 @@ __all__ = [
     "PostgresSource",
     "PrometheusSource",
     "PushSource",
+    "PythonSource",
     "S3Access",
     "SnowflakeSource",
     "Source",
@@ -167,6 +168,12 @@ class HttpSource(_Limits):
         return value
 
 
+class PythonSource(_Limits):
+    """The limits of a batch's Python function."""
+
+    kind: Literal["python"]
+
+
 class PushSource(_Limits):
     """Values that are sent over REST; nothing is read."""
 
@@ -184,6 +191,7 @@ Source = Annotated[
     | SnowflakeSource
     | PrometheusSource
     | HttpSource
+    | PythonSource
     | PushSource,
     Field(discriminator="kind"),
 ]

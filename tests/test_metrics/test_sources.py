@@ -278,13 +278,17 @@ class Python(Bench):
             f"    rows = {[(ts.isoformat(), metric, value) for ts, metric, value in rows]!r}\n"
             "    return [dict(zip(('timestamp', 'metric', 'value'), row)) for row in rows\n"
             "            if window.start <= datetime.datetime.fromisoformat(row[0]) < window.end]\n\n\n"
-            "def wrong(window, params):\n    return params['no']\n"
+            "def wrong(window, params):\n    return params['no']\n\n\n"
+            "def slow(window, params):\n    import time\n    time.sleep(30)\n"
         )
         (self.folder / "metrics" / "shop.py").write_text(text)
 
     def batch(self, **more: Any) -> dict[str, Any]:
-        limits = {"source": {"kind": "anomalyze"} | more} if more else {}
+        limits = {"source": {"kind": "python"} | more} if more else {}
         return {"python": "shop:values"} | limits
+
+    def slow(self) -> dict[str, Any]:
+        return self.batch(timeout_s=1) | {"python": "shop:slow"}
 
     def wrong(self) -> dict[str, Any]:
         return {"python": "shop:wrong"}
@@ -336,9 +340,7 @@ def test_what_a_source_refuses_names_the_batch(bench: Bench) -> None:
         bench.read(bench.wrong())
 
 
-@pytest.mark.parametrize(
-    "bench", [kind for kind in KINDS if kind is not Python], indirect=True, ids=lambda kind: kind.kind
-)
+@every
 def test_a_slow_source_is_ended(bench: Bench) -> None:
     before = time.monotonic()
     with pytest.raises(TransientError, match="does not answer"):
