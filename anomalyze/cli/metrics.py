@@ -104,12 +104,15 @@ def run(
         from anomalyze.metrics.prepare import prepare
         from anomalyze.monitoring.preview import foresee
 
-        frame = prepare(reading.frame, entry.batch, window)
+        prepared = prepare(reading.frame, entry.batch, window, entry.path.parent)
+        frame = prepared.frame
         foreseen = foresee(frame, entry.batch)
+        failed = {**reading.failures, **prepared.failures}
+        notes = (*reading.notes, *(f"{metric}: {reason}" for metric, reason in failed.items()))
     if as_json:
-        print_json(_as_json(entry, window, reading.notes, frame, foreseen, rows))
+        print_json(_as_json(entry, window, notes, frame, foreseen, rows))
         return
-    _print_rows(entry, window, reading.notes, frame, rows)
+    _print_rows(entry, window, notes, frame, rows)
     _print_plots(entry, frame, foreseen, plots)
     _print_foreseen(foreseen)
 

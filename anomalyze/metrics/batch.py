@@ -15,17 +15,15 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from anomalyze.config import closest
 from anomalyze.metrics.duration import Duration, fits_days, format_duration
-from anomalyze.metrics.setting import Cron, MetricSettings, Words
+from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX, METRICS_MAX
+from anomalyze.metrics.setting import FUNCTION, Cron, MetricSettings, Words
 from anomalyze.metrics.source_file import SQL_KINDS, Source
 from anomalyze.metrics.window import Window, floor_to_step, go_back
 
-__all__ = ["METRICS_MAX", "NAME", "Batch", "BatchDefaults", "merge"]
+__all__ = ["NAME", "Batch", "BatchDefaults", "merge"]
 
-# One bank of detectors serves a batch; a hundred thousand series in one are nearly always a mistake of its SQL.
-METRICS_MAX = 20_000
 NAME = r"^[a-z0-9]+(_[a-z0-9]+)*$"
 SQL_CHARACTERS_MAX = 100_000
-FUNCTION = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 RESERVED_PARAMETERS = ("start", "end", "account")
 
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
@@ -111,9 +109,9 @@ class Batch(BatchDefaults):
         pattern=FUNCTION,
         description="module:function; the module is a file beside this one, or installed",
     )
-    metrics: dict[Annotated[str, StringConstraints(min_length=1, max_length=200)], MetricSettings] = Field(
-        default={}, max_length=2_000, description="what differs, by name or by pattern with * and ?"
-    )
+    metrics: dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=METRIC_CHARACTERS_MAX)], MetricSettings
+    ] = Field(default={}, max_length=2_000, description="what differs, by name or by pattern with * and ?")
 
     @model_validator(mode="after")
     def _asks_once(self) -> Batch:

@@ -1,4 +1,4 @@
-"""Calls the function of a Python batch, in a process of its own: ``python -m anomalyze.metrics.call``.
+"""Calls a function that a batch names, in a process of its own: ``python -m anomalyze.metrics.call``.
 
 A function that hangs is ended by its timeout, and one that takes the process with it takes no other batch. It is asked on
 standard input and answers on standard output, both msgpack; what the function prints goes to standard error.
@@ -14,27 +14,31 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from importlib.machinery import SourceFileLoader
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from anomalyze.errors import AnomalyzeError, TransientError
+from anomalyze.errors import AnomalyzeError, ConfigError, TransientError
 from anomalyze.metrics.window import Window
 
-__all__ = ["Answer", "Call"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Answer", "Call", "FrameAnswer", "FrameCall"]
 
 PARENT_SEEN_S = 1.0
+REASON_CHARACTERS_MAX = 300
 # Of its own for files beside a batch: they must not hide an installed module of their name.
 MODULE = "anomalyze_metrics_batch"
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, tag="rows"):
     """What is called: ``told`` is ``module:function``; at most ``rows_max`` rows are answered."""
 
     folder: str
@@ -55,6 +59,23 @@ class Answer(msgspec.Struct, frozen=True):
     again: bool = False
 
 
+class FrameCall(msgspec.Struct, frozen=True, tag="frame"):
+    """What prepares values: ``told`` is called with the frame of each metric; ``frame`` is Arrow's stream of all."""
+
+    folder: str
+    told: str
+    params: dict[str, Any]
+    frame: bytes
+
+
+class FrameAnswer(msgspec.Struct, frozen=True):
+    """Rows of metric, timestamp and value as Arrow's stream; and by metric why it has none, all of them under ``error``."""
+
+    frame: bytes = b""
+    failures: dict[str, str] = {}
+    error: str | None = None
+
+
 class _Loader(SourceFileLoader):
     """Reads the source: the cache of compiled files tells changes within a second apart by size alone."""
 
@@ -67,7 +88,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    answer = _answer(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Call))
+    call = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Call | FrameCall)
+    answer = _answer(call) if isinstance(call, Call) else _answer_frames(call)
     answers.write(msgspec.msgpack.encode(answer))
     answers.flush()
     # Threads that the function left behind are not waited for.
@@ -80,15 +102,59 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _answer(call: Call) -> Answer:
+def _find(call: Call | FrameCall) -> Callable[..., Any] | str:
+    """The function, or why there is none."""
     name, _, attribute = call.told.partition(":")
     try:
         module = _load(Path(call.folder), name)
     except Exception as error:  # noqa: BLE001 - whatever the operator's code raises
-        return Answer(error=f"the module {name} gives {type(error).__name__}: {error}")
+        return f"the module {name} gives {type(error).__name__}: {error}"
     function = getattr(module, attribute, None)
-    if not callable(function):
-        return Answer(error=f"expected a function {attribute} in {name}, got none")
+    return function if callable(function) else f"expected a function {attribute} in {name}, got none"
+
+
+def _answer_frames(call: FrameCall) -> FrameAnswer:
+    import polars as pl
+
+    function = _find(call)
+    if isinstance(function, str):
+        return FrameAnswer(error=function)
+    given = pl.read_ipc_stream(call.frame)
+    made, failures = [given.clear()], {}
+    for own in given.partition_by("metric", maintain_order=True):
+        metric = own["metric"][0]
+        try:
+            made.append(_checked(function(own, dict(call.params)), own))
+        except AnomalyzeError as error:
+            failures[metric] = str(error)[:REASON_CHARACTERS_MAX]
+        except Exception as error:  # noqa: BLE001 - whatever the operator's code raises
+            reason = f"{call.told} raised {type(error).__name__}: {error}"
+            failures[metric] = reason[:REASON_CHARACTERS_MAX]
+    return FrameAnswer(pl.concat(made).write_ipc_stream(None).getvalue(), failures)
+
+
+def _checked(result: object, given: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a function's answer for a metric."""
+    import polars as pl
+
+    if not isinstance(result, pl.DataFrame) or not {"timestamp", "value"} <= set(result.columns):
+        got = ", ".join(result.columns) if isinstance(result, pl.DataFrame) else type(result).__name__
+        raise ConfigError(f"expected a polars frame with timestamp and value, got {got}")
+    if result.schema["timestamp"] != given.schema["timestamp"]:
+        raise ConfigError(f"expected timestamps as they were given, got {result.schema['timestamp']}")
+    if not (result.schema["value"].is_numeric() or result.schema["value"] == pl.Null):
+        raise ConfigError(f"expected numbers as values, got {result.schema['value']}")
+    times = result["timestamp"]
+    if times.is_duplicated().any() or not times.is_in(given["timestamp"].implode()).all():
+        raise ConfigError("expected times that were given, each at most once, got others")
+    name = pl.lit(given["metric"][0]).alias("metric")
+    return result.select(name, "timestamp", pl.col("value").cast(pl.Float64))
+
+
+def _answer(call: Call) -> Answer:
+    function = _find(call)
+    if isinstance(function, str):
+        return Answer(error=function)
     window = Window(call.start, call.end, dt.timedelta(seconds=call.step_s))
     try:
         result = function(window, call.params)

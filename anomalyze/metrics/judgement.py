@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.metrics.bank import Scores
+from anomalyze.metrics.preprocess import Rolled
 
 __all__ = [
     "CALM_POINTS",
@@ -83,8 +84,8 @@ class SeriesRules:
         Limits of the value, and of its distance to the value before in per cent of that one.
     flat_for_s, late_after_s
         How long a value may stay the same, and how old the newest may be.
-    difference, smooth
-        Points, as in `anomalyze.metrics.preprocess`: done before all else.
+    lag_s, difference, smooth, rolling, rolling_aggregate
+        A span and points, as in `anomalyze.metrics.preprocess`: done before all else, in this order.
     told
         Whether anybody is told at all.
     severity_min, lasts_min_s, cooldown_s, remind_every_s
@@ -100,8 +101,11 @@ class SeriesRules:
     change_percent: float | None = None
     flat_for_s: float | None = None
     late_after_s: float | None = None
+    lag_s: float = 0.0
     difference: int = 0
     smooth: int = 1
+    rolling: int = 1
+    rolling_aggregate: Rolled = "mean"
     unit: str = ""
     told: bool = True
     severity_min: int = LOW

@@ -164,8 +164,8 @@ def _entry(path: Path, own: Document, layers: Sequence[Document], config_dir: Pa
         key, statement = "sql_file", _read_sql(layered, path, batch.sql_file, config_dir)
     if isinstance(batch.source, HttpSource):
         _check_query(layered, batch, batch.source)
-    if batch.python is not None:
-        _check_function(layered, path, batch.python)
+    for key_path, told in _functions(batch):
+        _check_function(layered, path, key_path, told)
     if statement is not None:
         check_statement(
             batch, statement, lambda message, meant, at: _located(layered, key, message, meant, at)
@@ -184,7 +184,17 @@ def _check_query(layered: LayeredDocument, batch: Batch, source: HttpSource) -> 
         raise ConfigProblems(problems)
 
 
-def _check_function(layered: LayeredDocument, path: Path, told: str) -> None:
+def _functions(batch: Batch) -> list[tuple[tuple[str, ...], str]]:
+    """The functions that a batch names, and the keys that name them."""
+    found = [(("python",), batch.python), (("preprocessing", "function"), batch.preprocessing.function)]
+    found += [
+        (("metrics", name, "preprocessing", "function"), own.preprocessing.function)
+        for name, own in batch.metrics.items()
+    ]
+    return [(key_path, told) for key_path, told in found if told is not None]
+
+
+def _check_function(layered: LayeredDocument, path: Path, key_path: tuple[str, ...], told: str) -> None:
     """Whether the module is there; nothing of it is run."""
     module = told.partition(":")[0]
     if path.parent.joinpath(*module.split(".")).with_suffix(".py").is_file():
@@ -193,7 +203,7 @@ def _check_function(layered: LayeredDocument, path: Path, told: str) -> None:
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         beside = [file.stem for file in path.parent.glob("*.py")]
         message = f"expected the module {module} as a file beside this one or installed, got neither"
-        raise ConfigProblems([layered.problem(("python",), message, closest(module, beside))])
+        raise ConfigProblems([layered.problem(key_path, message, closest(module, beside))])
 
 
 def _located(layered: LayeredDocument, key: str, message: str, meant: str, at: int | None) -> Problem:

@@ -1,24 +1,37 @@
-"""What is made of a batch's rows before they are stored: one value for each step, gaps filled, as each metric wants it.
+"""What is made of a batch's rows before they are stored: one value for each step, gaps filled, a function of one's own.
 
-Differences and smoothing come later, when values are judged: what is stored stays what was measured.
+Lags, differences and smoothing come later, when values are judged: they need what was stored before.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.call import FrameAnswer, FrameCall
 from anomalyze.metrics.preprocess import Aggregate, Fill, fill_gaps, resample
+from anomalyze.metrics.process import TIMEOUT_S, ask
 from anomalyze.metrics.window import Window
 
-__all__ = ["prepare"]
+__all__ = ["Prepared", "prepare"]
 
 
-def prepare(frame: pl.DataFrame, batch: Batch, window: Window) -> pl.DataFrame:
-    """Rows as they are stored, in the order of metric and timestamp.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows as they are stored, in the order of metric and timestamp; and metrics that gave none, with the reason."""
+
+    frame: pl.DataFrame
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare(frame: pl.DataFrame, batch: Batch, window: Window, folder: Path) -> Prepared:
+    """Resample, fill, and call the functions that metrics name.
 
     Parameters
     ----------
@@ -26,19 +39,40 @@ def prepare(frame: pl.DataFrame, batch: Batch, window: Window) -> pl.DataFrame:
         Of a ``Reading``.
     window
         What was read. A step that reaches out of it is left out, as its value would change.
+    folder
+        Of the batch's file, which modules lie beside.
     """
     zone = ZoneInfo(batch.timezone)
     within = (window.start, window.end)
-    ways: dict[tuple[dt.timedelta | None, Aggregate, Fill], list[str]] = {}
+    ways: dict[tuple[dt.timedelta | None, Aggregate, Fill, str | None], list[str]] = {}
     for name in frame["metric"].unique(maintain_order=True):
         wanted = batch.settings(name).preprocessing if batch.metrics else batch.preprocessing
-        ways.setdefault((wanted.resample, wanted.aggregate, wanted.fill), []).append(name)
+        ways.setdefault((wanted.resample, wanted.aggregate, wanted.fill, wanted.function), []).append(name)
     parts: list[pl.DataFrame] = []
-    for (step, aggregate, fill), names in ways.items():
+    failures: dict[str, str] = {}
+    for (step, aggregate, fill, function), names in ways.items():
         part = frame if len(ways) == 1 else frame.filter(pl.col("metric").is_in(names))
         if step is not None:
             part = resample(part, step, aggregate, zone, within)
         if fill != "none":
             part = fill_gaps(part, step or batch.step, zone, within, fill)
-        parts.append(part.select("metric", "timestamp", "value"))
-    return pl.concat(parts).sort("metric", "timestamp") if parts else frame
+        part = part.select("metric", "timestamp", "value")
+        parts += [part] if function is None else _called(part, function, batch, folder, failures)
+    return Prepared(pl.concat(parts).sort("metric", "timestamp") if parts else frame.clear(), failures)
+
+
+def _called(
+    part: pl.DataFrame, told: str, batch: Batch, folder: Path, failures: dict[str, str]
+) -> list[pl.DataFrame]:
+    """What a function makes of each metric; one that fails is named, and its neighbours go on."""
+    if part.is_empty():
+        return [part]
+    frame = part.write_ipc_stream(None).getvalue()
+    timeout_s = batch.source.timeout_s if batch.source else TIMEOUT_S
+    try:
+        answer = ask(FrameCall(str(folder), told, dict(batch.params), frame), timeout_s, FrameAnswer)
+    except (TimeoutError, ChildProcessError) as error:
+        answer = FrameAnswer(error=f"{told} {error}")
+    failed = answer.failures if answer.error is None else dict.fromkeys(part["metric"].unique(), answer.error)
+    failures.update({metric: f"preprocessing: {reason}" for metric, reason in failed.items()})
+    return [pl.read_ipc_stream(answer.frame)] if answer.frame else []

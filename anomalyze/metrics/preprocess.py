@@ -22,9 +22,11 @@ import polars as pl
 __all__ = [
     "Aggregate",
     "Fill",
+    "Rolled",
     "difference",
     "fill_gaps",
     "floor_steps",
+    "lag",
     "lags",
     "offsets_ms",
     "resample",
@@ -34,9 +36,12 @@ __all__ = [
 
 Aggregate = Literal["mean", "sum", "min", "max", "median", "first", "last", "count"]
 Fill = Literal["none", "zero", "last"]
+Rolled = Literal["mean", "sum", "min", "max", "median"]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 DAY = dt.timedelta(days=1)
+DAY_MS = 86_400_000
 # Weeks begin on a Monday: steps of days are counted from this one.
 FIRST_MONDAY = dt.date(1970, 1, 5)
 _AGGREGATES: dict[str, Callable[[pl.Expr], pl.Expr]] = {
@@ -185,7 +190,7 @@ def smooth(values: Floats, points: int) -> Floats:
     return rolling(values, points, "mean")
 
 
-def rolling(values: Floats, points: int, aggregate: Literal["mean", "sum", "min", "max", "median"]) -> Floats:
+def rolling(values: Floats, points: int, aggregate: Rolled) -> Floats:
     """An aggregate of the newest so many points at each point; NaN where one of them is missing.
 
     Each window is summed by itself: a running sum would depend, in its last bits, on where it began.
@@ -194,6 +199,40 @@ def rolling(values: Floats, points: int, aggregate: Literal["mean", "sum", "min"
     if len(values) >= points:
         windows = np.lib.stride_tricks.sliding_window_view(values, points)
         result[points - 1 :] = _ROLLING[aggregate](windows, axis=1)
+    return result
+
+
+def lag(ts_ms: Ints, values: Floats, span_s: float, zone: str) -> Floats:
+    """Each value less the one so long before; NaN where no value has that very time.
+
+    Whole days are days of the calendar: the same time on the wall, so that one o'clock is held against one o'clock
+    across daylight saving. An hour that comes twice stands for its first; what is held against an hour that
+    never was is NaN. Other spans count real time.
+
+    Parameters
+    ----------
+    ts_ms, values
+        One series, in the order of time.
+
+    Examples
+    --------
+    Berlin's clocks went forward on 30 March 2025; noon was an hour earlier, in UTC, than on the day before:
+
+    >>> noons = [dt.datetime(2025, 3, day, hour, tzinfo=dt.UTC) for day, hour in ((29, 11), (30, 10), (31, 10))]
+    >>> ts_ms = np.array([int(noon.timestamp()) * 1000 for noon in noons])
+    >>> lag(ts_ms, np.array([1.0, 4.0, 9.0]), 86_400, "Europe/Berlin")
+    array([nan,  3.,  5.])
+    """
+    result = np.full(len(values), np.nan)
+    if not len(values):
+        return result
+    span_ms = round(span_s * 1000)
+    clock = ts_ms + offsets_ms(ts_ms, zone) if span_ms % DAY_MS == 0 else ts_ms
+    order = np.argsort(clock, kind="stable")
+    wanted = clock - span_ms
+    at = order[np.minimum(np.searchsorted(clock[order], wanted), len(order) - 1)]
+    found = clock[at] == wanted
+    result[found] = values[found] - values[at[found]]
     return result
 
 

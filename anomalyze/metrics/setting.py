@@ -11,10 +11,23 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from anomalyze.config import StrictModel
 from anomalyze.metrics.duration import Duration, fits_days
 
-__all__ = ["Alerting", "Cron", "Maintenance", "MetricSettings", "Preprocessing", "Thresholds", "Word"]
+__all__ = [
+    "FUNCTION",
+    "Alerting",
+    "Cron",
+    "Maintenance",
+    "MetricSettings",
+    "Preprocessing",
+    "Rolling",
+    "Thresholds",
+    "Word",
+]
 
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+FUNCTION = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+# What came before is read again for each new point.
+LAG_MAX = dt.timedelta(days=35)
 _YEAR = 2000
 
 
@@ -39,6 +52,19 @@ Cron = Annotated[str, StringConstraints(max_length=200), AfterValidator(_check_c
 Words = Annotated[tuple[Word, ...], BeforeValidator(_listed)]
 
 
+def _a_lag(value: dt.timedelta) -> dt.timedelta:
+    if not dt.timedelta(0) < value <= LAG_MAX:
+        raise ValueError(f"expected at most {LAG_MAX.days} days")
+    return value
+
+
+class Rolling(StrictModel):
+    """An aggregate of the newest points at each point."""
+
+    points: int = Field(ge=2, le=1_000, description="so many, the point itself among them")
+    aggregate: Literal["mean", "sum", "min", "max", "median"] = "mean"
+
+
 class Preprocessing(StrictModel):
     """What is made of the values before they are judged, in the order of these keys."""
 
@@ -51,8 +77,17 @@ class Preprocessing(StrictModel):
     fill: Literal["none", "zero", "last"] = Field(
         default="none", description="what stands where the source had no value"
     )
+    function: str | None = Field(
+        default=None,
+        pattern=FUNCTION,
+        description="module:function, called with a metric's frame; the module is a file beside the batch's, or installed",
+    )
+    lag: Annotated[Duration, AfterValidator(_a_lag)] | None = Field(
+        default=None, description="against the value so long before: 1d, the same time of the day before"
+    )
     difference: int = Field(default=0, ge=0, le=10_000, description="against the value so many points before")
     smooth: int = Field(default=1, ge=1, le=1_000, description="mean of the newest so many points")
+    rolling: Rolling | None = Field(default=None, description="another aggregate of the newest points")
 
 
 class Thresholds(StrictModel):

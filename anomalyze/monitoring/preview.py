@@ -51,7 +51,7 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
     index = (frame["metric"].rle_id()).to_numpy().astype(np.int64)
     ts_ms = frame["timestamp"].dt.epoch("ms").to_numpy().astype(np.int64)
     values = frame["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    values = transform_runs(known, rule, index, values)
+    values = transform_runs(known, rule, index, ts_ms, values, rules.zone)
     with (
         tempfile.TemporaryDirectory(prefix="anomalyze-preview-") as folder,
         SeriesBank.open(Path(folder), names, rules.period_s) as bank,

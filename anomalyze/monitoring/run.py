@@ -23,10 +23,11 @@ from anomalyze.metrics.prepare import prepare
 from anomalyze.metrics.rules import rules_of
 from anomalyze.metrics.sources import read
 from anomalyze.metrics.window import Window, floor_to_step, go_back
+from anomalyze.monitoring.due import load_last_read, span_to_read
 from anomalyze.monitoring.score import Scored, score_batch
 from anomalyze.monitoring.turn import DETECTOR, VERSION
 from anomalyze.storage.metrics_runs import begin_run, finish_run
-from anomalyze.storage.metrics_scores import load_batch, load_series
+from anomalyze.storage.metrics_scores import load_series
 from anomalyze.storage.metrics_values import FAILURES_MAX, Failure, store_values
 
 __all__ = ["BANKS_FOLDER", "PIECE", "Ran", "backfill_batch", "pieces_of", "run_batch"]
@@ -72,7 +73,7 @@ def run_batch(
     now: dt.datetime | None = None,
     progress: Progress | None = None,
 ) -> Ran:
-    """A run at ``now``: the batch's window, or its history when nothing of it is stored.
+    """A run at ``now``: the batch's window and what was missed, or its history when it was never read whole.
 
     Parameters
     ----------
@@ -91,8 +92,8 @@ def run_batch(
         As ``sources.read``; the run is noted with the reason, and what was read before is stored and scored.
     """
     now = now or dt.datetime.now(dt.UTC)
-    is_first = load_batch(connection, entry.name) is None
-    window = entry.batch.window_at(now, entry.batch.history if is_first else None)
+    last_read = load_last_read(connection, entry.name)
+    window = entry.batch.window_at(now, span_to_read(entry.batch, last_read, now))
     return backfill_batch(connection, entry, folder, window, own_dsn, now, progress)
 
 
@@ -131,13 +132,15 @@ def backfill_batch(
             if reading.is_of_now and piece.end < newest.end:
                 notes[_OF_NOW] = None
                 continue
-            stored = store_values(connection, entry.name, prepare(reading.frame, entry.batch, piece), now)
+            prepared = prepare(reading.frame, entry.batch, piece, entry.path.parent)
+            stored = store_values(connection, entry.name, prepared.frame, now)
         except AnomalyzeError as error:
             failed = error
             break
         rows, new, corrected = rows + stored.rows, new + stored.new, corrected + stored.corrected
         notes |= dict.fromkeys(reading.notes)
-        failures |= {metric: Failure(metric, reason) for metric, reason in reading.failures.items()}
+        named = {**reading.failures, **prepared.failures}
+        failures |= {metric: Failure(metric, reason) for metric, reason in named.items()}
         failures |= {failure.metric: failure for failure in stored.failures}
         if progress is not None:
             progress(count, len(pieces))

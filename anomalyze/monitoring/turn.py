@@ -21,7 +21,7 @@ from anomalyze.metrics.columns import keep_rows
 from anomalyze.metrics.judgement import Judgement, SeriesRules, flat_runs, judge
 from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules
-from anomalyze.metrics.transform import is_transformed, transform, transform_runs
+from anomalyze.metrics.transform import context_of, is_transformed, transform, transform_runs
 from anomalyze.monitoring.alerting import Judged, tell
 from anomalyze.storage import metrics_scores as store
 from anomalyze.storage.metrics_scores import BatchState, Points, ScoreRows, SeriesState
@@ -136,17 +136,20 @@ def _advance(work: _Work, points: Points, place: Ints) -> None:
     values = points.value.copy()
     transformed = np.array([is_transformed(rule) for rule in work.rules], bool)[work.rule[place]]
     if transformed.any():
-        context = max(rule.difference + rule.smooth for rule in work.rules)
         places = np.unique(place[transformed])
         edges = np.searchsorted(place, [places, places + 1])
         before = points.ts_ms[edges[0]]
-        tail = store.load_tail(work.connection, work.series.series_id[places].tolist(), before, context)
+        tail = store.load_tail(
+            work.connection, work.series.series_id[places].tolist(), before, *context_of(work.rules)
+        )
         tail_edges = np.searchsorted(
             np.searchsorted(work.series.series_id, tail.series_id), [places, places + 1]
         )
         for one, start, end, first, last in zip(places, *edges, *tail_edges, strict=True):
             whole = np.concatenate([tail.value[first:last], points.value[start:end]])
-            values[start:end] = transform(work.rules[work.rule[one]], whole)[last - first :]
+            ts_ms = np.concatenate([tail.ts_ms[first:last], points.ts_ms[start:end]])
+            own = work.rules[work.rule[one]]
+            values[start:end] = transform(own, ts_ms, whole, work.zone)[last - first :]
     _score(work, place, points.ts_ms, values, np.ones(len(points), bool), is_new=True)
 
 
@@ -156,7 +159,9 @@ def _take_again(work: _Work, places: Ints, pending: Points, pending_place: Ints,
     work.bank.forget(work.bank.find([work.series.names[one] for one in places]))
     work.turn.rebuilt += len(places)
     place = np.searchsorted(work.series.series_id, points.series_id)
-    values = transform_runs(work.rules, work.rule, place, points.value)
+    values = transform_runs(work.rules, work.rule, place, points.ts_ms, points.value, work.zone)
+    # What a late or a missing neighbour leaves nothing to judge of may have been judged before it came.
+    store.delete_scores(work.connection, keep_rows(points, np.isnan(values) & ~np.isnan(points.value)))
     inside = np.isin(pending_place, places)
     keys = _keys(pending_place[inside], pending.ts_ms[inside])
     changed = np.isin(_keys(place, points.ts_ms), keys)

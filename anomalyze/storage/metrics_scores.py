@@ -214,16 +214,23 @@ def load_points(
 
 
 def load_tail(
-    connection: psycopg.Connection[Any], series_id: Sequence[int], before_ms: Ints, points: int
+    connection: psycopg.Connection[Any],
+    series_id: Sequence[int],
+    before_ms: Ints,
+    points: int,
+    further_s: float,
 ) -> Points:
-    """The newest so many values of each series before a time of its own."""
+    """The newest so many values of each series before a time of its own, and those so long before the first of them."""
     return _copy_points(
         connection,
         "",
-        [list(series_id), before_ms.tolist(), points],
+        [list(series_id), before_ms.tolist(), points, further_s],
         "FROM unnest(%s::bigint[], %s::bigint[]) AS w (series_id, before_ms) JOIN metric_series s USING (series_id) "
+        "CROSS JOIN LATERAL (SELECT to_timestamp(w.before_ms / 1000.0) AS ts) b "
+        "CROSS JOIN LATERAL (SELECT coalesce(min(n.ts), b.ts) AS ts FROM (SELECT o.ts FROM metric_values o "
+        "WHERE o.batch = s.batch AND o.metric = s.metric AND o.ts < b.ts ORDER BY o.ts DESC LIMIT %s) n) f "
         "CROSS JOIN LATERAL (SELECT o.ts, o.value, o.revision FROM metric_values o WHERE o.batch = s.batch "
-        "AND o.metric = s.metric AND o.ts < to_timestamp(w.before_ms / 1000.0) ORDER BY o.ts DESC LIMIT %s) v",
+        "AND o.metric = s.metric AND o.ts < b.ts AND o.ts >= f.ts - make_interval(secs => %s)) v",
     )
 
 

@@ -17,15 +17,13 @@ import polars as pl
 import psycopg
 
 from anomalyze.errors import ConfigError, EventError
+from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX, METRICS_MAX
 from anomalyze.storage.array import TextArray
 from anomalyze.storage.binary import copy_in, to_postgres_us
 from anomalyze.storage.partition import METRIC_TABLES, TS_MIN, ensure_partitions, ts_max
 
-__all__ = ["METRICS_MAX", "NAME_LENGTH_MAX", "Failure", "Stored", "store_values"]
+__all__ = ["Failure", "Stored", "store_values"]
 
-# A batch that suddenly has 100,000 is a label that should not have been one.
-METRICS_MAX = 20_000
-NAME_LENGTH_MAX = 200
 # Rows that change under one number, so that scoring can go in pieces.
 ROWS_A_STEP = 200_000
 FAILURES_MAX = 100
@@ -186,8 +184,8 @@ def _checked(frame: pl.DataFrame, now: datetime) -> tuple[pl.DataFrame, list[Fai
     reason = (
         pl.when(pl.col("metric").is_null() | (pl.col("metric") == ""))
         .then(pl.lit("expected a name, got none"))
-        .when(pl.col("metric").str.len_chars() > NAME_LENGTH_MAX)
-        .then(pl.lit(f"expected a name of at most {NAME_LENGTH_MAX} characters"))
+        .when(pl.col("metric").str.len_chars() > METRIC_CHARACTERS_MAX)
+        .then(pl.lit(f"expected a name of at most {METRIC_CHARACTERS_MAX} characters"))
         .when(pl.col("metric").str.contains("\0", literal=True))
         .then(pl.lit("expected a name without NUL"))
         .when(pl.col("timestamp").is_null())
@@ -204,7 +202,9 @@ def _checked(frame: pl.DataFrame, now: datetime) -> tuple[pl.DataFrame, list[Fai
         ]
     )
     failures = [
-        Failure(metric[:NAME_LENGTH_MAX].replace("\0", "\ufffd"), f"{why}: {count} rows, such as {example}")
+        Failure(
+            metric[:METRIC_CHARACTERS_MAX].replace("\0", "\ufffd"), f"{why}: {count} rows, such as {example}"
+        )
         for metric, why, count, example in bad.group_by("metric", "reason", maintain_order=True)
         .agg(pl.len(), pl.format("{} = {}", "timestamp", "value").first())
         .with_columns(pl.col("metric").fill_null(""))

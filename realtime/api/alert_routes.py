@@ -12,9 +12,9 @@ from starlette.responses import Response
 from anomalyze.access.keys import Principal
 from anomalyze.errors import EventError
 from anomalyze.events.schema import parse_timestamp
+from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
 from anomalyze.storage import metrics_view
 from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
-from anomalyze.storage.metrics_values import NAME_LENGTH_MAX
 from anomalyze.storage.metrics_view import AlertPlace
 from anomalyze.storage.pool import connect
 from anomalyze.storage.query import LIMIT_MAX
@@ -46,7 +46,7 @@ async def list_alerts(
     principal: Reader,
     state: Annotated[str | None, Query(pattern="^(open|resolved)$")] = None,
     batch: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
-    metric: Annotated[str | None, Query(min_length=1, max_length=NAME_LENGTH_MAX)] = None,
+    metric: Annotated[str | None, Query(min_length=1, max_length=METRIC_CHARACTERS_MAX)] = None,
     muted: Annotated[bool | None, Query(description="whether nobody was told of it")] = None,
     limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 100,
     cursor: Cursor = None,

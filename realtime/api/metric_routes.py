@@ -12,11 +12,12 @@ from starlette.responses import Response
 
 from anomalyze.access.keys import Principal
 from anomalyze.metrics.library import BatchEntry
+from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
 from anomalyze.metrics.rules import rules_of
 from anomalyze.metrics.source_file import PushSource
 from anomalyze.storage import metrics_view
 from anomalyze.storage.metrics_scores import load_batch
-from anomalyze.storage.metrics_values import NAME_LENGTH_MAX, store_values
+from anomalyze.storage.metrics_values import store_values
 from anomalyze.storage.metrics_view import METRICS_LIMIT_MAX, POINTS_MAX, RATE_WINDOW
 from anomalyze.storage.pool import connect
 from realtime.api.metric_schemas import VALUES_BODY
@@ -36,7 +37,7 @@ router = APIRouter(tags=["metrics"])
 Reader = Annotated[Principal, Depends(require("read", public=True))]
 BatchName = Annotated[str, Path(min_length=1, max_length=64, description="its file's name, without .yaml")]
 MetricName = Annotated[
-    str, Path(min_length=1, max_length=NAME_LENGTH_MAX, description="slashes as they are or as %2F")
+    str, Path(min_length=1, max_length=METRIC_CHARACTERS_MAX, description="slashes as they are or as %2F")
 ]
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 # Beyond what `store_values` takes.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
 from anomalyze.storage.metrics_alerts import NOTE_LENGTH_MAX
-from anomalyze.storage.metrics_values import NAME_LENGTH_MAX
 from realtime.api.metric_values import VALUES_MAX
 from realtime.api.schemas import MOMENT, SEVERITIES, STRING, listed, record
 
@@ -24,7 +24,7 @@ _BAND = {
     "lower": MAYBE_NUMBER,
     "upper": MAYBE_NUMBER,
 }
-_METRIC_NAME = {"type": "string", "minLength": 1, "maxLength": NAME_LENGTH_MAX}
+_METRIC_NAME = {"type": "string", "minLength": 1, "maxLength": METRIC_CHARACTERS_MAX}
 _VALUE = {
     "type": "object",
     "required": ["metric", "timestamp", "value"],

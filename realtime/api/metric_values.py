@@ -11,7 +11,7 @@ import polars as pl
 from anomalyze.errors import EventError
 from anomalyze.events.ingest import Rejected
 from anomalyze.events.schema import parse_timestamp
-from anomalyze.storage.metrics_values import NAME_LENGTH_MAX
+from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
 from realtime.api.json_body import decode_json, shown
 
 __all__ = ["VALUES_MAX", "Pushed", "parse_values"]
@@ -19,7 +19,7 @@ __all__ = ["VALUES_MAX", "Pushed", "parse_values"]
 # A point of each metric of the largest batch.
 VALUES_MAX = 20_000
 FIELDS = frozenset({"metric", "timestamp", "value"})
-_NAME = f"1 to {NAME_LENGTH_MAX} characters on one line"
+_NAME = f"1 to {METRIC_CHARACTERS_MAX} characters on one line"
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ def _value(item: Any, within: tuple[int, int]) -> tuple[str, int, float | None]:
             raise EventError(unknown[0][:60], f"one of {', '.join(sorted(FIELDS))}", unknown[0][:60])
         raise EventError(min(FIELDS - item.keys()), "metric, timestamp and value", "nothing")
     metric, timestamp, value = item["metric"], item["timestamp"], item["value"]
-    if not isinstance(metric, str) or not 1 <= len(metric) <= NAME_LENGTH_MAX or _is_broken(metric):
+    if not isinstance(metric, str) or not 1 <= len(metric) <= METRIC_CHARACTERS_MAX or _is_broken(metric):
         raise EventError("metric", _NAME, shown(metric))
     if not isinstance(timestamp, str):
         raise EventError("timestamp", "a time in RFC 3339 with offset", shown(timestamp))

@@ -16,6 +16,7 @@ from anomalyze.metrics.preprocess import (
     difference,
     fill_gaps,
     floor_steps,
+    lag,
     lags,
     offsets_ms,
     resample,
@@ -174,6 +175,60 @@ def test_lags_stay_within_their_metric() -> None:
     found = lags(rows, 2)
     assert found["lag_1"].to_list() == [None, 1.0, 2.0, None, 4.0, 5.0]
     assert found["lag_2"].to_list() == [None, None, 1.0, None, None, 4.0]
+
+
+def slow_lag(
+    times: list[dt.datetime], values: list[float], span: dt.timedelta, zone: ZoneInfo
+) -> list[float]:
+    """Each value less the first one whose clock showed the same, so long before."""
+
+    def clock(at: dt.datetime) -> dt.datetime:
+        return at.astimezone(zone).replace(tzinfo=None, fold=0) if span % DAY == dt.timedelta(0) else at
+
+    first: dict[dt.datetime, float] = {}
+    for at, value in zip(times, values, strict=True):
+        first.setdefault(clock(at), value)
+    return [
+        value - first.get(clock(at) - span, float("nan")) for at, value in zip(times, values, strict=True)
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), moments, zones, st.sampled_from([HOUR, 3 * HOUR, DAY, 7 * DAY]))
+def test_a_lag_goes_by_the_clock_on_the_wall(
+    data: st.DataObject, start: dt.datetime, zone: ZoneInfo, span: dt.timedelta
+) -> None:
+    start = start.replace(minute=0, second=0, microsecond=0)
+    # Near a change of the clocks more often than chance has it.
+    month = data.draw(st.sampled_from([3, 4, 10, 11, start.month]))
+    start = start.replace(month=month, day=min(start.day, 28))
+    hours = sorted(data.draw(st.sets(st.integers(0, 24 * 9), min_size=1, max_size=120)))
+    times = [start + HOUR * n for n in hours]
+    values = [float(n * n % 101) for n in hours]
+    ts_ms = np.array([int(at.timestamp()) * 1000 for at in times])
+    found = lag(ts_ms, np.array(values), span.total_seconds(), zone.key)
+    np.testing.assert_array_equal(found, slow_lag(times, values, span, zone))
+    # Nothing looks ahead, and what lies further back than the span and a day changes nothing.
+    cut = data.draw(st.integers(0, len(times) - 1))
+    np.testing.assert_array_equal(
+        lag(ts_ms[:cut], np.array(values[:cut]), span.total_seconds(), zone.key), found[:cut]
+    )
+    since = np.searchsorted(ts_ms, ts_ms[cut] - (span + DAY).total_seconds() * 1000)
+    piece = lag(ts_ms[since:], np.array(values[since:]), span.total_seconds(), zone.key)
+    np.testing.assert_array_equal(piece[cut - since :], found[cut:])
+
+
+def test_noon_is_held_against_noon_when_clocks_move() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    start = dt.datetime(2025, 10, 20, tzinfo=berlin).astimezone(dt.UTC)
+    times = [start + HOUR * n for n in range(24 * 14)]
+    # A day's habit by the local clock: against the day before nothing is left, but for the hour that comes twice.
+    values = np.array([float(at.astimezone(berlin).hour) for at in times])
+    ts_ms = np.array([int(at.timestamp()) * 1000 for at in times])
+    by_clock = lag(ts_ms, values, 86_400, "Europe/Berlin")[24:]
+    by_points = difference(values, 24)[24:]
+    assert (by_clock == 0).all()
+    assert (by_points != 0).sum() > 20
 
 
 @pytest.mark.parametrize("step", [dt.timedelta(0), -HOUR, dt.timedelta(hours=36)])

@@ -153,7 +153,7 @@ def test_each_metric_is_prepared_in_its_own_way() -> None:
             },
         }
     )
-    made = prepare(rows, batch, Window(NOW - 4 * HOUR, NOW, HOUR))
+    made = prepare(rows, batch, Window(NOW - 4 * HOUR, NOW, HOUR), Path()).frame
     assert [(metric, (NOW - at) // HOUR, value) for metric, at, value in made.iter_rows()] == [
         ("a", 4, 3.0),
         ("a", 2, 7.0),
@@ -166,9 +166,67 @@ def test_each_metric_is_prepared_in_its_own_way() -> None:
         ("c", 2, 3.0),
         ("c", 1, 4.0),
     ]
-    assert prepare(rows.clear(), batch, Window(NOW, NOW, HOUR)).is_empty()
+    assert prepare(rows.clear(), batch, Window(NOW, NOW, HOUR), Path()).frame.is_empty()
     with pytest.raises(ValueError, match="at least twice"):
         Batch.model_validate({"python": "x:y", "window": "1d", "preprocessing": {"resample": "1d"}})
+
+
+def test_a_function_of_one_s_own_prepares_and_a_failing_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import polars as pl\n"
+        "def halve(frame, params):\n"
+        "    return frame.select('timestamp', pl.col('value') / params['by']).tail(2)\n"
+        "def boom(frame, params):\n"
+        "    raise ValueError('no such day')\n"
+        "def ahead(frame, params):\n"
+        "    return frame.with_columns(pl.col('timestamp').dt.offset_by('1h'))\n"
+        "def words(frame, params):\n"
+        "    return frame.with_columns(value=pl.lit('much'))\n"
+        "def twice(frame, params):\n"
+        "    return pl.concat([frame, frame])\n"
+        "def gone(frame, params):\n"
+        "    import os\n"
+        "    os._exit(7)\n"
+        "def nothing(frame, params):\n"
+        "    return None\n"
+    )
+    ways = {
+        "boom": "no such day",
+        "ahead": "expected times that were given",
+        "words": "expected numbers as values, got String",
+        "twice": "each at most once",
+        "nothing": "expected a polars frame with timestamp and value, got NoneType",
+        "absent": "expected a function absent in own",
+        "gone": "ended its process with code 7",
+    }
+    rows = frame({name: [1.0, 2.0, 3.0] for name in ("good", *ways)})
+    batch = Batch.model_validate(
+        {
+            "python": "x:y",
+            "params": {"by": 2},
+            "preprocessing": {"function": "own:halve"},
+            "metrics": {name: {"preprocessing": {"function": f"own:{name}"}} for name in ways},
+        }
+    )
+    made = prepare(rows, batch, Window(NOW - 3 * HOUR, NOW, HOUR), tmp_path)
+    assert [(metric, value) for metric, _, value in made.frame.iter_rows()] == [("good", 1.0), ("good", 1.5)]
+    assert set(made.failures) == set(ways)
+    for name, words in ways.items():
+        assert words in made.failures[name]
+
+
+def test_a_metric_whose_function_fails_is_named_in_the_run(
+    connection: psycopg.Connection[Any], shop: Path, tmp_path: Path
+) -> None:
+    folder = entry(shop).path.parent
+    (folder / "own.py").write_text("def boom(frame, params):\n    raise ValueError('no such day')\n")
+    text = (folder / "orders.yaml").read_text()
+    (folder / "orders.yaml").write_text(text + "\nmetrics: {a: {preprocessing: {function: 'own:boom'}}}\n")
+    ran = run_batch(connection, entry(shop), tmp_path / "banks", now=NOW)
+    assert [(one.metric, one.reason) for one in ran.failures] == [
+        ("a", "preprocessing: own:boom raised ValueError: no such day")
+    ]
+    assert connection.execute("SELECT DISTINCT metric FROM metric_values").fetchall() == [("b",)]
 
 
 @given(

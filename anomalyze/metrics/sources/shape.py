@@ -17,12 +17,12 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from anomalyze.errors import ConfigError
+from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
 from anomalyze.metrics.sources.contract import Reading, Table
 from anomalyze.metrics.window import Window
 
-__all__ = ["METRIC_CHARACTERS_MAX", "build_reading"]
+__all__ = ["build_reading"]
 
-METRIC_CHARACTERS_MAX = 200
 # Numbers at least so large are milliseconds: as seconds they would lie beyond the year 5000.
 _MILLISECONDS_FROM = 1e11
 _TIMESTAMP = ("timestamp", "metric_timestamp")
