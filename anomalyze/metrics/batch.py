@@ -68,7 +68,6 @@ class BatchDefaults(MetricSettings):
     account: str = Field(default="default", min_length=1, max_length=128, description="who may see it")
     owner: str = Field(default="", max_length=200, description="whom to ask")
     tags: Words = Field(default=(), max_length=50)
-    priority: int = Field(default=3, ge=1, le=5, description="1 is the most important")
     source: Source | None = None
     params: dict[ParameterName, Parameter] = Field(
         default={}, max_length=100, description="values bound to :name in the SQL, also seen by templates"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +27,8 @@ class Incident:
         The newest point that was looked at: the same one again counts once.
     strange_points, calm_points
         How many points it has, and how many calm ones came since the last of them.
+    peak_tail
+        Share of the values kept at the peak that were as far out; NaN: not known.
     """
 
     kind: str
@@ -44,6 +47,7 @@ class Incident:
     peak_upper: float
     peak_strength: float
     resolution: str | None = None
+    peak_tail: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Track:
 
     Attributes
     ----------
+    tail
+        As `Incident.peak_tail`, where it is known.
     begins, goes_on
         Points at which an incident begins; at which one that began goes on (those that begin one included).
     """
@@ -66,6 +72,7 @@ class Track:
     lower: Floats
     upper: Floats
     strength: Floats
+    tail: Floats | None = None
 
 
 def follow(
@@ -128,8 +135,9 @@ def _taken(kind: str, incident: Incident | None, track: Track, row: int, lasts_m
     if incident is None:
         state = OPEN if lasts_min_ms <= 0 else PENDING
         return Incident(
-            kind, int(track.direction[row]), state, severity, ts, ts, ts, 1, 0, ts, *_peak(track, row)
-        )
+            kind, int(track.direction[row]), state, severity, ts, ts, ts, 1, 0, ts, *_peak(track, row),
+            peak_tail=_tail(track, row),
+        )  # fmt: skip
     grown = replace(
         incident,
         severity=max(incident.severity, severity),
@@ -150,6 +158,7 @@ def _taken(kind: str, incident: Incident | None, track: Track, row: int, lasts_m
             peak_lower=lower,
             peak_upper=upper,
             peak_strength=strength,
+            peak_tail=_tail(track, row),
         )
     return grown
 
@@ -158,3 +167,7 @@ def _peak(track: Track, row: int) -> tuple[float, float, float, float, float]:
     columns = (track.value, track.expected, track.lower, track.upper, track.strength)
     value, expected, lower, upper, strength = (float(column[row]) for column in columns)
     return value, expected, lower, upper, strength
+
+
+def _tail(track: Track, row: int) -> float:
+    return math.nan if track.tail is None else float(track.tail[row])

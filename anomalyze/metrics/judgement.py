@@ -91,6 +91,10 @@ class SeriesRules:
     severity_min, lasts_min_s, cooldown_s, remind_every_s
         Incidents below it, shorter ones and those so soon after another are kept and not told of; one that lasts is
         told of again.
+    grouped
+        Whether it is told of together with others of its batch that begin, grow or end with it.
+    priority
+        1 to 5, 1 the most important.
     """
 
     direction: Literal["up", "down", "both"] = "both"
@@ -113,6 +117,8 @@ class SeriesRules:
     cooldown_s: float = 0.0
     remind_every_s: float | None = None
     maintenance: tuple[Maintenance, ...] = ()
+    grouped: bool = True
+    priority: int = 3
 
 
 @dataclass(frozen=True, slots=True)

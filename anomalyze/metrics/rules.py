@@ -91,4 +91,6 @@ def _rules(settings: MetricSettings, zone: str) -> SeriesRules:
         cooldown_s=alerts.cooldown.total_seconds() if alerts.cooldown else 0.0,
         remind_every_s=alerts.remind_every.total_seconds() if alerts.remind_every else None,
         maintenance=tuple(Maintenance(m.begins, m.lasts.total_seconds(), zone) for m in alerts.maintenance),
+        grouped=alerts.group,
+        priority=settings.priority,
     )

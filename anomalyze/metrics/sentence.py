@@ -9,11 +9,22 @@ from datetime import UTC, datetime
 from anomalyze.metrics.incident import Incident
 from anomalyze.metrics.judgement import SeriesRules
 
-__all__ = ["describe", "describe_late", "describe_resolved", "format_number", "name_some"]
+__all__ = [
+    "add_also",
+    "describe",
+    "describe_group",
+    "describe_late",
+    "describe_resolved",
+    "describe_resolved_group",
+    "format_number",
+    "name_some",
+]
 
 # Names in a sentence; the others are counted.
 NAMES_TOLD = 3
 NAME_LENGTH = 60
+# How strange a value is, is said from one in so many on: so many values have to stand behind it.
+ONE_IN_MIN = 100
 
 
 def format_number(value: float, unit: str = "") -> str:
@@ -74,7 +85,35 @@ def describe(metric: str, incident: Incident, rules: SeriesRules) -> str:
         said = f"{subject}, {way} by {incident.peak_strength:.0f}% from the value before; {rules.change_percent or 0:g}% are allowed"
     else:
         said = f"{subject} has not changed for {_span(incident.peak_strength)}"
-    return f"{said}, {_since(incident)}"
+    return f"{said}{_one_in(incident)}, {_since(incident)}"
+
+
+def add_also(sentence: str, names: Sequence[str], count: int) -> str:
+    """A sentence with what else of the batch is strange in the same hours."""
+    return f"{sentence}; in the same hours also {name_some(names, count)}"
+
+
+def describe_group(batch: str, kind: str, incidents: int, names: Sequence[str], strongest: str) -> str:
+    """One sentence for incidents of a batch that are told together.
+
+    Parameters
+    ----------
+    kind
+        Of the notice: ``opened``, ``grown`` or ``reminder``.
+    names
+        The metrics, the strongest first.
+    strongest
+        The sentence of the first, without what else is strange: that are the others.
+    """
+    has = {"grown": " have grown", "reminder": " go on"}.get(kind, "")
+    others = f". Then {name_some(names[1:], len(names) - 1)}" if len(names) > 1 else ""
+    return f"{incidents:,} incidents of {batch}{has}, the strongest: {strongest}{others}"
+
+
+def describe_resolved_group(batch: str, incidents: int, names: Sequence[str], still_open: int) -> str:
+    """One sentence for incidents of a batch that ended together."""
+    rest = f"{still_open:,} {'goes' if still_open == 1 else 'go'} on" if still_open else "none goes on"
+    return f"{incidents:,} incidents of {batch} are over: {name_some(names, len(names))}; {rest}"
 
 
 def describe_late(metric: str, newest_ms: int, late_after_s: float) -> str:
@@ -92,6 +131,16 @@ def describe_resolved(metric: str, incident: Incident) -> str:
         "corrected": "was corrected: what was unusual is not in the data any more",
     }.get(incident.resolution or "", "is over")
     return f"{metric} {reason}; it lasted {_span((incident.last_ms - incident.opened_ms) / 1000)}"
+
+
+def _one_in(incident: Incident) -> str:
+    """How rare the worst value is among those kept, where enough of them are."""
+    if incident.kind != "unusual" or not 0 < incident.peak_tail <= 1 / ONE_IN_MIN:
+        return ""
+    digits = math.floor(math.log10(1 / incident.peak_tail)) - 1
+    one_in = round(1 / incident.peak_tail, -digits)
+    way = {1: "so high", -1: "so low", 0: "so far out"}[incident.direction]
+    return f", {way} at most one in {one_in:,.0f}"
 
 
 def _since(incident: Incident) -> str:

@@ -129,6 +129,9 @@ class Alerting(StrictModel):
         default=None, description="an incident is told of when it lasts so long"
     )
     cooldown: Duration | None = Field(default=None, description="silence after an incident")
+    group: bool = Field(
+        default=True, description="told in one line with others of the batch that begin or end with it"
+    )
     remind_every: Duration | None = Field(default=None, description="told again while it lasts")
     maintenance: tuple[Maintenance, ...] = Field(default=(), max_length=20)
 
@@ -138,6 +141,7 @@ class MetricSettings(StrictModel):
 
     unit: str = Field(default="", max_length=32, description="shown behind values, such as EUR or %")
     direction: Literal["up", "down", "both"] = Field(default="both", description="which way is bad")
+    priority: int = Field(default=3, ge=1, le=5, description="1 is the most important")
     detectors: Annotated[tuple[Literal["novelty", "rarity"], ...], BeforeValidator(_listed)] = Field(
         default=("novelty", "rarity"), max_length=20, description="none: only thresholds judge"
     )

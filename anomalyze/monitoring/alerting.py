@@ -7,7 +7,7 @@ case; ``muted`` says why nobody is told of it, and is asked again while it goes 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,7 +17,6 @@ import numpy.typing as npt
 import psycopg
 from cronsim import CronSim
 
-from anomalyze.log import get
 from anomalyze.metrics.incident import OPEN, OVER, PENDING, Incident, Track, follow
 from anomalyze.metrics.judgement import (
     CALM_POINTS,
@@ -29,7 +28,8 @@ from anomalyze.metrics.judgement import (
     SeriesRules,
 )
 from anomalyze.metrics.rules import BatchRules
-from anomalyze.metrics.sentence import describe, describe_late, describe_resolved
+from anomalyze.metrics.sentence import describe, describe_late
+from anomalyze.monitoring.notice import Kept, Said, finish, say
 from anomalyze.storage import metrics_alerts as store
 from anomalyze.storage.metrics_alerts import Dismissed, StoredIncident
 from anomalyze.storage.metrics_scores import SeriesState, load_batch
@@ -45,8 +45,6 @@ HISTORY_STEPS = 3
 # A series this short is still showing its range: in its first hundred points one in eighty is unlike all before. Nobody
 # is told but of what would be critical.
 LEARNING_POINTS = 100
-# Lines of one turn in the log; all of them are in the table.
-LOGGED_A_TURN = 20
 # A dismissed alert lowers those up to so many times as strong.
 DISMISSED_SHARE = 0.5
 # Incidents of one turn and metric, the newest, that are kept: a backfill of noise is no reason for a million rows.
@@ -56,7 +54,7 @@ INCIDENTS_A_TURN = 200
 @dataclass(frozen=True, slots=True)
 class Judged:
     """Rows of a turn in the order of series and time: ``at`` is the series' place, ``number`` the row's place in it (from 1),
-    ``changed``: its value is new.
+    ``changed``: its value is new, ``tail``: share of the values kept that are as far out.
     """
 
     at: Ints
@@ -69,6 +67,7 @@ class Judged:
     flat: Ints
     judgement: Judgement
     changed: npt.NDArray[np.bool_]
+    tail: Floats
 
 
 @dataclass(slots=True)
@@ -84,7 +83,8 @@ class _Context:
     batch_snoozed: datetime | None
     resolved: Mapping[tuple[str, str], int]
     dismissed: Mapping[tuple[str, str, int], Dismissed]
-    said: int = 0
+    kept: list[Kept] = field(default_factory=list)
+    late: list[tuple[SeriesRules, str, Incident]] = field(default_factory=list)
 
 
 def tell(
@@ -116,20 +116,16 @@ def tell(
         [series.names[place] for place, _, _ in found],
         {series.names[place]: int(part.number[rows[-1]]) for place, part, rows in found},
     )
-    began = 0
     for place, part, rows in found:
         metric = series.names[place]
         rule, newest = rules.of(metric), int(series.newest_ms[place])
         is_late = part.ts_ms[rows] < newest
         _look_again(context, rule, metric, open_, part, rows[part.ts_ms[rows] <= newest])
         for kind in KINDS:
-            began += _follow_kind(
-                context, rule, metric, kind, open_.get((metric, kind)), part, rows[~is_late]
-            )
-            began += _follow_late_rows(context, rule, metric, kind, part, rows[is_late])
-    if context.said > LOGGED_A_TURN:
-        get().info("metric_alerts", batch=batch, said=context.said, logged=LOGGED_A_TURN)
-    return began
+            _follow_kind(context, rule, metric, kind, open_.get((metric, kind)), part, rows[~is_late])
+            _follow_late_rows(context, rule, metric, kind, part, rows[is_late])
+    _keep_late(context)
+    return finish(connection, batch, context.kept, context.period_s, now)
 
 
 def tell_late(
@@ -146,7 +142,6 @@ def tell_late(
             due.append((metric, rule, newest))
     if not due:
         return 0
-    began = 0
     context = _context(connection, batch, rules, series, now, [metric for metric, _, _ in due])
     for metric, rule, newest in due:
         before = open_.get(metric)
@@ -165,7 +160,7 @@ def tell_late(
             "late", -1, OPEN, SEVERITY_OF_KIND["late"], newest, now_ms, now_ms, 1, 0, newest,
             nan, nan, nan, nan, (now_ms - newest) / 1000,
         )  # fmt: skip
-        began += _keep(
+        _keep(
             context,
             rule,
             metric,
@@ -173,31 +168,30 @@ def tell_late(
             None,
             store_sentence=describe_late(metric, newest, rule.late_after_s),
         )
-    return began
+    return finish(connection, batch, context.kept, context.period_s, now)
 
 
 def remind(connection: psycopg.Connection[Any], batch: str, rules: BatchRules, now: datetime) -> int:
     """Tell again of what lasts, where the metric's rules want it; how many reminders."""
     if all(rule.remind_every_s is None for rule in (rules.default, *rules.named.values())):
         return 0
-    told = 0
+    said = []
     rows = connection.execute(
-        "SELECT alert_id, metric, severity, sentence, notified_at FROM metric_alerts a WHERE batch = %s AND state = %s "
-        "AND notified_at IS NOT NULL AND NOT EXISTS (SELECT FROM metric_series s WHERE s.batch = a.batch "
-        "AND s.metric = a.metric AND s.snoozed_until > %s) AND NOT EXISTS (SELECT FROM metric_batches b "
-        "WHERE b.batch = a.batch AND b.snoozed_until > %s)",
+        "SELECT alert_id, metric, severity, peak_strength, sentence, notified_at FROM metric_alerts a "
+        "WHERE batch = %s AND state = %s AND notified_at IS NOT NULL AND NOT EXISTS (SELECT FROM metric_series s "
+        "WHERE s.batch = a.batch AND s.metric = a.metric AND s.snoozed_until > %s) AND NOT EXISTS (SELECT "
+        "FROM metric_batches b WHERE b.batch = a.batch AND b.snoozed_until > %s)",
         [batch, OPEN, now, now],
     ).fetchall()
-    for alert_id, metric, severity, sentence, notified_at in rows:
+    for alert_id, metric, severity, strength, sentence, notified_at in rows:
         rule = rules.of(metric)
         if rule.remind_every_s is None or is_in_maintenance(rule, now):
             continue
         number = int((now - notified_at).total_seconds() // rule.remind_every_s)
         if number > 0:
-            told += store.insert_notice(
-                connection, alert_id, "reminder", number, severity, f"Still: {sentence}"
-            )
-    return told
+            text = f"Still: {sentence}"
+            said.append(Said(alert_id, metric, "reminder", number, severity, strength, text, sentence, rule))
+    return say(connection, batch, said)
 
 
 def is_in_maintenance(rule: SeriesRules, now: datetime) -> bool:
@@ -255,18 +249,18 @@ def build_track(
     return Track(
         part.ts_ms[rows], begins, goes_on, direction, severity, value,
         part.expected[rows], part.lower[rows], part.upper[rows],
-        np.minimum(np.nan_to_num(strength, posinf=1e30), 1e30),
+        np.minimum(np.nan_to_num(strength, posinf=1e30), 1e30), part.tail[rows],
     )  # fmt: skip
 
 
 def _follow_kind(
     context: _Context, rule: SeriesRules, metric: str, kind: str, before: StoredIncident | None,
     part: Judged, rows: npt.NDArray[np.intp],
-) -> int:  # fmt: skip
-    """Follow what is newer than all before; how many incidents began."""
+) -> None:  # fmt: skip
+    """Follow what is newer than all before."""
     track = build_track(kind, part, rows, rule, context.period_s)
     if not len(rows) or (before is None and not track.begins.any()):
-        return 0
+        return
     found = follow(
         kind, None if before is None else before.incident, track,
         calm_points=CALM_POINTS, lasts_min_ms=rule.lasts_min_s * 1000,
@@ -274,30 +268,33 @@ def _follow_kind(
     goes_on = before is not None and bool(found) and found[0].opened_ms == before.incident.opened_ms
     if before is not None and not goes_on:
         store.delete_pending(context.connection, before.alert_id)
-    began = 0
     for number, incident in enumerate(found[-INCIDENTS_A_TURN:] if not goes_on else found):
         stored = before if goes_on and number == 0 else None
-        began += _keep(
-            context, rule, metric, incident, stored, store_sentence=describe(metric, incident, rule)
-        )
-    return began
+        _keep(context, rule, metric, incident, stored, store_sentence=describe(metric, incident, rule))
 
 
 def _follow_late_rows(
     context: _Context, rule: SeriesRules, metric: str, kind: str, part: Judged, rows: npt.NDArray[np.intp]
-) -> int:
-    """Incidents among values that came late or were corrected, where no incident was known; they are over."""
+) -> None:
+    """Incidents among values that came late or were corrected."""
     track = build_track(kind, part, rows, rule, context.period_s)
-    if not len(rows) or not track.begins.any():
-        return 0
-    began = 0
-    for incident in follow(kind, None, track, calm_points=CALM_POINTS)[-INCIDENTS_A_TURN:]:
-        known = store.load_of_point(context.connection, context.batch, metric, incident.opened_ms)
-        if any(one.incident.kind == kind for one in known):
-            continue
-        over = replace(incident, state=OVER, resolution=incident.resolution or "calm")
-        began += _keep(context, rule, metric, over, None, store_sentence=describe(metric, over, rule))
-    return began
+    if len(rows) and track.begins.any():
+        found = follow(kind, None, track, calm_points=CALM_POINTS)[-INCIDENTS_A_TURN:]
+        context.late += [(rule, metric, incident) for incident in found]
+
+
+def _keep_late(context: _Context) -> None:
+    """Keep those of late values where no incident was known; they are over."""
+    if not context.late:
+        return
+    opened = [incident.opened_ms for _, _, incident in context.late]
+    metrics = {metric for _, metric, _ in context.late}
+    known = store.load_spans(context.connection, context.batch, metrics, min(opened), max(opened))
+    for rule, metric, incident in context.late:
+        spans = known.get((metric, incident.kind), ())
+        if not any(since <= incident.opened_ms <= until for since, until in spans):
+            over = replace(incident, state=OVER, resolution=incident.resolution or "calm")
+            _keep(context, rule, metric, over, None, store_sentence=describe(metric, over, rule))
 
 
 def _look_again(
@@ -317,9 +314,8 @@ def _look_again(
 def _keep(
     context: _Context, rule: SeriesRules, metric: str, incident: Incident, before: StoredIncident | None,
     *, store_sentence: str | None,
-) -> int:  # fmt: skip
-    """Store an incident and say of it what is to be said; 1 when it is a new one."""
-    connection = context.connection
+) -> None:  # fmt: skip
+    """Take an incident up to be stored, and decide whether people are told of it."""
     incident, is_dismissed = _lowered(context, metric, incident, before)
     sentence = before.sentence if store_sentence is None and before is not None else store_sentence or ""
     is_told = before is not None and before.is_told
@@ -331,28 +327,7 @@ def _keep(
     if muted is None and is_dismissed:
         muted = "dismissed"
     tells = not is_told and muted is None and incident.state != PENDING
-    alert_id = store.store_incident(
-        connection, context.batch, metric, incident,
-        sentence=sentence, muted=None if is_told else muted, told_at=context.now if tells else None,
-    )  # fmt: skip
-    if alert_id is None:
-        return 0
-    said: list[tuple[Any, ...]] = []
-    if tells:
-        said.append(("opened", 1, sentence))
-    elif is_told and before is not None and incident.severity > before.incident.severity:
-        said.append(("grown", incident.severity, sentence))
-    if incident.state == OVER and (is_told or tells):
-        said.append(("resolved", 1, describe_resolved(metric, incident)))
-    for kind, number, text in said:
-        if store.insert_notice(connection, alert_id, kind, number, incident.severity, text):
-            context.said += 1
-            if context.said <= LOGGED_A_TURN:
-                get().info(
-                    "metric_alert", kind=kind, batch=context.batch, metric=metric,
-                    severity=incident.severity, said=text,
-                )  # fmt: skip
-    return 0 if before is not None or incident.state == PENDING else 1
+    context.kept.append(Kept(rule, metric, incident, before, sentence, None if is_told else muted, tells))
 
 
 def _lowered(

@@ -77,6 +77,7 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
         flat=flat,
         judgement=judged,
         changed=np.ones(len(index), bool),
+        tail=scores.tail,
     )
     return _incidents(part, names, rules)
 

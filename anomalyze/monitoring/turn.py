@@ -225,6 +225,7 @@ def _score(
             flat,
             judged,
             changed[kept],
+            of_kept.tail,
         )
     )
     work.ends.append(_ends(work, place, ts_ms, at, value, of_kept, judged, flat, newest, is_new))

@@ -7,36 +7,36 @@ began, and a notice by its alert, kind and number: whatever runs twice says noth
 # ruff: noqa: S608 - only constants are put into statements
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import psycopg
 
 from anomalyze.errors import EventError
-from anomalyze.metrics.incident import OVER, PENDING, Incident
-from anomalyze.storage.array import TextArray
+from anomalyze.metrics.incident import OPEN, OVER, PENDING, Incident
+from anomalyze.storage.array import BigintArray, TextArray
 from anomalyze.storage.query import Query
 
 __all__ = [
     "Alert",
     "Dismissed",
-    "Notice",
+    "KeptIncident",
     "Snooze",
     "StoredIncident",
     "add_feedback",
     "check_note",
+    "count_told_open",
     "delete_pending",
-    "insert_notice",
-    "list_notices",
     "list_snoozes",
     "load_dismissed",
-    "load_of_point",
     "load_open",
     "load_resolved",
+    "load_spans",
+    "set_sentences",
     "set_snooze",
-    "store_incident",
+    "store_incidents",
 ]
 
 NOTE_LENGTH_MAX = 2_000
@@ -52,7 +52,26 @@ _SELECT = (
     + ", ".join(f"(extract(epoch FROM {name}_ts) * 1000)::bigint" for name in _TIMES[:3])
     + ", strange_points, calm_points, (extract(epoch FROM peak_ts) * 1000)::bigint, "
     + ", ".join(f"coalesce(peak_{name}, 'NaN')" for name in ("value", "expected", "lower", "upper"))
-    + ", peak_strength, resolution FROM metric_alerts "
+    + ", peak_strength, resolution, coalesce(peak_tail, 'NaN') FROM metric_alerts "
+)
+
+_STORE = (
+    "INSERT INTO metric_alerts AS a (batch, metric, kind, direction, state, severity, opened_ts, last_ts, seen_ts, "
+    "strange_points, calm_points, peak_ts, peak_value, peak_expected, peak_lower, peak_upper, peak_strength, peak_tail, "
+    "sentence, muted, notified_at, resolved_at, resolution, priority) VALUES (%(batch)s, %(metric)s, %(kind)s, "
+    "%(direction)s, %(state)s, %(severity)s, %(opened_ts)s, %(last_ts)s, %(seen_ts)s, %(strange_points)s, "
+    "%(calm_points)s, %(peak_ts)s, nullif(%(peak_value)s::float8, 'NaN'), nullif(%(peak_expected)s::float8, 'NaN'), "
+    "nullif(%(peak_lower)s::float8, 'NaN'), nullif(%(peak_upper)s::float8, 'NaN'), %(peak_strength)s, "
+    "nullif(%(peak_tail)s::float8, 'NaN'), %(sentence)s, %(muted)s, %(told_at)s, "
+    f"CASE WHEN %(state)s = {OVER} THEN now() END, %(resolution)s, %(priority)s) "
+    "ON CONFLICT (batch, metric, kind, opened_ts) DO UPDATE SET direction = excluded.direction, "
+    "state = excluded.state, severity = excluded.severity, last_ts = excluded.last_ts, "
+    "seen_ts = excluded.seen_ts, strange_points = excluded.strange_points, calm_points = excluded.calm_points, "
+    "peak_ts = excluded.peak_ts, peak_value = excluded.peak_value, peak_expected = excluded.peak_expected, "
+    "peak_lower = excluded.peak_lower, peak_upper = excluded.peak_upper, peak_strength = excluded.peak_strength, "
+    "peak_tail = excluded.peak_tail, sentence = excluded.sentence, muted = excluded.muted, "
+    "notified_at = coalesce(a.notified_at, excluded.notified_at), resolved_at = excluded.resolved_at, "
+    f"resolution = excluded.resolution, priority = excluded.priority WHERE a.state < {OVER} RETURNING alert_id"
 )
 
 
@@ -101,6 +120,7 @@ class Alert:
     notified_at: datetime | None
     resolved_at: datetime | None
     resolution: str | None
+    priority: int
     feedback: str | None
 
 
@@ -115,37 +135,26 @@ class Snooze:
     actor: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something that people are told."""
-
-    notice_id: int
-    alert_id: int
-    batch: str
-    metric: str
-    kind: str
-    number: int
-    severity: int
-    sentence: str
-    at: datetime
-
-
 def load_open(connection: psycopg.Connection[Any], batch: str) -> list[StoredIncident]:
     """What is not over, pending ones too."""
     rows = connection.execute(f"{_SELECT} WHERE batch = %s AND state < {OVER}", [batch]).fetchall()
     return [_stored(row) for row in rows]
 
 
-def load_of_point(
-    connection: psycopg.Connection[Any], batch: str, metric: str, ts_ms: int
-) -> list[StoredIncident]:
-    """The incidents that a metric's time lies in."""
-    moment = _time(ts_ms)
+def load_spans(
+    connection: psycopg.Connection[Any], batch: str, metrics: Collection[str], since_ms: int, until_ms: int
+) -> dict[tuple[str, str], list[tuple[int, int]]]:
+    """From when to when (ms) the incidents of metrics between two times last, by (metric, kind)."""
     rows = connection.execute(
-        f"{_SELECT} WHERE batch = %s AND metric = %s AND opened_ts <= %s AND last_ts >= %s AND kind <> 'late'",
-        [batch, metric, moment, moment],
+        "SELECT metric, kind, (extract(epoch FROM opened_ts) * 1000)::bigint, "
+        "(extract(epoch FROM last_ts) * 1000)::bigint FROM metric_alerts WHERE batch = %s AND metric = ANY(%s) "
+        "AND opened_ts <= %s AND last_ts >= %s",
+        [batch, list(metrics), _time(until_ms), _time(since_ms)],
     ).fetchall()
-    return [_stored(row) for row in rows]
+    found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for metric, kind, opened, last in rows:
+        found.setdefault((metric, kind), []).append((opened, last))
+    return found
 
 
 def load_resolved(
@@ -177,68 +186,64 @@ def load_dismissed(
     return {(row[0], row[1], row[2]): Dismissed(row[3], row[4]) for row in rows}
 
 
-def store_incident(
-    connection: psycopg.Connection[Any],
-    batch: str,
-    metric: str,
-    incident: Incident,
-    *,
-    sentence: str,
-    muted: str | None,
-    told_at: datetime | None,
-) -> int | None:
-    """Insert or update an incident; its number, or None when it was over before (nothing changes then)."""
-    values = {
-        **{field.name: getattr(incident, field.name) for field in fields(incident)},
-        **{f"{name}_ts": _time(getattr(incident, f"{name}_ms")) for name in _TIMES},
-        "batch": batch,
-        "metric": metric,
-        "sentence": sentence,
-        "muted": muted,
-        "told_at": told_at,
-    }
+@dataclass(frozen=True, slots=True)
+class KeptIncident:
+    """An incident to be stored.
+
+    Attributes
+    ----------
+    told_at
+        When people are told of it for the first time; None: they were before, or are not.
+    """
+
+    metric: str
+    incident: Incident
+    sentence: str
+    muted: str | None
+    told_at: datetime | None
+    priority: int
+
+
+def store_incidents(
+    connection: psycopg.Connection[Any], batch: str, kept: Sequence[KeptIncident]
+) -> list[int | None]:
+    """Insert or update incidents, in their order; the number of each, or None of one that was over before (it stays).
+
+    All of them go to the server at once.
+    """
+    numbers: list[int | None] = []
+    with connection.cursor() as cursor:
+        cursor.executemany(_STORE, [_values(batch, one) for one in kept], returning=True)
+        for _ in kept:
+            row = cursor.fetchone()
+            numbers.append(None if row is None else int(row[0]))
+            cursor.nextset()
+    return numbers
+
+
+def set_sentences(connection: psycopg.Connection[Any], sentences: Mapping[int, str]) -> None:
+    """Say something else of alerts, by number."""
+    if sentences:
+        connection.execute(
+            "UPDATE metric_alerts a SET sentence = n.sentence FROM unnest(%s::bigint[], %s::text[]) "
+            "AS n (alert_id, sentence) WHERE a.alert_id = n.alert_id",
+            [BigintArray(sentences), TextArray(sentences.values())],
+        )
+
+
+def count_told_open(connection: psycopg.Connection[Any], batch: str) -> int:
+    """Incidents of a batch that people were told of and that go on."""
     row = connection.execute(
-        "INSERT INTO metric_alerts AS a (batch, metric, kind, direction, state, severity, opened_ts, last_ts, seen_ts, "
-        "strange_points, calm_points, peak_ts, peak_value, peak_expected, peak_lower, peak_upper, peak_strength, "
-        "sentence, muted, notified_at, resolved_at, resolution) VALUES (%(batch)s, %(metric)s, %(kind)s, "
-        "%(direction)s, %(state)s, %(severity)s, %(opened_ts)s, %(last_ts)s, %(seen_ts)s, %(strange_points)s, "
-        "%(calm_points)s, %(peak_ts)s, nullif(%(peak_value)s::float8, 'NaN'), nullif(%(peak_expected)s::float8, 'NaN'), "
-        "nullif(%(peak_lower)s::float8, 'NaN'), nullif(%(peak_upper)s::float8, 'NaN'), %(peak_strength)s, "
-        "%(sentence)s, %(muted)s, %(told_at)s, "
-        f"CASE WHEN %(state)s = {OVER} THEN now() END, %(resolution)s) "
-        "ON CONFLICT (batch, metric, kind, opened_ts) DO UPDATE SET direction = excluded.direction, "
-        "state = excluded.state, severity = excluded.severity, last_ts = excluded.last_ts, "
-        "seen_ts = excluded.seen_ts, strange_points = excluded.strange_points, calm_points = excluded.calm_points, "
-        "peak_ts = excluded.peak_ts, peak_value = excluded.peak_value, peak_expected = excluded.peak_expected, "
-        "peak_lower = excluded.peak_lower, peak_upper = excluded.peak_upper, peak_strength = excluded.peak_strength, "
-        "sentence = excluded.sentence, muted = excluded.muted, "
-        "notified_at = coalesce(a.notified_at, excluded.notified_at), resolved_at = excluded.resolved_at, "
-        f"resolution = excluded.resolution WHERE a.state < {OVER} RETURNING alert_id",
-        values,
+        f"SELECT count(*) FROM metric_alerts WHERE batch = %s AND state = {OPEN} AND notified_at IS NOT NULL",
+        [batch],
     ).fetchone()
-    return None if row is None else int(row[0])
+    assert row is not None
+    return int(row[0])
 
 
 def delete_pending(connection: psycopg.Connection[Any], alert_id: int) -> None:
     """Forget an incident that was over before it lasted long enough to be one."""
     connection.execute(f"DELETE FROM metric_alerts WHERE alert_id = %s AND state = {PENDING}", [alert_id])
-
-
-def insert_notice(
-    connection: psycopg.Connection[Any],
-    alert_id: int,
-    kind: Literal["opened", "grown", "reminder", "resolved"],
-    number: int,
-    severity: int,
-    sentence: str,
-) -> bool:
-    """Tell people something of an alert, once."""
-    row = connection.execute(
-        "INSERT INTO metric_notices (alert_id, kind, number, severity, sentence) VALUES (%s, %s, %s, %s, %s) "
-        "ON CONFLICT DO NOTHING RETURNING notice_id",
-        [alert_id, kind, number, severity, sentence],
-    ).fetchone()
-    return row is not None
 
 
 def add_feedback(
@@ -317,19 +322,22 @@ def check_note(field: str, text: str | None) -> None:
         raise EventError(field, f"at most {NOTE_LENGTH_MAX} characters, none of them NUL", text[:60])
 
 
-def list_notices(after: int = 0, limit: int = 100) -> Query[list[Notice]]:
-    """What people are told, in its order, behind a number."""
-    return Query(
-        "SELECT n.notice_id, n.alert_id, a.batch, a.metric, n.kind, n.number, n.severity, n.sentence, n.at "
-        "FROM metric_notices n JOIN metric_alerts a USING (alert_id) WHERE n.notice_id > %(after)s "
-        "ORDER BY n.notice_id LIMIT %(limit)s",
-        {"after": after, "limit": limit},
-        lambda rows: [Notice(**row) for row in rows],
-    )
-
-
 def _stored(row: tuple[Any, ...]) -> StoredIncident:
     return StoredIncident(row[0], row[1], row[2], row[3], row[4], Incident(*row[5:]))
+
+
+def _values(batch: str, kept: KeptIncident) -> dict[str, Any]:
+    incident = kept.incident
+    return {
+        **{field.name: getattr(incident, field.name) for field in fields(incident)},
+        **{f"{name}_ts": _time(getattr(incident, f"{name}_ms")) for name in _TIMES},
+        "batch": batch,
+        "metric": kept.metric,
+        "sentence": kept.sentence,
+        "muted": kept.muted,
+        "told_at": kept.told_at,
+        "priority": kept.priority,
+    }
 
 
 def _time(ms: int) -> datetime:

@@ -26,7 +26,7 @@ def metric_shape(row: MetricRow, rules: SeriesRules, batch: Batch) -> dict[str, 
         "direction": rules.direction,
         "owner": batch.owner,
         "tags": list(batch.tags),
-        "priority": batch.priority,
+        "priority": rules.priority,
         "newest": None
         if row.newest_ts is None
         else {

@@ -15,7 +15,8 @@ from anomalyze.metrics.judgement import Maintenance, SeriesRules
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.alerting import is_in_maintenance
 from anomalyze.monitoring.score import score_batch
-from anomalyze.storage.metrics_alerts import add_feedback, list_notices, set_snooze
+from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
+from anomalyze.storage.metrics_notices import list_notices
 from anomalyze.storage.metrics_values import store_values
 from anomalyze.storage.metrics_view import page_alerts
 from anomalyze.storage.query import fetch
