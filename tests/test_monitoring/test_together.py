@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from structlog.testing import capture_logs
+import structlog
 
+from anomalyze.log import configure
 from anomalyze.metrics.judgement import SeriesRules
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.score import score_batch
@@ -25,6 +27,13 @@ from tests.test_monitoring.shop import HOUR, NOW, alerts, calm, frame
 Connection = psycopg.Connection[Any]
 
 
+@pytest.fixture(autouse=True)
+def logs_again() -> Iterator[None]:
+    """What a test configured ends with it."""
+    yield
+    structlog.reset_defaults()
+
+
 class Batch:
     """Metrics whose values come together; above 10 is too much."""
 
@@ -35,9 +44,11 @@ class Batch:
     def next(self, **values: Sequence[float | None]) -> list[dict[str, Any]]:
         """Store and score; the lines that the log tells of it."""
         self.now += HOUR * max(len(column) for column in values.values())
-        with capture_logs() as lines:
-            store_values(self.connection, "shop", frame(values, self.now), self.now)
-            score_batch(self.connection, "shop", self.rules, self.folder, self.now)
+        log = self.folder / f"log{self.now.timestamp()}"
+        configure("test", to=log)
+        store_values(self.connection, "shop", frame(values, self.now), self.now)
+        score_batch(self.connection, "shop", self.rules, self.folder, self.now)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
         return [line for line in lines if line["event"] == "metric_alert"]
 
     def sentences(self) -> dict[str, str]:
