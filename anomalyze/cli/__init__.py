@@ -11,6 +11,7 @@ import typer
 from anomalyze.cli import bundle, keys, metrics
 from anomalyze.cli.backtest import backtest
 from anomalyze.cli.check import check
+from anomalyze.cli.mcp import mcp
 from anomalyze.cli.replay import replay
 from anomalyze.cli.simulate import simulate
 from anomalyze.cli.up import logs, status, up
@@ -43,4 +44,5 @@ app.command("replay")(replay)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(keys.app, name="keys")
 app.add_typer(metrics.app, name="metrics")
+app.command("mcp")(mcp)
 app.command("migrate")(keys.migrate)

@@ -28,6 +28,7 @@ __all__ = [
     "SeriesPoint",
     "find_alert",
     "list_metrics",
+    "load_alert",
     "load_metric",
     "load_series_points",
     "page_alerts",
@@ -71,6 +72,14 @@ LEFT JOIN LATERAL (
 ) a ON true
 ORDER BY p.batch, p.metric
 """
+
+
+# An alert's columns, and of incidents those that lasted long enough to be one.
+_ALERT = (
+    f"SELECT {', '.join(field.name for field in fields(Alert) if field.name != 'feedback')}, (SELECT verdict "
+    "FROM metric_feedback f WHERE f.alert_id = a.alert_id ORDER BY feedback_id DESC LIMIT 1) AS feedback "
+    f"FROM metric_alerts a WHERE state > {PENDING} AND batch = ANY(%(batches)s) "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +211,9 @@ def page_alerts(
     metric: str | None = None,
     state: str | None = None,
     muted: bool | None = None,
+    severity_min: int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     limit: int = 100,
     cursor: str | None = None,
 ) -> Query[Page[Alert]]:
@@ -213,6 +225,10 @@ def page_alerts(
         ``open``, ``resolved``, or all.
     muted
         Whether nobody was told of it.
+    severity_min
+        Those of this ``Severity`` and above.
+    since, until
+        Those that lasted into this period, both ends included.
 
     Raises
     ------
@@ -223,17 +239,19 @@ def page_alerts(
         check_text("metric", metric)
     if state is not None and state not in STATES:
         raise FilterError("state", " or ".join(STATES), state)
-    filters = {"batches": sorted(batches), "metric": metric, "state": state, "muted": muted}
+    filters: dict[str, Any] = {"batches": sorted(batches), "metric": metric, "state": state, "muted": muted}
+    filters |= {"severity_min": severity_min, "since": since, "until": until}
     at: tuple[datetime | None, int | None] = (None, None)
     if cursor is not None:
         at = decode_cursor(cursor, "alerts", filters, tuple[Moment, int])
-    names = [field.name for field in fields(Alert)][:-1]
     return Query(
-        f"SELECT {', '.join(names)}, (SELECT verdict FROM metric_feedback f WHERE f.alert_id = a.alert_id "
-        f"ORDER BY feedback_id DESC LIMIT 1) AS feedback FROM metric_alerts a WHERE state > {PENDING} "
-        "AND batch = ANY(%(batches)s) AND (%(metric)s::text IS NULL OR metric = %(metric)s) "
+        f"{_ALERT}"
+        "AND (%(metric)s::text IS NULL OR metric = %(metric)s) "
         "AND (%(state)s::smallint IS NULL OR state = %(state)s) "
         "AND (%(muted)s::boolean IS NULL OR (muted IS NOT NULL) = %(muted)s) "
+        "AND (%(severity_min)s::smallint IS NULL OR severity >= %(severity_min)s) "
+        "AND (%(since)s::timestamptz IS NULL OR last_ts >= %(since)s) "
+        "AND (%(until)s::timestamptz IS NULL OR opened_ts <= %(until)s) "
         "AND (%(at)s::timestamptz IS NULL OR (opened_at, alert_id) < (%(at)s, %(at_id)s::bigint)) "
         "ORDER BY opened_at DESC, alert_id DESC LIMIT %(limit)s",
         {
@@ -241,6 +259,9 @@ def page_alerts(
             "metric": metric,
             "state": None if state is None else STATES[state],
             "muted": muted,
+            "severity_min": severity_min,
+            "since": since,
+            "until": until,
             "at": at[0],
             "at_id": at[1],
             "limit": _limit(limit, LIMIT_MAX),
@@ -249,6 +270,15 @@ def page_alerts(
             [Alert(**row) for row in rows],
             lambda alert: encode_cursor("alerts", filters, (alert.opened_at, alert.alert_id)),
         ),
+    )
+
+
+def load_alert(batches: Sequence[str], alert_id: int) -> Query[Alert | None]:
+    """One alert; None when there is none in these batches."""
+    return Query(
+        f"{_ALERT} AND alert_id = %(alert_id)s",
+        {"alert_id": alert_id, "batches": TextArray(list(batches))},
+        lambda rows: Alert(**rows[0]) if rows else None,
     )
 
 
