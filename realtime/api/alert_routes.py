@@ -6,15 +6,17 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.responses import Response
 
 from anomalyze.access.keys import Principal
 from anomalyze.errors import EventError
 from anomalyze.events.schema import parse_timestamp
 from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
+from anomalyze.metrics.picture import draw_picture
 from anomalyze.storage import metrics_view
 from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
+from anomalyze.storage.metrics_picture import build_picture, find_pictured, load_pictured_points
 from anomalyze.storage.metrics_view import AlertPlace
 from anomalyze.storage.pool import connect
 from anomalyze.storage.query import LIMIT_MAX
@@ -69,6 +71,42 @@ async def list_alerts(
     return answer({"alerts": [alert_shape(alert) for alert in page.rows], "cursor": page.cursor})
 
 
+@router.get(
+    "/v1/alerts/{alert_id}/image",
+    responses={
+        200: {
+            "description": "The values around it with band and marks. `ETag` changes when the picture may have.",
+            "content": {"image/svg+xml": {"schema": {"type": "string"}}},
+        },
+        304: {"description": "As `If-None-Match` has it."},
+        **problem_responses(404),
+    },
+    response_class=Response,
+)
+async def get_image(
+    request: Request,
+    principal: Reader,
+    alert_id: AlertId,
+    if_none_match: Annotated[str | None, Header(max_length=200)] = None,
+) -> Response:
+    """The picture of an alert as SVG, 720 by 260."""
+    owned = await asyncio.to_thread(state_of(request).batches.of, principal.account_id)
+    alert = await run(request, find_pictured(list(owned), alert_id))
+    if alert is None:
+        raise _no_alert(alert_id)
+    # What is another account's must not stay where others may ask for it.
+    headers = {"ETag": f'"{alert.revision}"', "Cache-Control": "private, no-cache"}
+    if if_none_match is not None and headers["ETag"] in [tag.strip() for tag in if_none_match.split(",")]:
+        return Response(status_code=304, headers=headers)
+    points = await run(request, load_pictured_points(alert))
+
+    def draw() -> str:
+        unit = owned[alert.batch].batch.settings(alert.metric).unit
+        return draw_picture(build_picture(alert, points, unit))
+
+    return Response(await asyncio.to_thread(draw), media_type="image/svg+xml", headers=headers)
+
+
 @router.post(
     "/v1/alerts/{alert_id}/feedback",
     responses={200: json_answer("FeedbackKept", "Kept."), **problem_responses(404, 413)},
@@ -104,16 +142,19 @@ async def post_feedback(request: Request, principal: Admin, alert_id: AlertId) -
 async def post_snooze(request: Request, principal: Admin, alert_id: AlertId) -> Response:
     """Tell nobody of this alert's metric, or of its whole batch, until a moment; null ends that."""
     place = await _place(request, principal, alert_id)
-    sent = _object(await request.body(), frozenset({"until"}), frozenset({"whole_batch"}))
+    sent = _object(await request.body(), frozenset({"until"}), frozenset({"whole_batch", "reason"}))
     whole = sent.get("whole_batch", False)
     if not isinstance(whole, bool):
         raise EventError("whole_batch", "true or false", shown(whole))
+    reason = sent.get("reason")
+    if reason is not None and not isinstance(reason, str):
+        raise EventError("reason", "text", shown(reason))
     until = _until(sent["until"], datetime.now(UTC))
     metric = None if whole else place.metric
 
     def store() -> bool:
         with connect(state_of(request).dsn, program="anomalyze-api") as connection:
-            return set_snooze(connection, place.batch, metric, until)
+            return set_snooze(connection, place.batch, metric, until, reason, principal.key_id)
 
     if not await asyncio.to_thread(store):
         raise _no_alert(alert_id)

@@ -147,7 +147,9 @@ METRIC_COMPONENTS: dict[str, Any] = {
             "last": MOMENT,
             "points": {**COUNT, "description": "how many points of it are strange"},
             "peak": record({"timestamp": MOMENT, "value": MAYBE_NUMBER, **_BAND}),
-            "sentence": STRING,
+            "priority": {"type": "integer", "minimum": 1, "maximum": 5, "description": "1: most important"},
+            "sentence": {**STRING, "description": "with what else of the batch is strange in the same hours"},
+            "image": {**STRING, "description": "path of its picture"},
             "muted": MUTED,
             "found_at": MOMENT,
             "told_at": MAYBE_MOMENT,
@@ -199,7 +201,8 @@ SNOOZE_BODY = _body(
         "properties": {
             "until": {**MAYBE_MOMENT, "description": "at most 366 days ahead; null ends the snooze"},
             "whole_batch": {"type": "boolean", "default": False},
+            "reason": {**MAYBE_TEXT, "maxLength": NOTE_LENGTH_MAX},
         },
     },
-    {"until": "2026-12-01T08:00:00Z"},
+    {"until": "2026-12-01T08:00:00Z", "reason": "a sale"},
 )

@@ -156,7 +156,10 @@ def test_alerts_are_listed_answered_and_snoozed(watched: Api, batch: str) -> Non
     again = reader.get("/v1/alerts", params={"batch": batch, "metric": "visits", "state": "open"}).json()
     assert again["alerts"][0]["feedback"] == "dismiss"
     until = (newest() + timedelta(days=2)).isoformat()
-    assert admin.post(f"{where}/snooze", json={"until": until}).json()["metric"] == "visits"
+    assert admin.post(f"{where}/snooze", json={"until": until, "reason": 5}).status_code == 422
+    assert (
+        admin.post(f"{where}/snooze", json={"until": until, "reason": "a sale"}).json()["metric"] == "visits"
+    )
     assert admin.post(f"{where}/snooze", json={"until": until, "whole_batch": True}).json()["metric"] is None
     shown = {
         m["metric"]: m["snoozed_until"] for m in reader.get(f"/v1/metrics?batch={batch}").json()["metrics"]
@@ -167,6 +170,28 @@ def test_alerts_are_listed_answered_and_snoozed(watched: Api, batch: str) -> Non
         m["metric"]: m["snoozed_until"] for m in reader.get(f"/v1/metrics?batch={batch}").json()["metrics"]
     }
     assert [name for name, one in shown.items() if one is not None] == ["visits"]
+
+
+def test_an_alert_has_a_picture_of_its_account_only(watched: Api, batch: str) -> None:
+    owner = watched.client("admin")
+    spike(owner, watched, batch)
+    (alert,) = owner.get("/v1/alerts", params={"batch": batch, "metric": "visits", "state": "open"}).json()[
+        "alerts"
+    ]
+    drawn = owner.get(alert["image"])
+    assert drawn.headers["content-type"].startswith("image/svg+xml")
+    assert "private" in drawn.headers["cache-control"]
+    assert "visits" in drawn.text
+    assert drawn.text.count('class="f-critical"') == 1
+    same = owner.get(alert["image"], headers={"If-None-Match": drawn.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    push(owner, batch, rows("visits", [1.0]))
+    watched.platform.run(batch)  # type: ignore[attr-defined]
+    changed = owner.get(alert["image"], headers={"If-None-Match": drawn.headers["etag"]})
+    assert changed.status_code == 200
+    assert watched.client("admin", account="acct_b").get(alert["image"]).status_code == 404
+    assert watched.stranger().get(alert["image"]).status_code == 401
+    assert owner.get("/v1/alerts/0/image").status_code == 422
 
 
 @pytest.mark.parametrize(("path", "field"), [("/v1/metrics", "metrics"), ("/v1/alerts", "alerts")])
