@@ -11,6 +11,7 @@ import typer
 from anomalyze.cli import bundle, keys, metrics
 from anomalyze.cli.backtest import backtest
 from anomalyze.cli.check import check
+from anomalyze.cli.import_anomstack import import_anomstack
 from anomalyze.cli.mcp import mcp
 from anomalyze.cli.replay import replay
 from anomalyze.cli.simulate import simulate
@@ -45,4 +46,5 @@ app.add_typer(bundle.app, name="bundle")
 app.add_typer(keys.app, name="keys")
 app.add_typer(metrics.app, name="metrics")
 app.command("mcp")(mcp)
+app.command("import-anomstack")(import_anomstack)
 app.command("migrate")(keys.migrate)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import fnmatch
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -107,6 +107,10 @@ class Batch(BatchDefaults):
         default=None,
         pattern=FUNCTION,
         description="module:function; the module is a file beside this one, or installed",
+    )
+    timestamps: Literal["begin", "measured"] = Field(
+        default="begin",
+        description="what they tell: when a point's step begins, or when it was measured; that counts for the step it lies in",
     )
     metrics: dict[
         Annotated[str, StringConstraints(min_length=1, max_length=METRIC_CHARACTERS_MAX)], MetricSettings

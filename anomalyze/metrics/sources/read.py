@@ -42,4 +42,11 @@ def read(entry: BatchEntry, window: Window, own_dsn: str | None = None) -> Readi
     kind = "python" if batch.python is not None or batch.source is None else batch.source.kind
     fetch: Fetch = importlib.import_module(f"anomalyze.metrics.sources.{_MODULES.get(kind, kind)}").fetch
     table = fetch(request)
-    return build_reading(table, entry.name, ZoneInfo(batch.timezone), window, batch.metrics_max)
+    return build_reading(
+        table,
+        entry.name,
+        ZoneInfo(batch.timezone),
+        window,
+        batch.metrics_max,
+        is_measured=batch.timestamps == "measured",
+    )

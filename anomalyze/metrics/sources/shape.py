@@ -18,6 +18,7 @@ import polars as pl
 
 from anomalyze.errors import ConfigError
 from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
+from anomalyze.metrics.preprocess import floor_steps
 from anomalyze.metrics.sources.contract import Reading, Table
 from anomalyze.metrics.window import Window
 
@@ -31,8 +32,15 @@ _VALUE = ("value", "metric_value")
 _SCHEMA = {"metric": pl.String(), "timestamp": pl.Datetime("us", "UTC"), "value": pl.Float64()}
 
 
-def build_reading(table: Table, name: str, zone: ZoneInfo, window: Window, metrics_max: int) -> Reading:
+def build_reading(
+    table: Table, name: str, zone: ZoneInfo, window: Window, metrics_max: int, *, is_measured: bool = False
+) -> Reading:
     """The frame of an answer, and what was put right in it.
+
+    Parameters
+    ----------
+    is_measured
+        Timestamps tell when values were measured: each counts for its step, also for the one that is not over.
 
     Raises
     ------
@@ -69,7 +77,10 @@ def build_reading(table: Table, name: str, zone: ZoneInfo, window: Window, metri
         values = [values[index] for index in kept]
     frame = pl.DataFrame({"metric": names, "timestamp": times, "value": values}, schema=_SCHEMA, strict=False)
     # A point is named by its step's begin: one that begins where the window ends is not over yet.
-    past = window.end if at_time is not None else window.end + window.step
+    past = window.end if at_time is not None and not is_measured else window.end + window.step
+    if is_measured and at_time is not None:
+        known = frame.drop_nulls("timestamp")
+        frame = known.with_columns(floor_steps(known["timestamp"], window.step, zone)[0].alias("timestamp"))
     return replace(_cleaned(frame, where, past, metrics_max), failures=failures, is_of_now=at_time is None)
 
 
