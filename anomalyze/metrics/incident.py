@@ -60,6 +60,8 @@ class Track:
         As `Incident.peak_tail`, where it is known.
     begins, goes_on
         Points at which an incident begins; at which one that began goes on (those that begin one included).
+    peak_ms
+        When what a point tells of happened; None: at its own time.
     """
 
     ts_ms: Ints
@@ -73,6 +75,7 @@ class Track:
     upper: Floats
     strength: Floats
     tail: Floats | None = None
+    peak_ms: Ints | None = None
 
 
 def follow(
@@ -135,7 +138,7 @@ def _taken(kind: str, incident: Incident | None, track: Track, row: int, lasts_m
     if incident is None:
         state = OPEN if lasts_min_ms <= 0 else PENDING
         return Incident(
-            kind, int(track.direction[row]), state, severity, ts, ts, ts, 1, 0, ts, *_peak(track, row),
+            kind, int(track.direction[row]), state, severity, ts, ts, ts, 1, 0, _peak_ms(track, row), *_peak(track, row),
             peak_tail=_tail(track, row),
         )  # fmt: skip
     grown = replace(
@@ -152,7 +155,7 @@ def _taken(kind: str, incident: Incident | None, track: Track, row: int, lasts_m
         grown = replace(
             grown,
             direction=int(track.direction[row]),
-            peak_ms=ts,
+            peak_ms=_peak_ms(track, row),
             peak_value=value,
             peak_expected=expected,
             peak_lower=lower,
@@ -161,6 +164,10 @@ def _taken(kind: str, incident: Incident | None, track: Track, row: int, lasts_m
             peak_tail=_tail(track, row),
         )
     return grown
+
+
+def _peak_ms(track: Track, row: int) -> int:
+    return int((track.ts_ms if track.peak_ms is None else track.peak_ms)[row])
 
 
 def _peak(track: Track, row: int) -> tuple[float, float, float, float, float]:

@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.metrics.bank import Scores
+from anomalyze.metrics.detectors.base import Detector
 from anomalyze.metrics.preprocess import Rolled
 
 __all__ = [
     "CALM_POINTS",
     "CRITICAL",
     "KINDS",
+    "LOW",
+    "NONE",
     "SEVERITY_OF_KIND",
     "Flag",
     "Judgement",
@@ -27,6 +30,7 @@ __all__ = [
     "SeriesRules",
     "flat_runs",
     "judge",
+    "severity_of",
 ]
 
 Ints = npt.NDArray[np.int64]
@@ -40,7 +44,7 @@ CALM_POINTS = 3
 
 
 class Flag(IntFlag):
-    """Why a point is flagged; ``OUTSIDE``: strange without beginning anything."""
+    """Why a point is flagged; ``OUTSIDE``: strange without beginning anything; ``DETECTOR``: by one that was asked by name."""
 
     NOVELTY = 1
     RARITY = 2
@@ -49,6 +53,7 @@ class Flag(IntFlag):
     CHANGE = 16
     FLAT = 32
     OUTSIDE = 64
+    DETECTOR = 128
 
 
 # What incidents there are, and the flags that begin each.
@@ -80,6 +85,8 @@ class SeriesRules:
     ----------
     direction
         Which way is bad: what is unusual the other way is scored and begins no incident.
+    novelty, rarity, detectors
+        Which of the default detector's outputs alert, and which detectors judge beside it.
     upper, lower, change_percent
         Limits of the value, and of its distance to the value before in per cent of that one.
     flat_for_s, late_after_s
@@ -100,6 +107,7 @@ class SeriesRules:
     direction: Literal["up", "down", "both"] = "both"
     novelty: bool = True
     rarity: bool = True
+    detectors: tuple[Detector, ...] = ()
     upper: float | None = None
     lower: float | None = None
     change_percent: float | None = None
@@ -190,11 +198,7 @@ def judge(
             + is_flat * int(Flag.FLAT)
             + outside * int(Flag.OUTSIDE)
         ).astype(np.int64)
-        of_novelty = np.where(
-            scores.novelty >= NOVELTY_CRITICAL,
-            CRITICAL,
-            np.where(scores.novelty >= NOVELTY_HIGH, HIGH, MEDIUM),
-        )
+        of_novelty = severity_of(scores.novelty)
         excess = scores.novelty / np.maximum(1.0 - scores.novelty, 1e-9)
     unusual = np.where(novelty, of_novelty, np.where(rarity | outside, LOW, NONE))
     severity = np.where(rarity | novelty, unusual, NONE)
@@ -207,6 +211,11 @@ def judge(
         severity = np.where(is_so, np.maximum(severity, SEVERITY_OF_KIND[kind]), severity)
     strength = np.fmax(np.nan_to_num(excess), np.nan_to_num(scores.rarity_score))
     return Judgement(flags, severity, direction, unusual, strength, change)
+
+
+def severity_of(novelty: Floats) -> Ints:
+    """How much what begins an incident weighs, by its score from 0.75 to 1."""
+    return np.where(novelty >= NOVELTY_CRITICAL, CRITICAL, np.where(novelty >= NOVELTY_HIGH, HIGH, MEDIUM))
 
 
 def flat_runs(series: Ints, value: Floats, newest: Floats, flat_before: Ints) -> Ints:

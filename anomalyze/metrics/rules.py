@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.detectors.build import build_detectors
 from anomalyze.metrics.judgement import Maintenance, SeriesRules
 from anomalyze.metrics.setting import MetricSettings
 
@@ -60,20 +61,27 @@ def rules_of(batch: Batch, names: Sequence[str]) -> BatchRules:
         for name in names
         if name in batch.metrics or any(fnmatch.fnmatchcase(name, pattern) for pattern in batch.metrics)
     ]
+    settings = {name: batch.settings(name) for name in own}
     return BatchRules(
         batch.step.total_seconds(),
-        _rules(batch, batch.timezone),
-        {name: _rules(batch.settings(name), batch.timezone) for name in own},
+        _rules(batch, batch.timezone, _step_s(batch, batch)),
+        {name: _rules(one, batch.timezone, _step_s(batch, one)) for name, one in settings.items()},
         batch.timezone,
     )
 
 
-def _rules(settings: MetricSettings, zone: str) -> SeriesRules:
+def _step_s(batch: Batch, settings: MetricSettings) -> float:
+    """From one point of a metric to the next."""
+    return (settings.preprocessing.resample or batch.step).total_seconds()
+
+
+def _rules(settings: MetricSettings, zone: str, step_s: float) -> SeriesRules:
     limits, alerts, before = settings.thresholds, settings.alerts, settings.preprocessing
     return SeriesRules(
         direction=settings.direction,
-        novelty="novelty" in settings.detectors,
-        rarity="rarity" in settings.detectors,
+        novelty=any(one.novelty for one in settings.detectors),
+        rarity=any(one.rarity for one in settings.detectors),
+        detectors=build_detectors(settings.detectors, step_s),
         upper=limits.upper,
         lower=limits.lower,
         change_percent=limits.change_percent,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from anomalyze.metrics.incident import Incident
-from anomalyze.metrics.judgement import SeriesRules
+from anomalyze.metrics.judgement import KINDS, SeriesRules
 
 __all__ = [
     "add_also",
@@ -65,7 +65,12 @@ def describe(metric: str, incident: Incident, rules: SeriesRules) -> str:
         return format_number(value, rules.unit)
 
     value, subject = incident.peak_value, f"{metric} = {shown(incident.peak_value)}"
-    if incident.kind == "unusual":
+    by_name = next((one for one in rules.detectors if one.kind == incident.kind), None)
+    if by_name is not None:
+        said = by_name.describe(incident, metric, shown)
+        if incident.kind == "shift":
+            return f"{said}, since {_time(incident.peak_ms)}"
+    elif incident.kind == "unusual":
         way = {1: "above", -1: "below", 0: "unlike"}[incident.direction]
         if math.isnan(incident.peak_expected):
             said = f"{subject}, {way} what it has shown before"
@@ -124,10 +129,13 @@ def describe_late(metric: str, newest_ms: int, late_after_s: float) -> str:
 def describe_resolved(metric: str, incident: Incident) -> str:
     """One sentence for an incident that is over."""
     reason = {
-        "calm": "is back to what it usually shows"
-        if incident.kind == "unusual"
-        else "is within its limits again",
+        "calm": "is within its limits again"
+        if incident.kind in KINDS and incident.kind != "unusual"
+        else "has kept one level, or is back at an earlier one"
+        if incident.kind == "shift"
+        else "is back to what it usually shows",
         "data came": "has values again",
+        "detector gone": "is not judged by this detector any more",
         "corrected": "was corrected: what was unusual is not in the data any more",
     }.get(incident.resolution or "", "is over")
     return f"{metric} {reason}; it lasted {_span((incident.last_ms - incident.opened_ms) / 1000)}"

@@ -9,6 +9,13 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from anomalyze.config import StrictModel
+from anomalyze.metrics.detectors.setting import (
+    DETECTORS_MAX,
+    PLAIN,
+    DetectorSetting,
+    check_once,
+    from_words,
+)
 from anomalyze.metrics.duration import Duration, fits_days
 
 __all__ = [
@@ -48,8 +55,18 @@ def _listed(value: Any) -> Any:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
+def _each_once(value: tuple[DetectorSetting, ...]) -> tuple[DetectorSetting, ...]:
+    check_once(value)
+    return value
+
+
 Cron = Annotated[str, StringConstraints(max_length=200), AfterValidator(_check_cron)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(_listed)]
+Detectors = Annotated[
+    tuple[DetectorSetting, ...],
+    BeforeValidator(lambda value: from_words(DetectorSetting, value)),
+    AfterValidator(_each_once),
+]
 
 
 def _a_lag(value: dt.timedelta) -> dt.timedelta:
@@ -142,8 +159,11 @@ class MetricSettings(StrictModel):
     unit: str = Field(default="", max_length=32, description="shown behind values, such as EUR or %")
     direction: Literal["up", "down", "both"] = Field(default="both", description="which way is bad")
     priority: int = Field(default=3, ge=1, le=5, description="1 is the most important")
-    detectors: Annotated[tuple[Literal["novelty", "rarity"], ...], BeforeValidator(_listed)] = Field(
-        default=("novelty", "rarity"), max_length=20, description="none: only thresholds judge"
+    detectors: Detectors = Field(
+        default=from_words(DetectorSetting, PLAIN),
+        validate_default=True,
+        max_length=DETECTORS_MAX,
+        description="none: only thresholds judge",
     )
     preprocessing: Preprocessing = Preprocessing()
     thresholds: Thresholds = Thresholds()

@@ -54,7 +54,9 @@ INCIDENTS_A_TURN = 200
 @dataclass(frozen=True, slots=True)
 class Judged:
     """Rows of a turn in the order of series and time: ``at`` is the series' place, ``number`` the row's place in it (from 1),
-    ``changed``: its value is new, ``tail``: share of the values kept that are as far out.
+    ``changed``: its value is new, ``tail``: share of the values kept that are as far out (NaN: not
+    known); ``kinds``: the incidents that these rows may begin; ``peak_ms``: when what they tell of happened, where that is
+    not their own time.
     """
 
     at: Ints
@@ -68,6 +70,8 @@ class Judged:
     judgement: Judgement
     changed: npt.NDArray[np.bool_]
     tail: Floats
+    kinds: Mapping[str, Flag] = field(default_factory=lambda: KINDS)
+    peak_ms: Ints | None = None
 
 
 @dataclass(slots=True)
@@ -96,16 +100,17 @@ def tell(
     places = {name: place for place, name in enumerate(series.names)}
     with_open = np.zeros(len(series.names), bool)
     with_open[[places[metric] for metric, kind in open_ if kind != "late" and metric in places]] = True
-    begun = int(sum(KINDS.values()))
     found: list[tuple[int, Judged, npt.NDArray[np.intp]]] = []
     for part in parts:
         flagged = np.zeros(len(series.names), bool)
+        begun = int(sum(part.kinds.values()))
         flagged[part.at[((part.judgement.flags & begun) > 0) & part.changed]] = True
         # One at a time from here on, as few of them say anything.
         rows = np.flatnonzero(part.changed & (with_open | flagged)[part.at])
         edges = np.flatnonzero(np.diff(part.at[rows])) + 1
         found += [(int(part.at[some[0]]), part, some) for some in np.split(rows, edges) if len(some)]
-    if not found:
+    unasked = [one for one in open_.values() if not _is_asked(one, rules)]
+    if not found and not unasked:
         return 0
     context = _context(
         connection,
@@ -113,7 +118,7 @@ def tell(
         rules,
         series,
         now,
-        [series.names[place] for place, _, _ in found],
+        [*(series.names[place] for place, _, _ in found), *(one.metric for one in unasked)],
         {series.names[place]: int(part.number[rows[-1]]) for place, part, rows in found},
     )
     for place, part, rows in found:
@@ -121,11 +126,20 @@ def tell(
         rule, newest = rules.of(metric), int(series.newest_ms[place])
         is_late = part.ts_ms[rows] < newest
         _look_again(context, rule, metric, open_, part, rows[part.ts_ms[rows] <= newest])
-        for kind in KINDS:
+        for kind in part.kinds:
             _follow_kind(context, rule, metric, kind, open_.get((metric, kind)), part, rows[~is_late])
             _follow_late_rows(context, rule, metric, kind, part, rows[is_late])
+    for one in unasked:
+        over = replace(one.incident, state=OVER, resolution="detector gone")
+        _keep(context, rules.of(one.metric), one.metric, over, one, store_sentence=None)
     _keep_late(context)
     return finish(connection, batch, context.kept, context.period_s, now)
+
+
+def _is_asked(one: StoredIncident, rules: BatchRules) -> bool:
+    """Whether anything still judges an incident of this kind: a detector by name may have left the file."""
+    kind = one.incident.kind
+    return kind in KINDS or kind == "late" or any(kind == by.kind for by in rules.of(one.metric).detectors)
 
 
 def tell_late(
@@ -229,13 +243,14 @@ def build_track(
     """What rows of one metric say of one kind of incident."""
     judgement = part.judgement
     flags = judgement.flags[rows]
-    begins = (flags & int(KINDS[kind])) > 0
-    goes_on = begins | ((flags & int(Flag.OUTSIDE)) > 0) if kind == "unusual" else begins
+    begins = (flags & int(part.kinds[kind])) > 0
+    is_scored = kind == "unusual" or kind not in KINDS
+    goes_on = begins | ((flags & int(Flag.OUTSIDE)) > 0) if is_scored else begins
     value = part.value[rows]
     severity = np.full(len(rows), SEVERITY_OF_KIND.get(kind, 0), np.int64)
     strength: npt.NDArray[Any]
     direction = judgement.direction[rows]
-    if kind == "unusual":
+    if is_scored:
         severity, strength = judgement.unusual_severity[rows], judgement.unusual_strength[rows]
     elif kind == "change":
         change = judgement.change_percent[rows]
@@ -250,6 +265,7 @@ def build_track(
         part.ts_ms[rows], begins, goes_on, direction, severity, value,
         part.expected[rows], part.lower[rows], part.upper[rows],
         np.minimum(np.nan_to_num(strength, posinf=1e30), 1e30), part.tail[rows],
+        None if part.peak_ms is None else part.peak_ms[rows],
     )  # fmt: skip
 
 
@@ -303,9 +319,9 @@ def _look_again(
 ) -> None:  # fmt: skip
     """End the incidents whose peak was corrected and is nothing any more."""
     calm = rows[part.judgement.flags[rows] == 0]
-    for kind in KINDS:
+    for kind in part.kinds:
         one = open_.get((metric, kind))
-        if one is not None and one.incident.peak_ms in part.ts_ms[calm]:
+        if part.peak_ms is None and one is not None and one.incident.peak_ms in part.ts_ms[calm]:
             over = replace(one.incident, state=OVER, resolution="corrected")
             _keep(context, rule, metric, over, one, store_sentence=None)
             del open_[metric, kind]

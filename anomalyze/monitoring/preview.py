@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from anomalyze.log import get
 from anomalyze.metrics.bank import SeriesBank
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.columns import keep_rows
+from anomalyze.metrics.detectors.base import Stretch
 from anomalyze.metrics.incident import PENDING, Incident, follow
-from anomalyze.metrics.judgement import CALM_POINTS, KINDS, flat_runs, judge
+from anomalyze.metrics.judgement import CALM_POINTS, flat_runs, judge
 from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sentence import describe
 from anomalyze.metrics.transform import transform_runs
 from anomalyze.monitoring.alerting import Judged, build_track
+from anomalyze.monitoring.named import as_judged, judge_one
 
 __all__ = ["Foreseen", "foresee"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
         SeriesBank.open(Path(folder), names, rules.period_s) as bank,
     ):
         scores = bank.advance(bank.find(names)[index], ts_ms, values, offsets_ms(ts_ms, rules.zone))
+    parts = _by_name(names, rules, index, ts_ms, values)
     kept = ~np.isnan(values)
     scores = keep_rows(scores, kept)
     index, ts_ms, values = index[kept], ts_ms[kept], values[kept]
@@ -79,17 +88,37 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
         changed=np.ones(len(index), bool),
         tail=scores.tail,
     )
-    return _incidents(part, names, rules)
+    found = [one for some in (part, *parts) for one in _incidents(some, names, rules)]
+    return sorted(found, key=lambda one: (one.incident.opened_ms, one.metric))
+
+
+def _by_name(names: list[str], rules: BatchRules, index: Ints, ts_ms: Ints, values: Floats) -> list[Judged]:
+    """What the detectors say that each metric names."""
+    parts: list[Judged] = []
+    edges = np.searchsorted(index, np.arange(len(names) + 1)).tolist()
+    for place, (start, end) in enumerate(pairwise(edges)):
+        rule, times, value = rules.of(names[place]), ts_ms[start:end], values[start:end]
+        kept = ~np.isnan(value)
+        at, number = np.full(int(kept.sum()), place), np.arange(1, len(value) + 1)[kept]
+        for detector in rule.detectors:
+            found = judge_one(detector, Stretch(times, offsets_ms(times, rules.zone), value), 0)
+            if isinstance(found, str):
+                get().warning("metric_not_judged", metric=names[place], reason=found)
+                continue
+            parts.append(
+                as_judged(detector.kind, rule, at, number, times[kept], found, kept, np.ones(len(at), bool))
+            )
+    return parts
 
 
 def _incidents(part: Judged, names: list[str], rules: BatchRules) -> list[Foreseen]:
-    begun = int(sum(KINDS.values()))
+    begun = int(sum(part.kinds.values()))
     found: list[Foreseen] = []
     for place in np.unique(part.at[(part.judgement.flags & begun) > 0]).tolist():
         metric = names[place]
         rule = rules.of(metric)
         rows = np.flatnonzero(part.at == place)
-        for kind in KINDS:
+        for kind in part.kinds:
             track = build_track(kind, part, rows, rule, rules.period_s)
             if not track.begins.any():
                 continue
@@ -100,4 +129,4 @@ def _incidents(part: Judged, names: list[str], rules: BatchRules) -> list[Forese
                 )
                 if rule.told and incident.severity >= rule.severity_min and incident.state != PENDING
             ]
-    return sorted(found, key=lambda one: (one.incident.opened_ms, one.metric))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from anomalyze.errors import AnomalyzeError
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.alerting import remind, tell_late
 from anomalyze.monitoring.shelf import bank_folder, begin_note, finish_note, open_bank
-from anomalyze.monitoring.turn import DETECTOR, VERSION, take_turn
+from anomalyze.monitoring.turn import DETECTOR, VERSION, Turn, take_turn
 from anomalyze.storage.metrics_runs import begin_run, finish_run
 from anomalyze.storage.metrics_scores import BatchState, claim_batch, load_batch, load_series
+from anomalyze.storage.metrics_values import Failure
 
 __all__ = ["Scored", "score_batch"]
 
@@ -34,6 +35,10 @@ class Scored:
         Scores stored or changed; series taken again from their first value.
     alerts
         Incidents that began.
+    scored_by_name
+        Scores stored or changed by detectors that metrics name.
+    failures
+        Metrics that one of those could not judge; their neighbours went on.
     """
 
     is_busy: bool = False
@@ -41,6 +46,8 @@ class Scored:
     scored: int = 0
     rebuilt: int = 0
     alerts: int = 0
+    scored_by_name: int = 0
+    failures: tuple[Failure, ...] = ()
 
 
 def score_batch(
@@ -84,11 +91,11 @@ def score_batch(
         with connection.transaction():
             late = tell_late(connection, batch, rules, series, now)
             remind(connection, batch, rules, now)
-        done = Scored(False, done.pending, done.scored, done.rebuilt, done.alerts + late)
+        done = replace(done, alerts=done.alerts + late)
         if run_id is not None:
             finish_run(
                 connection, run_id, rows_read=done.pending, scored=done.scored, rebuilt=done.rebuilt,
-                alerts=done.alerts,
+                alerts=done.alerts, failures=done.failures,
             )  # fmt: skip
     return done
 
@@ -101,7 +108,7 @@ def _take_turns(
     state: BatchState,
     now: datetime,
 ) -> Scored:
-    pending = scored = rebuilt = alerts = 0
+    done, failures = Turn(), dict[str, Failure]()
     own = bank_folder(folder, batch)
     while state.ingest > state.scored_ingest:
         series = load_series(connection, batch, DETECTOR, VERSION)
@@ -109,9 +116,20 @@ def _take_turns(
             begin_note(own, state.turn + 1)
             turn = take_turn(connection, batch, rules, bank, state, series, now)
             finish_note(own, state.turn + 1)
-        pending, scored = pending + turn.pending, scored + turn.scored
-        rebuilt, alerts = rebuilt + turn.rebuilt, alerts + turn.alerts
+        done = Turn(
+            done.pending + turn.pending, done.scored + turn.scored, done.rebuilt + turn.rebuilt,
+            done.alerts + turn.alerts, done.scored_by_name + turn.scored_by_name,
+        )  # fmt: skip
+        failures |= {one.metric: one for one in turn.failures}
         found = load_batch(connection, batch)
         assert found is not None
         state = found
-    return Scored(False, pending, scored, rebuilt, alerts)
+    return Scored(
+        False,
+        done.pending,
+        done.scored,
+        done.rebuilt,
+        done.alerts,
+        done.scored_by_name,
+        tuple(failures.values()),
+    )

@@ -23,8 +23,10 @@ from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.transform import context_of, is_transformed, transform, transform_runs
 from anomalyze.monitoring.alerting import Judged, tell
+from anomalyze.monitoring.named import judge_named
 from anomalyze.storage import metrics_scores as store
 from anomalyze.storage.metrics_scores import BatchState, Points, ScoreRows, SeriesState
+from anomalyze.storage.metrics_values import Failure
 
 __all__ = ["DETECTOR", "VERSION", "Turn", "take_turn"]
 
@@ -43,12 +45,16 @@ LARGEST, SMALLEST = 1e30, 1e-30
 
 @dataclass(slots=True)
 class Turn:
-    """What a turn did: values that changed, scores stored, series taken again from their first value, alerts."""
+    """What a turn did: values that changed, scores stored, series taken again from their first value, alerts; scores
+    of detectors by name, and the metrics that one of them could not judge.
+    """
 
     pending: int = 0
     scored: int = 0
     rebuilt: int = 0
     alerts: int = 0
+    scored_by_name: int = 0
+    failures: list[Failure] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -105,6 +111,9 @@ def take_turn(
         _advance(work, keep_rows(points, ~again[place]), place[~again[place]])
         for chunk in _chunks(np.flatnonzero(again), series.points):
             _take_again(work, chunk, points, place, upto)
+        named = judge_named(connection, batch, rules, series, points, again, upto, (DETECTOR, VERSION))
+        work.parts += named.parts
+        work.turn.scored_by_name, work.turn.failures = named.scored, named.failures
         gone = np.isnan(points.value) & (points.revision > 0)
         store.delete_scores(connection, keep_rows(points, gone))
         work.turn.alerts = tell(connection, batch, rules, series, work.parts, now)

@@ -322,7 +322,8 @@ def test_the_documentation_names_every_key_and_its_examples_have_no_mistake(fold
     named = set(re.findall(r"`([a-z_0-9]+)`", text))
     for model in (Batch, Thresholds, Preprocessing, Alerting):
         assert set(model.model_fields) <= named
-    batch, source = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    batch, detectors, source = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     write(folder, "shown", batch)
+    write(folder, "judged", "source: {kind: push}\n" + detectors)
     write(folder, "web", source)
     assert told(folder) == []

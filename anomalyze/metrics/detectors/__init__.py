@@ -1,0 +1,1 @@
+"""Detectors that a metric asks for by name, beside novelty and rarity."""

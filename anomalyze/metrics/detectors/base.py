@@ -1,0 +1,134 @@
+"""What every detector by name has in common: it judges rows of one series on a bounded stretch of the rows before.
+
+It keeps nothing between calls. A row's score is a function of that stretch alone, so however values came, their scores
+are those of one run over all of them. All speak on one scale, the *strength*: 3 is where a detector alerts, twice as
+far from the ordinary is 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyze.metrics.incident import Incident
+
+__all__ = ["ALERT", "GOES_ON", "STRENGTH_MAX", "VALUE_MAX", "Detector", "Found", "Reach", "Stretch"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+ALERT = 3.0
+# An incident goes on while strength stays above it.
+GOES_ON = 2.0
+STRENGTH_MAX = 1_000.0
+# Squares of what lies below stay finite.
+VALUE_MAX = 1e150
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What judging from a row on needs: all rows since ``since_ms``, and so many rows before that time."""
+
+    since_ms: int
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows of one series in the order of time.
+
+    Attributes
+    ----------
+    ts_ms, offset_ms
+        int64 ``[N]``; the offset makes local time of it.
+    value
+        float64 ``[N]``, NaN: missing.
+    strengths
+        What the default detector said of these rows, on the common scale; NaN where it was not asked.
+    """
+
+    ts_ms: Ints
+    offset_ms: Ints
+    value: Floats
+    strengths: Mapping[str, Floats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is said of rows ``[n]``; NaN where there is nothing to say.
+
+    Attributes
+    ----------
+    strength
+        0 to `STRENGTH_MAX`; NaN while the series is learnt.
+    measure
+        In the detector's own unit: deviations, a distance.
+    level
+        What was held against the expectation: the value, or the level of the newest ones.
+    expected, lower, upper
+        And the band that it would have to leave.
+    since_ms
+        When what is told of happened; None: at each row's own time.
+    """
+
+    strength: Floats
+    measure: Floats
+    level: Floats
+    expected: Floats
+    lower: Floats
+    upper: Floats
+    since_ms: Ints | None = None
+
+
+class Detector(Protocol):
+    """A detector with its parameters.
+
+    Attributes
+    ----------
+    kind
+        What its scores and incidents are called.
+    version
+        Another number where it would say something else.
+    """
+
+    kind: str
+    version: int
+
+    def reach(self, first_ms: int) -> Reach:
+        """What judging rows from ``first_ms`` on needs."""
+        ...
+
+    def judge(self, stretch: Stretch, first: int) -> Found:
+        """Judge the rows of a stretch from the place ``first`` on.
+
+        Raises
+        ------
+        ValueError, ArithmeticError
+            These values cannot be judged; other series can.
+        """
+        ...
+
+    def describe(self, incident: Incident, metric: str, shown: Callable[[float], str]) -> str:
+        """The sentence, without its end that says since when; ``shown`` writes a number with the metric's unit."""
+        ...
+
+
+def nothing(rows: int) -> Found:
+    """Rows of which nothing is said."""
+    return spoken(0, np.full((rows, 6), np.nan))
+
+
+def spoken(first: int, out: Floats, since_ms: Ints | None = None) -> Found:
+    """What a kernel wrote: columns strength, measure, level, expected, lower, upper."""
+    strength, measure, level, expected, lower, upper = np.ascontiguousarray(out[first:].T)
+    times = None if since_ms is None else since_ms[first:]
+    return Found(strength, measure, level, expected, lower, upper, times)
+
+
+def usable(value: Floats) -> Floats:
+    """Values with NaN for all that cannot be reckoned with."""
+    return np.where(np.abs(value) <= VALUE_MAX, value, np.nan)

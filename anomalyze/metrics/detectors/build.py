@@ -1,0 +1,39 @@
+"""From a metric's entries to its detectors; what a detector needs is imported when one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from anomalyze.metrics.detectors.base import Detector
+from anomalyze.metrics.detectors.setting import PLAIN, DetectorSetting, version_of
+
+__all__ = ["build_detectors"]
+
+# Raised when a detector's code would say something else of the same values.
+CODE_VERSIONS = {"seasonal_z": 1, "level_shift": 1}
+
+
+def build_detectors(settings: Sequence[DetectorSetting], period_s: float) -> tuple[Detector, ...]:
+    """The detectors by name among a metric's entries, in their order.
+
+    Parameters
+    ----------
+    period_s
+        From one point to the next.
+    """
+    return tuple(_build(one, period_s) for one in settings if one.key not in PLAIN)
+
+
+@lru_cache(maxsize=1_000)
+def _build(setting: DetectorSetting, period_s: float) -> Detector:
+    kind, version = setting.kind, version_of(setting, CODE_VERSIONS[setting.key])
+    if setting.seasonal_z is not None:
+        from anomalyze.metrics.detectors.seasonal_z import SeasonalDetector
+
+        return SeasonalDetector(kind, version, setting.seasonal_z, period_s)
+    if setting.level_shift is not None:
+        from anomalyze.metrics.detectors.level_shift import ShiftDetector
+
+        return ShiftDetector(kind, version, setting.level_shift, period_s)
+    raise AssertionError(setting)

@@ -1,0 +1,292 @@
+"""What detectors by name say of a turn's values, beside the default detector.
+
+They keep no state: what they look back on is read from what is stored. A series whose new values all come behind its
+newest is judged from the first of them on; one with a late or corrected value from that one on; one that such a
+detector has not scored yet from its first value on. What fails for one metric is named, and its neighbours go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+
+from anomalyze.metrics.detectors.base import ALERT, GOES_ON, STRENGTH_MAX, Detector, Found, Stretch
+from anomalyze.metrics.judgement import LOW, NONE, Flag, Judgement, SeriesRules, severity_of
+from anomalyze.metrics.preprocess import offsets_ms
+from anomalyze.metrics.rules import BatchRules
+from anomalyze.metrics.transform import context_of, transform
+from anomalyze.monitoring.alerting import Judged
+from anomalyze.storage import metrics_scores as store
+from anomalyze.storage.metrics_context import load_context, load_unscored
+from anomalyze.storage.metrics_scores import Points, ScoreRows, SeriesState
+from anomalyze.storage.metrics_values import FAILURES_MAX, Failure
+
+__all__ = ["Named", "as_judged", "judge_named", "judge_one"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+ALL_ROWS_MS = -(2**62)
+# Stored values that are looked at together.
+ROWS_AT_ONCE = 400_000
+LARGEST = 1e30
+
+
+@dataclass(slots=True)
+class Named:
+    """What they said: rows for alerts, scores stored, metrics that could not be judged."""
+
+    parts: list[Judged] = field(default_factory=list)
+    scored: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """One series with the rows that its detectors need.
+
+    Attributes
+    ----------
+    place
+        Of the series.
+    ts_ms, value
+        Rows; the value as its rules transform it.
+    number
+        Of each row in its series, from 1.
+    changed
+        Rows whose value is new or another one.
+    since_ms
+        By detector, from when on rows are to be judged.
+    """
+
+    place: int
+    ts_ms: Ints
+    value: Floats
+    number: Ints
+    changed: Flags
+    since_ms: dict[str, int]
+
+
+def judge_named(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, points: Points,
+    again: Flags, upto: int, default: tuple[str, int],
+) -> Named:  # fmt: skip
+    """Judge a turn's values by the detectors that their metrics name, and store the scores.
+
+    Parameters
+    ----------
+    series
+        As it was before the turn.
+    points
+        The turn's values.
+    again
+        By series, whether one of them is not behind all before.
+    upto
+        The newest change that the turn takes.
+    default
+        Name and version of the detector that has judged them all.
+    """
+    named = Named()
+    asked = np.array([bool(rules.of(name).detectors) for name in series.names], bool)
+    place = np.searchsorted(series.series_id, points.series_id)
+    places = np.unique(place[asked[place]])
+    if not len(places):
+        return named
+    unscored = _unscored(connection, rules, series, places, default)
+    rows: dict[str, list[tuple[_Series, Detector, Found, int]]] = {}
+    for one in _load(connection, batch, rules, series, points, place, places, again, unscored, upto):
+        metric = series.names[one.place]
+        stretch = Stretch(one.ts_ms, offsets_ms(one.ts_ms, rules.zone), one.value)
+        for detector in rules.of(metric).detectors:
+            first = int(np.searchsorted(one.ts_ms, one.since_ms[detector.kind]))
+            found = judge_one(detector, stretch, first)
+            if isinstance(found, str):
+                if len(named.failures) < FAILURES_MAX:
+                    named.failures.append(Failure(metric, found))
+                continue
+            rows.setdefault(detector.kind, []).append((one, detector, found, first))
+    for kind, found_rows in rows.items():
+        for version in sorted({detector.version for _, detector, _, _ in found_rows}):
+            some = [entry for entry in found_rows if entry[1].version == version]
+            part, scores = _joined(rules, series, kind, some)
+            named.scored += store.store_scores(connection, kind, version, scores)
+            named.parts.append(part)
+    return named
+
+
+def judge_one(detector: Detector, stretch: Stretch, first: int) -> Found | str:
+    """What a detector finds in one series from a row on, or why it cannot judge it."""
+    try:
+        return detector.judge(stretch, first)
+    except Exception as error:  # noqa: BLE001 - a library's own, of numbers it cannot take: the neighbours go on
+        return f"{detector.kind} could not judge it: {str(error)[:200] or type(error).__name__}"
+
+
+def _unscored(
+    connection: psycopg.Connection[Any], rules: BatchRules, series: SeriesState, places: Ints, default: tuple[str, int]
+) -> dict[tuple[str, int], set[int]]:  # fmt: skip
+    """By detector, the numbers of series that it has not scored so far."""
+    users: dict[tuple[str, int], list[int]] = {}
+    for place in places.tolist():
+        for detector in rules.of(series.names[place]).detectors:
+            users.setdefault((detector.kind, detector.version), []).append(int(series.series_id[place]))
+    return {key: load_unscored(connection, ids, key, default) for key, ids in users.items()}
+
+
+def _load(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, points: Points,
+    place: Ints, places: Ints, again: Flags, unscored: dict[tuple[str, int], set[int]], upto: int,
+) -> Iterator[_Series]:  # fmt: skip
+    """Each series with the rows that its detectors need, many at a time."""
+    whole, behind = list[int](), list[int]()
+    since: dict[int, dict[str, int]] = {}
+    edges = np.searchsorted(place, [places, places + 1])
+    first_row = dict(zip(places.tolist(), edges[0].tolist(), strict=True))
+    end_row = dict(zip(places.tolist(), edges[1].tolist(), strict=True))
+    for one in places.tolist():
+        number, first_ms = int(series.series_id[one]), int(points.ts_ms[first_row[one]])
+        since[one] = {
+            detector.kind: ALL_ROWS_MS if number in unscored[detector.kind, detector.version] else first_ms
+            for detector in rules.of(series.names[one]).detectors
+        }
+        is_whole = bool(again[one]) or ALL_ROWS_MS in since[one].values()
+        (whole if is_whole else behind).append(one)
+    for some in _chunks(whole, {one: int(series.points[one]) for one in whole}):
+        stored = store.load_points(connection, batch, series.series_id[some].tolist(), upto)
+        starts = np.searchsorted(stored.series_id, series.series_id[some])
+        ends = np.searchsorted(stored.series_id, series.series_id[some], "right")
+        for one, start, end in zip(some, starts.tolist(), ends.tolist(), strict=True):
+            rows = slice(start, end)
+            new_ms = points.ts_ms[first_row[one] : end_row[one]]
+            yield _Series(
+                one, stored.ts_ms[rows], transform(rules.of(series.names[one]), stored.ts_ms[rows], stored.value[rows], rules.zone),
+                np.arange(1, end - start + 1), np.isin(stored.ts_ms[rows], new_ms), since[one],
+            )  # fmt: skip
+    reach = _reaches(rules, series, since)
+    for some in _chunks(behind, {one: reach[one].rows for one in behind}):
+        before = load_context(
+            connection, series.series_id[some].tolist(), [int(points.ts_ms[first_row[one]]) for one in some],
+            *zip(*(reach[one].asked for one in some), strict=True),
+        )  # fmt: skip
+        starts = np.searchsorted(before.series_id, series.series_id[some])
+        ends = np.searchsorted(before.series_id, series.series_id[some], "right")
+        for one, start, end in zip(some, starts.tolist(), ends.tolist(), strict=True):
+            new = slice(first_row[one], end_row[one])
+            count, counted = end - start, int(series.points[one])
+            ts_ms = np.concatenate([before.ts_ms[start:end], points.ts_ms[new]])
+            value = np.concatenate([before.value[start:end], points.value[new]])
+            yield _Series(
+                one, ts_ms, transform(rules.of(series.names[one]), ts_ms, value, rules.zone),
+                np.arange(counted + 1, counted + 1 + len(ts_ms)) - count, np.arange(len(ts_ms)) >= count, since[one],
+            )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one series looks back on, as `load_context` asks for it, and about how many rows that is."""
+
+    asked: tuple[int, int, float]
+    rows: int
+
+
+def _reaches(rules: BatchRules, series: SeriesState, since: dict[int, dict[str, int]]) -> dict[int, _Look]:
+    """By series: since when all rows are needed, how many before that, and how long before these."""
+    found: dict[int, _Look] = {}
+    for one, by_kind in since.items():
+        rule = rules.of(series.names[one])
+        reaches = [detector.reach(max(by_kind[detector.kind], 0)) for detector in rule.detectors]
+        from_ms = min(reach.since_ms for reach in reaches)
+        points, further_s = context_of([rule])
+        count = max(reach.points for reach in reaches) + points
+        lasts_s = (min(by_kind.values()) - from_ms) / 1000 + further_s
+        found[one] = _Look((from_ms, count, further_s), count + int(max(0.0, lasts_s) / rules.period_s))
+    return found
+
+
+def _chunks(places: list[int], points: Mapping[int, int]) -> Iterator[list[int]]:
+    """Series, as many at once as fit."""
+    some, rows = list[int](), 0
+    for one in places:
+        if some and rows + points[one] > ROWS_AT_ONCE:
+            yield some
+            some, rows = [], 0
+        some.append(one)
+        rows += points[one]
+    if some:
+        yield some
+
+
+def _joined(
+    rules: BatchRules, series: SeriesState, kind: str, found: list[tuple[_Series, Detector, Found, int]]
+) -> tuple[Judged, ScoreRows]:
+    """One detector's rows of all series, as alerts and as the table want them."""
+    parts: list[tuple[Judged, Floats]] = []
+    for one, _, said, first in found:
+        value = one.value[first:]
+        kept = ~np.isnan(value)
+        at = np.full(int(kept.sum()), one.place)
+        part = as_judged(
+            kind, rules.of(series.names[one.place]), at, one.number[first:][kept], one.ts_ms[first:][kept],
+            said, kept, one.changed[first:][kept],
+        )  # fmt: skip
+        parts.append((part, value[kept]))
+    names = [name for name in Judged.__dataclass_fields__ if name not in ("judgement", "kinds")]
+    if parts[0][0].peak_ms is None:
+        names.remove("peak_ms")
+    columns = {name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in names}
+    judgement = Judgement(
+        **{
+            name: np.concatenate([getattr(part.judgement, name) for part, _ in parts])
+            for name in Judgement.__dataclass_fields__
+        }
+    )
+    joined = Judged(**columns, judgement=judgement, kinds=parts[0][0].kinds)
+    strength = judgement.unusual_strength
+    measure = np.concatenate(
+        [np.nan_to_num(said.measure[~np.isnan(one.value[first:])]) for one, _, said, first in found]
+    )
+    scores = ScoreRows(
+        series.series_id[joined.at], joined.ts_ms, np.concatenate([value for _, value in parts]),
+        strength / (1.0 + strength), np.minimum(measure, LARGEST), np.zeros(len(strength)),
+        joined.expected, joined.lower, joined.upper, judgement.severity, judgement.flags,
+    )  # fmt: skip
+    return joined, scores
+
+
+def as_judged(
+    kind: str, rule: SeriesRules, at: Ints, number: Ints, ts_ms: Ints, found: Found, kept: Flags, changed: Flags
+) -> Judged:  # fmt: skip
+    """What a detector found, of the rows that are kept, as alerts want it."""
+    strength = np.minimum(np.nan_to_num(found.strength[kept]), STRENGTH_MAX)
+    level, expected = found.level[kept], found.expected[kept]
+    direction = np.sign(np.nan_to_num(level - expected)).astype(np.int64)
+    bad = {"up": 1, "down": -1, "both": 0}[rule.direction]
+    is_bad_way = (bad == 0) | (direction == 0) | (direction == bad)
+    begins = (strength >= ALERT) & is_bad_way
+    goes_on = (strength >= GOES_ON) & is_bad_way
+    severity = np.where(begins, severity_of(strength / (1.0 + strength)), NONE)
+    zeros = np.zeros(len(strength), np.int64)
+    return Judged(
+        at=at,
+        number=number,
+        ts_ms=ts_ms,
+        value=level,
+        expected=expected,
+        lower=found.lower[kept],
+        upper=found.upper[kept],
+        flat=zeros,
+        judgement=Judgement(
+            begins * int(Flag.DETECTOR) + goes_on * int(Flag.OUTSIDE), severity, direction,
+            np.where(begins, severity, np.where(goes_on, LOW, NONE)), strength, np.full(len(strength), np.nan),
+        ),
+        changed=changed,
+        tail=np.full(len(strength), np.nan),
+        peak_ms=None if found.since_ms is None else found.since_ms[kept],
+        kinds={kind: Flag.DETECTOR},
+    )  # fmt: skip

@@ -1,0 +1,128 @@
+"""What detectors by name look back on: stored values before a turn's, and how far each detector has scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+
+from anomalyze.storage.array import BigintArray
+from anomalyze.storage.binary import copy_out, to_ms
+
+__all__ = ["Context", "Said", "load_context", "load_said", "load_unscored"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+# By series, the newest time that the default detector scored, and whether this one scored it too.
+_UNSCORED = """
+SELECT s.series_id FROM unnest(%(series)s::bigint[]) AS w (series_id) JOIN metric_series s USING (series_id)
+LEFT JOIN LATERAL (
+    SELECT d.ts FROM metric_scores d WHERE d.batch = s.batch AND d.metric = s.metric
+    AND d.detector = %(default)s AND d.version = %(default_version)s ORDER BY d.ts DESC LIMIT 1
+) n ON true
+WHERE n.ts IS NULL OR NOT EXISTS (
+    SELECT FROM metric_scores m WHERE m.batch = s.batch AND m.metric = s.metric AND m.ts = n.ts
+    AND m.detector = %(detector)s AND m.version = %(version)s
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Stored values in the order of series and time; NaN: missing."""
+
+    series_id: Ints
+    ts_ms: Ints
+    value: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Stored scores of one detector, in the order of series and time."""
+
+    series_id: Ints
+    ts_ms: Ints
+    novelty: Floats
+    rarity: Floats
+
+
+def load_context(
+    connection: psycopg.Connection[Any],
+    series_id: Sequence[int],
+    before_ms: Sequence[int],
+    since_ms: Sequence[int],
+    points: Sequence[int],
+    further_s: Sequence[float],
+) -> Context:
+    """The values of each series from ``since_ms`` until before ``before_ms``, so many before the former, and those so
+    long before the first of them.
+    """
+    with connection.cursor() as cursor:
+        found, ts_us, value = copy_out(
+            cursor,
+            "SELECT s.series_id, v.ts, coalesce(v.value, 'NaN') "
+            "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::double precision[]) "
+            "AS w (series_id, before_ms, since_ms, points, further_s) JOIN metric_series s USING (series_id) "
+            "CROSS JOIN LATERAL (SELECT to_timestamp(w.since_ms / 1000.0) AS ts) b "
+            "CROSS JOIN LATERAL (SELECT coalesce(min(n.ts), b.ts) AS ts FROM (SELECT o.ts FROM metric_values o "
+            "WHERE o.batch = s.batch AND o.metric = s.metric AND o.ts < b.ts ORDER BY o.ts DESC LIMIT w.points) n) f "
+            "JOIN metric_values v ON v.batch = s.batch AND v.metric = s.metric "
+            "AND v.ts < to_timestamp(w.before_ms / 1000.0) AND v.ts >= f.ts - make_interval(secs => w.further_s) "
+            "ORDER BY s.series_id, v.ts",
+            [list(series_id), list(before_ms), list(since_ms), list(points), list(further_s)],
+            "iif",
+        )
+    return Context(found, to_ms(ts_us), value)
+
+
+def load_said(
+    connection: psycopg.Connection[Any],
+    series_id: Sequence[int],
+    since_ms: Sequence[int],
+    detector: str,
+    version: int,
+) -> Said:
+    """What a detector stored of each series from a time on."""
+    with connection.cursor() as cursor:
+        found, ts_us, novelty, rarity = copy_out(
+            cursor,
+            "SELECT s.series_id, m.ts, m.novelty::double precision, m.rarity::double precision "
+            "FROM unnest(%s::bigint[], %s::bigint[]) AS w (series_id, since_ms) JOIN metric_series s USING (series_id) "
+            "JOIN metric_scores m ON m.batch = s.batch AND m.metric = s.metric "
+            "AND m.ts >= to_timestamp(w.since_ms / 1000.0) AND m.detector = %s AND m.version = %s "
+            "ORDER BY s.series_id, m.ts",
+            [list(series_id), list(since_ms), detector, version],
+            "iiff",
+        )
+    return Said(found, to_ms(ts_us), novelty, rarity)
+
+
+def load_unscored(
+    connection: psycopg.Connection[Any],
+    series_id: Sequence[int],
+    detector: tuple[str, int],
+    default: tuple[str, int],
+) -> set[int]:
+    """The series whose newest scored value this detector (name and version) has not scored.
+
+    Parameters
+    ----------
+    default
+        The detector that scores every value.
+    """
+    rows = connection.execute(
+        _UNSCORED,
+        {
+            "series": BigintArray(list(series_id)),
+            "detector": detector[0],
+            "version": detector[1],
+            "default": default[0],
+            "default_version": default[1],
+        },
+    ).fetchall()
+    return {int(row[0]) for row in rows}

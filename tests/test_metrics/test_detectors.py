@@ -1,0 +1,145 @@
+"""Detectors by name against slow versions of themselves, and on any cut of a series."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomalyze.config import ConfigProblems, Document, validate
+from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.detectors.base import Detector, Found, Stretch
+from anomalyze.metrics.detectors.build import build_detectors
+from anomalyze.metrics.detectors.setting import DetectorSetting, from_words
+from anomalyze.metrics.preprocess import offsets_ms
+
+HOUR_MS = 3_600_000
+SPRING_MS = 1_742_000_000_000 // HOUR_MS * HOUR_MS  # two weeks before Berlin's clocks go forward
+
+
+def build(entry: Any, period_s: float = 3600.0) -> Detector:
+    (setting,) = from_words(DetectorSetting, [entry])
+    (detector,) = build_detectors([DetectorSetting.model_validate(setting)], period_s)
+    return detector
+
+
+def stretch(values: np.ndarray, zone: str = "UTC") -> Stretch:
+    ts_ms = SPRING_MS + np.arange(len(values)) * HOUR_MS
+    return Stretch(ts_ms, offsets_ms(ts_ms, zone), values)
+
+
+def daily(points: int, seed: int = 1, zone: str = "UTC") -> Stretch:
+    """A day's habit by the clock of a zone, with noise."""
+    empty = stretch(np.zeros(points), zone)
+    hour = (empty.ts_ms + empty.offset_ms) / HOUR_MS
+    noise = np.random.default_rng(seed).normal(0, 2, points)
+    return stretch(100 + 30 * np.sin(hour * np.pi / 12) + noise, zone)
+
+
+def same(one: Found, other: Found) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+        for name in ("strength", "measure", "level", "expected", "lower", "upper")
+    )
+
+
+ENTRIES = ["seasonal_z", {"level_shift": {"points": 24, "spans": 5}}]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_a_row_says_the_same_whatever_else_is_at_hand(entry: Any, data: st.DataObject) -> None:
+    """Judged with all that came before, or with what ``reach`` asks for alone; and with rows behind it, or without."""
+    detector = build(entry)
+    values = daily(600, data.draw(st.integers(0, 99))).value
+    for place in data.draw(st.lists(st.integers(0, 599), max_size=30)):
+        values[place] = data.draw(st.sampled_from([np.nan, 1e200, -1e5, 0.0, 5e-324]))
+    whole = stretch(values, "Europe/Berlin")
+    first = data.draw(st.integers(0, 599))
+    reach = detector.reach(int(whole.ts_ms[first]))
+    start = max(0, int(np.searchsorted(whole.ts_ms, reach.since_ms)) - reach.points)
+    end = data.draw(st.integers(first, 600))
+    part = Stretch(*(column[start:end] for column in (whole.ts_ms, whole.offset_ms, whole.value)))
+    found, expected = detector.judge(part, first - start), detector.judge(whole, first)
+    for name in ("strength", "measure", "level", "expected", "lower", "upper"):
+        column = getattr(expected, name)[: end - first]
+        assert np.array_equal(getattr(found, name), column, equal_nan=True), name
+
+
+def test_seasonal_z_is_the_median_and_deviation_of_the_same_hour() -> None:
+    one = daily(24 * 40, 2)
+    found = build("seasonal_z").judge(one, 0)
+    row = 24 * 36 + 5
+    days = np.array([one.value[row - 24 * day] for day in range(1, 29)])
+    residuals = np.concatenate([days[weekday::7] - np.median(days[weekday::7]) for weekday in range(7)])
+    scale = 1.4826 * np.median(np.abs(residuals)) * (1 + 8 / 28)
+    assert found.expected[row] == pytest.approx(np.median(days[6::7]))
+    assert found.measure[row] == pytest.approx(abs(one.value[row] - found.expected[row]) / scale)
+    assert found.upper[row] - found.expected[row] == pytest.approx(8 * scale)
+    assert np.isnan(found.strength[: 24 * 7]).all()
+
+
+def test_a_day_stays_a_day_when_clocks_change() -> None:
+    """Nine o'clock is held against nine o'clock."""
+    one = daily(24 * 30, 3, "Europe/Berlin")
+    found = build("seasonal_z").judge(one, 24 * 8)
+    assert np.nanmax(found.strength) < 3
+    astray = build("seasonal_z").judge(stretch(one.value), 24 * 8)
+    changed = np.flatnonzero(np.diff(one.offset_ms))[0] + 1 - 24 * 8
+    week = slice(changed, changed + 24 * 5)
+    assert np.mean(astray.measure[week]) > 1.5 * np.mean(found.measure[week])
+
+
+def test_a_shift_says_from_where_to_where_and_when() -> None:
+    one = daily(24 * 20, 4)
+    one.value[400:] += 40
+    one.value[100] = 1e6  # a spike is no shift
+    found = build("level_shift").judge(one, 0)
+    begins = np.flatnonzero(found.strength >= 3)
+    assert 400 < begins[0] <= 424
+    assert found.since_ms is not None
+    peak = begins[np.argmax(found.strength[begins])]
+    assert abs((found.since_ms[peak] - one.ts_ms[400]) / HOUR_MS) <= 8  # a day's habit blurs it
+    assert found.expected[peak] == pytest.approx(100, abs=8)
+    assert found.level[peak] == pytest.approx(140, abs=8)
+    # A new level that stays is the usual one.
+    later = build("level_shift").judge(daily(24 * 20, 4), 0)
+    assert not (later.strength >= 3).any()
+    assert begins[-1] < 400 + 3 * 24
+
+
+def test_weekends_are_no_shift() -> None:
+    one = daily(24 * 60, 5)
+    weekday = (one.ts_ms // 86_400_000 + 3) % 7
+    one.value[weekday >= 5] -= 50
+    assert not (build("level_shift").judge(one, 24 * 16).strength >= 3).any()
+
+
+@pytest.mark.parametrize(
+    ("detectors", "path", "said"),
+    [
+        (["seasonal"], "detectors", "perhaps seasonal_z"),
+        ([{"seasonal_z": {"week": 3}}], "detectors.0.seasonal_z.week", "expected one of weeks, threshold"),
+        (["novelty", "novelty"], "detectors", "expected each detector once, got novelty twice"),
+        ([{"seasonal_z": {}, "rarity": {}}], "detectors.0", "expected one detector an entry"),
+        ([{"level_shift": {"points": 1}}], "detectors.0.level_shift.points", "greater than or equal to 4"),
+    ],
+)
+def test_mistakes_name_their_place(detectors: Any, path: str, said: str) -> None:
+    with pytest.raises(ConfigProblems) as caught:
+        validate(Document("b.yaml", "", {"python": "x:y", "detectors": detectors}, None), Batch)
+    (problem,) = caught.value.problems
+    assert problem.path == path
+    assert said in problem.message
+
+
+def test_a_batch_written_out_and_read_again_is_the_same() -> None:
+    """Also from the environment, where a list is words with commas between them."""
+    batch = Batch.model_validate({"python": "x:y", "detectors": ["rarity", {"seasonal_z": {"weeks": 6}}]})
+    assert Batch.model_validate_json(batch.model_dump_json(exclude_unset=True)) == batch
+    words = Batch.model_validate({"python": "x:y", "detectors": "rarity, seasonal_z"})
+    assert [one.kind for one in words.settings("any").detectors] == ["rarity", "seasonal_z"]

@@ -1,0 +1,160 @@
+"""Detectors by name beside the default one: the same scores however values came, and what fails is named."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psycopg
+import pytest
+
+from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.rules import BatchRules, rules_of
+from anomalyze.monitoring.preview import foresee
+from anomalyze.monitoring.score import Scored, score_batch
+from anomalyze.storage import metrics_scores
+from anomalyze.storage.metrics_runs import load_runs
+from anomalyze.storage.metrics_values import store_values
+from anomalyze.storage.query import fetch
+from tests.test_monitoring.shop import NOW, frame
+
+Connection = psycopg.Connection[Any]
+POINTS = 24 * 24
+
+
+def batch(detectors: list[Any], **others: Any) -> Batch:
+    return Batch.model_validate({"python": "x:y", "detectors": detectors, **others})
+
+
+def daily(points: int = POINTS, seed: int = 1) -> list[float | None]:
+    """A day's habit with noise."""
+    noise = np.random.default_rng(seed).normal(0, 3, points)
+    return [*(100 + 30 * np.sin(np.arange(points) * np.pi / 12) + noise).round(3).tolist()]
+
+
+def named_scores(connection: Connection, name: str = "shop") -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT metric, ts, detector, version, value, novelty, surprise, expected, lower, upper, severity, flags "
+        "FROM metric_scores WHERE batch = %s AND detector <> 'novelty' ORDER BY 1, 3, 4, 2",
+        [name],
+    ).fetchall()
+
+
+def whole(
+    connection: Connection, rows: pl.DataFrame, folder: Path, rules: BatchRules
+) -> list[tuple[Any, ...]]:
+    store_values(connection, "whole", rows, NOW)
+    score_batch(connection, "whole", rules, folder, NOW)
+    return named_scores(connection, "whole")
+
+
+STATELESS = ["seasonal_z", {"level_shift": {"spans": 5}}]
+
+
+@pytest.mark.parametrize(
+    "preprocessing", [{}, {"difference": 2, "smooth": 3}], ids=["as measured", "transformed"]
+)
+def test_values_that_come_in_pieces_score_as_those_that_come_at_once(
+    connection: Connection, tmp_path: Path, preprocessing: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut at random, late, corrected, missing: the scores are those of the values as they are, to the bit."""
+    monkeypatch.setattr(metrics_scores, "ROWS_A_TURN", 300)
+    random = np.random.default_rng(3)
+    series = {"a": daily(), "b": daily(seed=2)}
+    series["a"][500] = 900.0
+    series["b"][300] = None
+    series["b"][400:] = [value and value + 80 for value in series["b"][400:]]
+    rows = frame(series)
+    rules = rules_of(batch(STATELESS, preprocessing=preprocessing), ["a", "b"])
+    wrong = rows.with_columns(
+        value=pl.when(pl.Series(random.random(len(rows)) < 0.01)).then(pl.lit(55.5)).otherwise("value")
+    )
+    piece = rows["timestamp"].rank("dense").to_numpy() // 60 + (random.random(len(rows)) < 0.01) * 2
+    for n in range(int(piece.max()) + 1):
+        store_values(connection, "shop", wrong.filter(pl.Series(piece == n)), NOW)
+        score_batch(connection, "shop", rules, tmp_path / "pieces", NOW)
+    store_values(connection, "shop", rows, NOW)
+    score_batch(connection, "shop", rules, tmp_path / "pieces", NOW)
+    found = named_scores(connection)
+    assert found == whole(connection, rows, tmp_path / "whole", rules)
+    assert {row[2] for row in found} == {detector.kind for detector in rules.default.detectors}
+    assert max(row[5] for row in found) > 0.9
+    store_values(connection, "shop", rows, NOW)
+    assert score_batch(connection, "shop", rules, tmp_path / "pieces", NOW) == Scored()
+    assert named_scores(connection) == found
+
+
+def test_a_shift_is_one_incident_with_both_levels_and_since_when(
+    connection: Connection, tmp_path: Path
+) -> None:
+    values = daily()
+    values[-30:] = [value and value + 60 for value in values[-30:]]
+    rows = frame({"orders": values})
+    asked = batch(["level_shift"], direction="up", unit="EUR")
+    store_values(connection, "shop", rows, NOW)
+    score_batch(connection, "shop", rules_of(asked, ["orders"]), tmp_path, NOW)
+    found = connection.execute(
+        "SELECT kind, direction, severity, peak_ts, sentence FROM metric_alerts"
+    ).fetchall()
+    assert [row[:3] for row in found] == [("shift", 1, 2)]
+    assert abs(found[0][3] - (NOW - timedelta(hours=30))) <= timedelta(hours=3)
+    assert found[0][4].startswith("orders shifted up from a level of about ")
+    assert [one.sentence for one in foresee(rows, asked)] == [found[0][4]]
+    # A detector that leaves the file takes its open incident with it.
+    later = frame({"orders": [values[-1]]}, NOW + timedelta(hours=1))
+    store_values(connection, "shop", later, NOW)
+    score_batch(connection, "shop", rules_of(batch([]), ["orders"]), tmp_path, NOW)
+    assert connection.execute("SELECT kind, state, resolution FROM metric_alerts").fetchall() == [
+        ("shift", 2, "detector gone")
+    ]
+    # The good way it is no incident.
+    assert foresee(rows, batch(["level_shift"], direction="down")) == []
+
+
+def test_an_odd_hour_is_told_with_what_is_usual_then(connection: Connection, tmp_path: Path) -> None:
+    values = daily()
+    values[-3] = 125.0  # an ordinary value, at the wrong hour
+    (told,) = foresee(frame({"orders": values}), batch(["seasonal_z"]))
+    assert told.incident.kind == "seasonal_z"
+    assert "of this time of the day and week (expected about " in told.sentence
+
+
+def test_a_detector_that_is_added_scores_what_is_stored(connection: Connection, tmp_path: Path) -> None:
+    rows = frame({"a": daily(), "b": daily(seed=2)})
+    older = rows.filter(pl.col("timestamp") < NOW - timedelta(hours=5))
+    store_values(connection, "shop", older, NOW)
+    score_batch(connection, "shop", rules_of(batch(["novelty"]), ["a", "b"]), tmp_path / "some", NOW)
+    assert named_scores(connection) == []
+    rules = rules_of(batch(["novelty", "seasonal_z"], metrics={"b": {"detectors": []}}), ["a", "b"])
+    store_values(connection, "shop", rows, NOW)
+    score_batch(connection, "shop", rules, tmp_path / "some", NOW)
+    assert named_scores(connection) == whole(connection, rows, tmp_path / "whole", rules)
+    assert {row[0] for row in named_scores(connection)} == {"a"}
+
+
+def test_what_fails_of_a_metric_is_named_and_its_neighbours_are_scored(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = rules_of(batch(["seasonal_z"]), ["a", "b"])
+    (detector,) = rules.default.detectors
+    real = detector.judge
+
+    def judge(stretch: Any, first: int) -> Any:
+        if stretch.value[0] == 1e9:
+            raise ZeroDivisionError("of such a series nothing can be said")
+        return real(stretch, first)
+
+    monkeypatch.setattr(detector, "judge", judge)
+    store_values(connection, "shop", frame({"a": [1e9, *daily()], "b": daily()}), NOW)
+    done = score_batch(connection, "shop", rules, tmp_path, NOW)
+    (failure,) = done.failures
+    assert (failure.metric, failure.reason) == (
+        "a",
+        "seasonal_z could not judge it: of such a series nothing can be said",
+    )
+    assert {row[0] for row in named_scores(connection)} == {"b"}
+    (run,) = fetch(connection, load_runs("shop"))
+    assert [one["metric"] for one in run.failures] == ["a"]
