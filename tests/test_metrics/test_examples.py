@@ -39,21 +39,30 @@ def test_the_built_in_batch_tells_of_payments_by_hour(database: str) -> None:
     start = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0) - 5 * HOUR
     with psycopg.connect(database) as connection:
         ensure_partitions(connection, [start, start + 9 * HOUR])
-        for count, (hour, amount, currency, status, severity) in enumerate(
+        for count, (hour, amount, currency, status, severity, source, lag_s) in enumerate(
             [
-                (0, 10, "EUR", 0, 0),
-                (0, 20, "EUR", 1, 3),
-                (0, 7, "USD", 2, 0),
-                (2, -5, "EUR", 3, 0),
-                (9, 1, "EUR", 0, 0),
+                (0, 10, "EUR", 0, 0, "KAFKA", 2),
+                (0, 20, "EUR", 1, 3, "REALTIME_API", 1),
+                (0, 7, "USD", 2, 0, "CSV", 9_000),
+                (2, -5, "EUR", 3, 0, "WEBSOCKET", 90_000),
+                (9, 1, "EUR", 0, 0, "KAFKA", 0),
             ]
         ):
             at = start + hour * HOUR + dt.timedelta(minutes=10)
             connection.execute(
                 "INSERT INTO transactions (account_id, user_id, ts, tx_id, amount, currency, status, severity, action,"
-                " src_partition, src_offset, source, bundle, data, enrichment, analysis, verdict) VALUES"
-                " ('default', 'u', %s, %s, %s, %s, %s, %s, 0, 0, 0, 'CSV', 'b', '{}', '{}', '{}', '{}')",
-                [at, str(count), amount, currency, status, severity],
+                " src_partition, src_offset, source, bundle, data, enrichment, analysis, verdict, stored_at) VALUES"
+                " ('default', 'u', %s, %s, %s, %s, %s, %s, 0, 0, 0, %s, 'b', '{}', '{}', '{}', '{}', %s)",
+                [
+                    at,
+                    str(count),
+                    amount,
+                    currency,
+                    status,
+                    severity,
+                    source,
+                    at + dt.timedelta(seconds=lag_s),
+                ],
             )
             connection.execute(
                 "INSERT INTO hourly VALUES ('default', %s, %s, 1) ON CONFLICT (account_id, hour, severity)"
@@ -74,29 +83,59 @@ def test_the_built_in_batch_tells_of_payments_by_hour(database: str) -> None:
         ("anomalies", 3): 0,
         ("decline_rate", 0): 33.333,
         ("decline_rate", 2): 0,
+        ("lag", 0): 1.5,
+        ("lag", 2): 3600,
         ("amount_EUR", 0): 30,
     }
     assert entry.batch.settings("amount_EUR").preprocessing.aggregate == "sum"
 
 
-def test_every_example_reads(config: Path, database: str) -> None:
+def test_every_example_runs(config: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALYZE_POSTGRES_DSN", database)
+    monkeypatch.setenv("ANOMALYZE_REDIS_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("ANOMALYZE_DATA_DIR", str(config / "data"))
     loaded = load_batches(config, {})
     assert loaded.problems == ()
-    now = dt.datetime.now(dt.UTC)
-    found = {
-        name: read(entry, entry.batch.window_at(now, entry.batch.history), database)
-        for name, entry in loaded.batches.items()
-        if "example" in entry.batch.tags
+    found: dict[str, set[str]] = {}
+    told: dict[str, set[str]] = {}
+    for name, entry in loaded.batches.items():
+        if "example" not in entry.batch.tags:
+            continue
+        command = [
+            "metrics",
+            "run",
+            name,
+            "--dry-run",
+            "--json",
+            "--rows",
+            "10000",
+            "--config-dir",
+            str(config),
+        ]
+        ran = CliRunner().invoke(app, command)
+        assert ran.exit_code == 0, ran.stderr
+        document = json.loads(ran.stdout)
+        assert document["notes"] == []
+        found[name] = {row["metric"] for row in document["values"]}
+        told[name] = {f"{one['metric']} {one['opened'][:10]}" for one in document["alerts"]}
+    assert {name for name in found.pop("postgres_tables") if not name.startswith("size_")} == {
+        "dead_rows",
+        "locks_waiting",
+        "oldest_query",
     }
-    names = {name: set(reading.frame["metric"]) for name, reading in found.items()}
-    assert names == {
+    assert found == {
         "system_load": {"processor", "memory", "disk_used"},
+        "machine_processes": {"processes", "disk_free"},
+        "network_traffic": {"sent", "received"},
         "postgres_statistics": {"connections", "size", "cache_hits", "deadlocks"},
         "shop_visits": {"visits", "checkouts"},
         "shop_orders": {"orders", "revenue"},
         "shop_simulated": {"orders", "payment_errors"},
+        "shop_deliveries": {"minutes", "minutes_slowest"},
+        "shop_funnel": {"conversion"},
+        "sales_daily": {"orders_north", "orders_south", "revenue"},
     }
-    assert [reading.notes for reading in found.values()] == [()] * 5
+    assert "orders_south 2025-09-15" in told["sales_daily"]  # midnight of the 16th in Berlin
 
 
 def test_the_simulated_shop_has_its_incidents(config: Path) -> None:

@@ -12,6 +12,8 @@ import sqlite3
 import sys
 from typing import Any
 
+import polars as pl
+
 HOUR = dt.timedelta(hours=1)
 # On every such day since 1970 the shop is down from 13:00 to 15:59 UTC.
 INCIDENT_DAYS = 23
@@ -41,6 +43,26 @@ def hours(window: Any, params: dict[str, Any]) -> list[dict[str, Any]]:
         found.append({"timestamp": at, "orders": orders, "payment_errors": errors})
         at += HOUR
     return found
+
+
+def deliveries(window: Any, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Minutes of an hour's deliveries: their median and their slowest tenth; longer while the shop is down."""
+    found = []
+    at = window.start.replace(minute=0, second=0, microsecond=0)
+    while at < window.end:
+        noise = random.Random(int(at.timestamp()) + 3)  # noqa: S311
+        middle = params["usual_minutes"] * noise.lognormvariate(0, 0.12) * (6 if is_down(at) else 1)
+        found.append(
+            {"timestamp": at, "minutes": middle, "minutes_slowest": middle * noise.uniform(1.8, 2.6)}
+        )
+        at += HOUR
+    return found
+
+
+def logarithm(frame: pl.DataFrame, params: dict[str, Any]) -> pl.DataFrame:
+    """The metric on the scale of logarithms; what is not above zero has none."""
+    value = pl.col("value")
+    return frame.with_columns(pl.when(value > 0).then(value.log10()).alias("value"))
 
 
 def write(path: str, days: int = 120) -> int:
