@@ -101,11 +101,15 @@ def run(
             return
         window = entry.batch.window_at(dt.datetime.now(dt.UTC), _back(entry, back))
         reading = _read(entry, window)
+        import polars as pl
+
         from anomalyze.metrics.prepare import prepare
+        from anomalyze.metrics.relation import relate
         from anomalyze.monitoring.preview import foresee
 
         prepared = prepare(reading.frame, entry.batch, window, entry.path.parent)
-        frame = prepared.frame
+        frame = pl.concat([prepared.frame, relate(prepared.frame, entry.batch.relations)])
+        frame = frame.sort("metric", "timestamp")
         foreseen = foresee(frame, entry.batch)
         failed = {**reading.failures, **prepared.failures}
         notes = (*reading.notes, *(f"{metric}: {reason}" for metric, reason in failed.items()))

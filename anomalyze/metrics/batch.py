@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from anomalyze.config import closest
 from anomalyze.metrics.duration import Duration, fits_days, format_duration
 from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX, METRICS_MAX
+from anomalyze.metrics.relation import RELATIONS_MAX, MetricName, Relation
 from anomalyze.metrics.setting import FUNCTION, Cron, MetricSettings, Words
 from anomalyze.metrics.source_file import SQL_KINDS, Source
 from anomalyze.metrics.window import Window, floor_to_step, go_back
@@ -115,6 +116,21 @@ class Batch(BatchDefaults):
     metrics: dict[
         Annotated[str, StringConstraints(min_length=1, max_length=METRIC_CHARACTERS_MAX)], MetricSettings
     ] = Field(default={}, max_length=2_000, description="what differs, by name or by pattern with * and ?")
+
+    relations: dict[MetricName, Relation] = Field(
+        default={},
+        max_length=RELATIONS_MAX,
+        description="metrics that follow from two others of the batch, by name",
+    )
+
+    @model_validator(mode="after")
+    def _relates_once(self) -> Batch:
+        chained = {name: one for name, one in self.relations.items() if set(one.of) & set(self.relations)}
+        if chained:
+            raise ValueError(
+                f"relations: expected metrics that the source gives, got a relation in {' and '.join(chained)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _asks_once(self) -> Batch:

@@ -21,6 +21,8 @@ from anomalyze.metrics.window import Window
 
 __all__ = ["Prepared", "prepare"]
 
+_RELATED = "expected no values of a metric that is made of others (relations), got some: left out"
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -44,12 +46,14 @@ def prepare(frame: pl.DataFrame, batch: Batch, window: Window, folder: Path) -> 
     """
     zone = ZoneInfo(batch.timezone)
     within = (window.start, window.end)
+    failures = dict.fromkeys(set(batch.relations) & set(frame["metric"].unique()), _RELATED)
+    if failures:
+        frame = frame.filter(~pl.col("metric").is_in(list(failures)))
     ways: dict[tuple[dt.timedelta | None, Aggregate, Fill, str | None], list[str]] = {}
     for name in frame["metric"].unique(maintain_order=True):
         wanted = batch.settings(name).preprocessing if batch.metrics else batch.preprocessing
         ways.setdefault((wanted.resample, wanted.aggregate, wanted.fill, wanted.function), []).append(name)
     parts: list[pl.DataFrame] = []
-    failures: dict[str, str] = {}
     for (step, aggregate, fill, function), names in ways.items():
         part = frame if len(ways) == 1 else frame.filter(pl.col("metric").is_in(names))
         if step is not None:

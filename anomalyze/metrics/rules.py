@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.detectors.build import build_detectors
 from anomalyze.metrics.judgement import Maintenance, SeriesRules
+from anomalyze.metrics.relation import Relation
 from anomalyze.metrics.setting import MetricSettings
 
 __all__ = ["BatchRules", "rules_of"]
@@ -31,12 +32,15 @@ class BatchRules:
         Rules of its metrics, and of those that have others, by name.
     zone
         By whose clock a day's and a week's habits go.
+    relations
+        Metrics that follow from others.
     """
 
     period_s: float
     default: SeriesRules = field(default_factory=SeriesRules)
     named: dict[str, SeriesRules] = field(default_factory=dict)
     zone: str = "UTC"
+    relations: Mapping[str, Relation] = field(default_factory=dict)
 
     def of(self, metric: str) -> SeriesRules:
         """One metric's rules."""
@@ -58,7 +62,7 @@ def rules_of(batch: Batch, names: Sequence[str]) -> BatchRules:
     """A batch's rules for metrics of these names."""
     own = [
         name
-        for name in names
+        for name in {*names, *batch.relations}
         if name in batch.metrics or any(fnmatch.fnmatchcase(name, pattern) for pattern in batch.metrics)
     ]
     settings = {name: batch.settings(name) for name in own}
@@ -67,6 +71,7 @@ def rules_of(batch: Batch, names: Sequence[str]) -> BatchRules:
         _rules(batch, batch.timezone, _step_s(batch, batch)),
         {name: _rules(one, batch.timezone, _step_s(batch, one)) for name, one in settings.items()},
         batch.timezone,
+        batch.relations,
     )
 
 

@@ -12,6 +12,7 @@ import psycopg
 from anomalyze.errors import AnomalyzeError
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.alerting import remind, tell_late
+from anomalyze.monitoring.related import store_related
 from anomalyze.monitoring.shelf import bank_folder, begin_note, finish_note, open_bank
 from anomalyze.monitoring.turn import DETECTOR, VERSION, Turn, take_turn
 from anomalyze.storage.metrics_runs import begin_run, finish_run
@@ -111,6 +112,10 @@ def _take_turns(
     done, failures = Turn(), dict[str, Failure]()
     own = bank_folder(folder, batch)
     while state.ingest > state.scored_ingest:
+        if rules.relations:
+            before = load_series(connection, batch, DETECTOR, VERSION)
+            known = {name for name, points in zip(before.names, before.points, strict=True) if points}
+            store_related(connection, batch, rules.relations, known, state, now)
         series = load_series(connection, batch, DETECTOR, VERSION)
         with open_bank(own, series.names, rules.period_s, state.turn) as bank:
             begin_note(own, state.turn + 1)
