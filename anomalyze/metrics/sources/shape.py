@@ -79,8 +79,9 @@ def build_reading(
     # A point is named by its step's begin: one that begins where the window ends is not over yet.
     past = window.end if at_time is not None and not is_measured else window.end + window.step
     if is_measured and at_time is not None:
-        known = frame.drop_nulls("timestamp")
-        frame = known.with_columns(floor_steps(known["timestamp"], window.step, zone)[0].alias("timestamp"))
+        known, unknown = frame.drop_nulls("timestamp"), frame.filter(pl.col("timestamp").is_null())
+        begins = floor_steps(known["timestamp"], window.step, zone)[0]
+        frame = pl.concat([known.with_columns(begins.alias("timestamp")), unknown])
     return replace(_cleaned(frame, where, past, metrics_max), failures=failures, is_of_now=at_time is None)
 
 
