@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from anomalyze.metrics.anomstack.schedule import convert_schedule, step_of
 from anomalyze.metrics.anomstack.sql import adapt_sql
 from anomalyze.metrics.anomstack.template import TURNS_MAX, render_once
 from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.detectors.setting import DetectorSetting
 from anomalyze.metrics.library import load_batches
 from anomalyze.metrics.sources import read
 
@@ -104,6 +106,10 @@ def said(found: Plan) -> str:
     )
 
 
+def words_of(detectors: Sequence[DetectorSetting]) -> list[str]:
+    return [one.key for one in detectors]
+
+
 def test_sql_with_templates_and_python_load_run_and_are_told(theirs: Path, ours: Path) -> None:
     (theirs / "shop").mkdir()
     (theirs / "shop/towns.sql").write_text(TEMPLATED)
@@ -177,14 +183,29 @@ def test_what_holds_beside_the_question_is_carried_over(
         tholdalert_exclude_metrics=["left"],
         alert_exclude_metrics=["quiet"],
         score_exclude_metrics=["unscored"],
+        change_exclude_metrics=["steady"],
         metric_tags={"n": {"team": "Sales & More", "priority": "p2"}},
         preprocess_params={"freq": "6H", "freq_agg": "sum", "diff_n": 1},
         delete_after_n_days=30,
         train_sql="select 1",
         what_is_this=1,
     )  # fmt: skip
-    put(theirs, "still.yaml", ingest_sql="select 1 as a", disable_batch=True, alert_methods="")
-    put(theirs, "off.yaml", ingest_sql="select 1 as a", disable_ingest="True", disable_score=True)
+    put(
+        theirs,
+        "still.yaml",
+        ingest_sql="select 1 as a",
+        disable_batch=True,
+        alert_methods="",
+        change_include_metrics=["jumps"],
+    )
+    put(
+        theirs,
+        "off.yaml",
+        ingest_sql="select 1 as a",
+        disable_ingest="True",
+        disable_score=True,
+        disable_change=True,
+    )
     found = plan(
         theirs, ANOMSTACK__SHOP__INGEST_CRON_SCHEDULE="0 */6 * * *", ANOMSTACK_DUCKDB_PATH="/data/x.db"
     )
@@ -194,7 +215,12 @@ def test_what_holds_beside_the_question_is_carried_over(
     shop = made["shop"]
     assert shop.source is not None
     assert shop.source.model_dump(include={"kind", "path"}) == {"kind": "duckdb", "path": "/data/x.db"}
-    assert (shop.schedule, shop.step, shop.priority) == ("0 */6 * * *", 6 * HOUR, 2)
+    assert (shop.schedule, shop.step, shop.priority) == ("0 */6 * * *", 6 * HOUR, 3)
+    assert shop.settings("n").priority == 2
+    assert words_of(shop.detectors) == ["novelty", "rarity", "level_shift"]
+    assert words_of(shop.settings("steady").detectors) == ["novelty", "rarity"]
+    assert words_of(made["still"].detectors) == ["novelty", "rarity"]
+    assert words_of(made["still"].settings("jumps").detectors) == ["novelty", "rarity", "level_shift"]
     assert shop.tags == ("anomstack", "team-sales-more")
     assert shop.timestamps == "begin"
     assert (shop.preprocessing.resample, shop.preprocessing.aggregate) == (6 * HOUR, "sum")

@@ -39,7 +39,8 @@ GENERAL: tuple[tuple[str, str], ...] = (
      "alert_threshold and its like are not carried over: an incident is one alert, with a severity; see alerts in docs/metrics.md."),
     (r"alert_methods|tholdalert_methods",
      "Mail and Slack are not carried over: alerts go to the log, their table, REST and the dashboard."),
-    (r"change_\w+|disable_change", "Change detection is not carried over: see detectors in docs/metrics.md."),
+    (r"change_(metric_timestamp\w+|max_n|smooth_n|snooze_n|threshold|detect_last_n)",
+     "Changes are found by the detector level_shift, with thresholds of its own: see detectors in docs/metrics.md."),
     (r"llmalert_\w+|disable_llmalert|prompt_fn", "Alerts by a language model are not carried over."),
     (r"dashboard_\w+|disable_(dashboard|plot|summary|train)|summary_\w+",
      "All batches are on the page Metrics; there is no switch for pages, plots or the digest."),
@@ -47,6 +48,7 @@ GENERAL: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 _CARRIED = {
     "metric_batch", "db", "table_key", "ingest_sql", "ingest_fn", "ingest_cron_schedule", "alert_snooze_n",
+    "change_exclude_metrics", "change_include_metrics", "disable_change",
     "alert_exclude_metrics", "train_exclude_metrics", "tholdalert_thresholds", "tholdalert_exclude_metrics",
     "disable_tholdalert", "disable_alert", "disable_score", "disable_ingest", "disable_batch", "disable_delete",
     "delete_after_n_days", "metric_tags",
@@ -210,11 +212,9 @@ def _question(
     if changed:
         notes.append(spec.note("ingest_cron_schedule", changed))
     step = step_of(cron)
-    tags, priority, more = tags_of(spec)
+    tags, more = tags_of(spec)
     notes += more
     document: dict[str, Any] = {"description": f"{spec.name}, from Anomstack", "tags": tags}
-    if priority is not None:
-        document["priority"] = priority
     if spec.flag("disable_batch") or spec.flag("disable_ingest"):
         document["enabled"] = False
     if spec.text("ingest_sql").strip():

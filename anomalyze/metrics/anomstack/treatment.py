@@ -30,9 +30,13 @@ def build_treatment(spec: Spec, step: str) -> tuple[dict[str, Any], list[Note]]:
         alerts["cooldown"] = format_duration(parse_duration(step) * min(int(snooze), 1_000))
     if alerts:
         made["alerts"] = alerts
-    if spec.flag("disable_score"):
-        made["detectors"] = []
+    usual = [] if spec.flag("disable_score") else ["novelty", "rarity"]
+    shifts = [] if spec.flag("disable_change") else ["level_shift"]
+    only = spec.names("change_include_metrics")
+    made["detectors"] = usual if only else usual + shifts
     metrics = _by_metric(spec, notes)
+    for name in (only or spec.names("change_exclude_metrics")) if shifts else ():
+        metrics.setdefault(name, {}).setdefault("detectors", usual + shifts if only else usual)
     if metrics:
         made["metrics"] = metrics
     return made, notes
@@ -54,6 +58,10 @@ def _by_metric(spec: Spec, notes: list[Note]) -> dict[str, Any]:
             )
         )
         limits = {}
+    for name, tags in spec.mapping("metric_tags").items():
+        level = _priority(tags.get("priority")) if isinstance(tags, dict) else None
+        if level is not None:
+            metrics.setdefault(name, {})["priority"] = level
     left_out = set(spec.names("tholdalert_exclude_metrics"))
     for name, told in limits.items():
         if name in left_out:
@@ -90,22 +98,23 @@ def _limits(told: Any) -> dict[str, float] | None:
     return None if len(found) == 2 and found["lower"] >= found["upper"] else found
 
 
-def tags_of(spec: Spec) -> tuple[list[str], int | None, list[Note]]:
-    """Tags of the batch, its priority when tags tell one, and notes: ours are of a batch, not of a metric."""
-    tags, priorities = ["anomstack"], []
-    told = spec.mapping("metric_tags")
-    for own in told.values():
+def _priority(told: Any) -> int | None:
+    found = re.fullmatch(r"p?([1-5])", str(told).strip().lower())
+    return int(found[1]) if found else None
+
+
+def tags_of(spec: Spec) -> tuple[list[str], list[Note]]:
+    """Tags of the batch, and a note where they were a metric's; a priority is no tag."""
+    tags = ["anomstack"]
+    for own in spec.mapping("metric_tags").values():
         for key, value in own.items() if isinstance(own, dict) else ():
-            level = re.fullmatch(r"p?([1-5])", str(value).lower()) if str(key).lower() == "priority" else None
-            if level:
-                priorities.append(int(level[1]))
-            else:
+            if str(key) != "priority" or _priority(value) is None:
                 tags.append(re.sub(r"[^a-z0-9_-]+", "-", f"{key}-{value}".lower()).strip("-_")[:64])
     notes = []
-    if told:
+    if len(tags) > 1:
         text = "tags are of the batch here, not of a metric: those of all metrics are put together"
-        notes.append(spec.note("metric_tags", text + (", the highest priority counts" if priorities else "")))
-    return [tag for tag in dict.fromkeys(tags) if tag][:TAGS_MAX], min(priorities, default=None), notes
+        notes.append(spec.note("metric_tags", text))
+    return [tag for tag in dict.fromkeys(tags) if tag][:TAGS_MAX], notes
 
 
 def resample_of(spec: Spec, is_measured: bool) -> tuple[dict[str, str], list[Note]]:
