@@ -2,7 +2,7 @@
 
 One configuration for every series, no look-ahead. A row scores its novelty where an alert is raised and nothing
 elsewhere, as people would hear of it; the official threshold is the best one of the corpus for each profile, the
-shipped one is fixed. The scorer is proved in the same run on two detectors whose output and points are published.
+shipped one is fixed; `both` counts every alert of rarity too. The scorer is proved in the same run on two detectors whose output and points are published.
 
     python -m benchmarks.nab --data DIR
 """
@@ -45,7 +45,7 @@ def main() -> None:
     corpus = load_corpus(options.data)
     verified = [name for name in PUBLISHED if verify(corpus, options.data, name)]
     begun_s = time.perf_counter()
-    scores, alerts = score(corpus)
+    scores, alerts, rare = score(corpus)
     taken_s = time.perf_counter() - begun_s
     best = {name: corpus.evaluate(scores, profile) for name, profile in PROFILES.items()}
     fixed = {name: corpus.evaluate(scores, profile, SHIPPED_THRESHOLD) for name, profile in PROFILES.items()}
@@ -53,13 +53,16 @@ def main() -> None:
     result: dict[str, Any] = {name: round(found.score, 2) for name, found in best.items()}
     result |= {f"{name}_fixed_threshold": round(found.score, 2) for name, found in fixed.items()}
     result |= {f"{name}_threshold": round(found.threshold, 4) for name, found in best.items()}
+    both = np.where(alerts | rare, 1.0, 0.0)
+    result |= {f"{name}_both": round(corpus.evaluate(both, p, 1.0).score, 2) for name, p in PROFILES.items()}
     result |= {"alerts": int(alerts.sum()), "score_s": round(taken_s, 2), "scorer_verified_on": verified}
     report(result, options.json)
 
 
-def score(corpus: Corpus) -> tuple[Floats, Any]:
-    """What an alert says of each row (0 without one), and where there is one."""
+def score(corpus: Corpus) -> tuple[Floats, Any, Any]:
+    """What a novelty alert says of each row (0 without one), where there is one, and where rarity alerts."""
     scores, alerts = np.zeros(len(corpus.value)), np.zeros(len(corpus.value), np.bool_)
+    rare = alerts.copy()
     spans = list(zip(corpus.starts[:-1].tolist(), corpus.starts[1:].tolist(), strict=True))
     periods = [float(np.median(np.diff(corpus.time_ms[first:end]))) / 1000.0 for first, end in spans]
     for period_s in sorted(set(periods)):
@@ -72,9 +75,9 @@ def score(corpus: Corpus) -> tuple[Floats, Any]:
             SeriesBank.open(Path(folder), [corpus.files[place] for place in files], period_s) as bank,
         ):
             found = bank.advance(index, times, corpus.value[rows])
-        alerts[rows] = found.novelty_alert
+        alerts[rows], rare[rows] = found.novelty_alert, found.rarity_alert
         scores[rows] = np.where(found.novelty_alert, found.novelty, 0.0)
-    return scores, alerts
+    return scores, alerts, rare
 
 
 def newer(time_ms: Any) -> Any:

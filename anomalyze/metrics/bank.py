@@ -28,7 +28,7 @@ from anomalyze.metrics.grown import GrownArray
 __all__ = ["BANK_FORMAT", "SERIES_MAX", "Scores", "SeriesBank"]
 
 # Raised when the meaning of a stored word changes: older banks are then refused.
-BANK_FORMAT = 1
+BANK_FORMAT = 2
 SERIES_MAX = 100_000
 NAME_CHARACTERS_MAX = 1_000
 DAY_BINS_MAX = 1_440  # series finer than a minute share the bins of a minute
@@ -52,7 +52,8 @@ class Scores:
     surprise
         S: the sum of the channels' gap novelties, in deviations.
     rarity
-        k: how far the 5 % nearest values are, in spreads of the series. 4 is where a repeat is told of.
+        k: how far the 5 % nearest values are, in spreads of the series. 4 is where a repeat is told of, more where
+        there were other runs of such values within days.
     rarity_score
         3k/(k + 4): rarity on the scale of e, always below the novelty that alerts (3).
     expected
@@ -63,10 +64,10 @@ class Scores:
     tail
         Share of the kept values at least as far out on the same side, never 0: 0.0005 is "one in 2,000".
     novelty_alert
-        An incident opens here, or the open one has become three times as surprising; below 100 values it takes
-        100/n times as much.
+        An incident opens here, or the open one has become three times as surprising, and the value is somewhat
+        rare too (k of 0.75) or the novelty alone says enough (e of 9); below 200 values it takes 200/n times as much.
     rarity_alert
-        Rare for this series, at most once in 12 points: lower severity.
+        A run of values rare for this series begins, and something of it is new (e of 0.1): lower severity.
     taken
         The row counted: its time was newer than all before. Later rows of an equal or older time did not.
     channel
@@ -100,10 +101,7 @@ class SeriesBank:
         self._index = {name: place for place, name in enumerate(self.names)}
         self._day_bins = min(DAY_BINS_MAX, max(1, round(_DAY_S / self.period_s)))
         self._week_bins = max(1, min(7 * DAY_BINS_MAX, round(7 * _DAY_S / self.period_s)))
-        self._half_life = max(
-            float(kernel.SEASON_HALF_LIFE_POINTS_MIN),
-            kernel.SEASON_HALF_LIFE_DAYS * _DAY_S / self.period_s,
-        )
+        self._pace = kernel.pace_of(self.period_s)
         bins = self._day_bins + self._week_bins
         self._words = GrownArray(folder / "series", np.int64, (kernel.WORDS,))
         self._season = GrownArray(folder / "season", np.float64, (bins,))
@@ -227,7 +225,7 @@ class SeriesBank:
             kernel.advance_series(
                 series, times, numbers, offsets, words, words.view(np.float64),
                 tuple(ring.array for ring in self._rings), tuple(order.array for order in self._orders),
-                self._season.array, self._visits.array, self._day_bins, self._week_bins, self._half_life, 0.5 ** (1.0 / self._half_life),
+                self._season.array, self._visits.array, self._day_bins, self._week_bins, self._pace,
                 np.empty(kernel.INCIDENTS_MAX), out, marks,
             )  # fmt: skip
         columns = {name: np.ascontiguousarray(out[:, place]) for place, name in enumerate(kernel.OUTPUTS)}

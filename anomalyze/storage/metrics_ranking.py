@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from anomalyze.metrics.incident import OPEN
+from anomalyze.metrics.judgement import RARITY_HALF, RARITY_WEIGHT
 from anomalyze.storage.array import TextArray
 from anomalyze.storage.cursor import FilterError, check_text
 from anomalyze.storage.metrics_runs import Run
@@ -27,9 +28,11 @@ __all__ = [
 RANKED_MAX = 1_000
 Order = Literal["strangest", "anomaly_rate"]
 _ORDERS: dict[Order, str] = {
-    "strangest": "r.severity DESC, r.novelty DESC, r.anomalies DESC",
-    "anomaly_rate": "r.anomalies::float8 / r.points DESC, r.severity DESC, r.novelty DESC",
+    "strangest": "r.severity DESC, r.strangeness DESC, r.anomalies DESC",
+    "anomaly_rate": "r.anomalies::float8 / r.points DESC, r.severity DESC, r.strangeness DESC",
 }
+# As `anomalyze.metrics.judgement.strangeness`, to a factor.
+_STRANGENESS = f"({RARITY_WEIGHT} * q.rarity / (q.rarity + {RARITY_HALF}) + q.novelty)"
 # Scores of a series in the period, of the detector that its newest point was judged by.
 _OF_SERIES = (
     "FROM metric_scores q WHERE q.batch = p.batch AND q.metric = p.metric "
@@ -116,14 +119,14 @@ def rank_metrics(
     return Query(
         "WITH ranked AS (SELECT p.batch, p.metric, p.detector, p.version, r.* FROM metric_series p "
         "CROSS JOIN LATERAL (SELECT count(*) AS points, count(*) FILTER (WHERE q.severity > 0) AS anomalies, "
-        f"max(q.severity) AS severity, max(q.novelty) AS novelty {_OF_SERIES}) r "
+        f"max(q.severity) AS severity, max({_STRANGENESS}) AS strangeness {_OF_SERIES}) r "
         "WHERE p.batch = ANY(%(batches)s) AND r.points > 0 "
         "AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(p.metric)) > 0) "
         f"ORDER BY {_ORDERS[order]}, p.batch, p.metric LIMIT %(limit)s) "
         "SELECT p.batch, p.metric, p.points, p.anomalies, t.*, (SELECT count(*) FROM metric_alerts a "
         f"WHERE a.batch = p.batch AND a.metric = p.metric AND a.state = {OPEN}) AS alerts "
         "FROM ranked p CROSS JOIN LATERAL (SELECT q.ts, q.value, q.expected, q.lower, q.upper, q.novelty, q.severity "
-        f"{_OF_SERIES} ORDER BY q.severity DESC, q.novelty DESC, q.ts DESC LIMIT 1) t "
+        f"{_OF_SERIES} ORDER BY q.severity DESC, {_STRANGENESS} DESC, q.ts DESC LIMIT 1) t "
         f"ORDER BY {_ORDERS[order].replace('r.', 'p.')}, p.batch, p.metric",
         {
             "batches": TextArray(list(batches)),

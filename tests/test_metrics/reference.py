@@ -62,6 +62,9 @@ class Reference:
 
     def __init__(self, period_s: float) -> None:
         self.half_life = max(140.0, 7 * 86_400 / period_s)
+        self.open_points = max(100, int(8 * 3_600 / period_s))
+        self.memory_points = max(2_000.0, 7 * 86_400 / period_s)
+        self.run_decay, self.runs = math.exp(-period_s / 86_400), 0.0
         self.phases = [
             Phase(DAY_MS, min(1440, max(1, round(86_400 / period_s)))),
             Phase(7 * DAY_MS, min(10_080, max(1, round(604_800 / period_s)))),
@@ -82,9 +85,7 @@ class Reference:
         out = {"rarity": math.nan, "rarity_alert": False, "novelty": math.nan, "surprise": math.nan}
         out["novelty_alert"] = False
         if n >= 30:
-            out["rarity"] = rarity = self._rarity(x)
-            if rarity >= 4 and n >= self.quiet_until:
-                out["rarity_alert"], self.quiet_until = True, n + 12
+            out["rarity"] = self._rarity(x)
         last3, last6 = [*self.values[-2:], x][::-1], [*self.values[-5:], x]
         self.scale += (abs(x) - self.scale) / (n + 1)
         magnitude = math.log(1 + abs(x) / self.scale) if self.scale > 0 else 0.0
@@ -100,7 +101,7 @@ class Reference:
         if residual is not None:
             surprise += self.memories["season"].surprise(residual)
         if n >= 30:
-            out |= self._judge(n, surprise)
+            out |= self._judge(n, surprise, out["rarity"])
         self.level += max(0.005, 1 / (n + 1)) * (x - self.level)
         self.values.append(x)
         return out
@@ -136,24 +137,33 @@ class Reference:
             return 0.0
         return min(1e6, distance / spread) if spread > 0 else 1e6
 
-    def _judge(self, n: int, surprise: float) -> dict[str, float]:
+    def _judge(self, n: int, surprise: float, rarity: float) -> dict[str, float]:
         is_open = n < self.open_until
         past = self.incidents[:-1] if is_open else self.incidents
         habit = 0.0
         for peak, at in past[-128:]:
             if peak >= surprise / 2:
-                habit += math.exp((at - n) / 2000)
+                habit += math.exp((at - n) / self.memory_points)
         excess = surprise / (1 + habit) ** 0.7
+        self.runs *= self.run_decay
+        is_rare = False
+        if rarity >= 4:
+            if n >= self.quiet_until:
+                is_rare = rarity >= 4 * math.sqrt(1 + self.runs) and excess >= 0.1
+                self.runs += 1
+            self.quiet_until = n + 6
         begins = False
         if is_open:
             self.incidents[-1][0] = max(self.incidents[-1][0], surprise)
             begins = surprise > 3 * self.alerted
         elif excess >= 3:
             self.incidents.append([surprise, n])
-            self.open_until, begins = n + 100, True
-        alert = begins and excess >= 3 * max(1, 100 / n)
+            self.open_until, begins = n + self.open_points, True
+        confirmed = excess >= 9 or rarity >= 0.75
+        alert = begins and excess >= 3 * max(1, 200 / n) and confirmed
         if begins:
             self.alerted = surprise
         if alert:
-            self.quiet_until = n + 12
-        return {"surprise": surprise, "novelty": excess / (1 + excess), "novelty_alert": alert}
+            self.quiet_until = n + 6
+        novelty = excess / (1 + excess)
+        return {"surprise": surprise, "novelty": novelty, "novelty_alert": alert, "rarity_alert": is_rare}

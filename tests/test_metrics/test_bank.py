@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from anomalyze.errors import ConfigError, ContractError, TransientError
 from anomalyze.metrics import bank as bank_module
-from anomalyze.metrics import kernel
+from anomalyze.metrics import memory
 from anomalyze.metrics.bank import Scores, SeriesBank
 from tests.test_metrics.reference import Reference
 
@@ -68,7 +68,7 @@ def test_equals_the_plain_reference(tmp_path: Path, seed: int) -> None:
 def test_the_oldest_values_go(tmp_path: Path) -> None:
     """A value seen long ago is new again, and memories that wrap around equal the reference."""
     rng = np.random.default_rng(5)
-    values = np.round(rng.normal(0, 30, kernel.VALUES_MAX + 700))
+    values = np.round(rng.normal(0, 30, memory.VALUES_MAX + 700))
     values[3], values[-1] = 500.0, 500.0
     with SeriesBank.open(tmp_path, ["a"], HOUR_S) as bank:
         scores = take(bank, 0, values)
@@ -171,6 +171,52 @@ def test_a_spike_a_jump_and_a_repeat(tmp_path: Path) -> None:
     assert len(alerts) < 12
 
 
+def test_novelty_and_rarity_confirm_each_other(tmp_path: Path) -> None:
+    """A gap between usual values is new and not rare; a value seen before is rare and not new: neither alerts."""
+    rng = np.random.default_rng(3)
+    values = np.where(rng.random(1_500) < 0.5, 10.0, 20.0) + rng.normal(0, 0.4, 1_500).round(1)
+    values[700] = 13.0
+    values[[900, 1_000, 1_100]] = 45.0
+    with SeriesBank.open(tmp_path, ["a"], HOUR_S) as bank:
+        scores = take(bank, 0, values)
+    gap = scores.novelty[700] / (1 - scores.novelty[700])
+    assert 3 < gap < 9
+    assert scores.rarity[700] < 0.75
+    assert not scores.novelty_alert[700]
+    assert scores.novelty_alert[900]
+    assert (scores.rarity[[1_000, 1_100]] > 4).all()
+    assert not scores.rarity_alert[1_100]
+
+
+def test_a_run_of_rare_values_alerts_once_and_runs_all_day_less(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    values = rng.normal(50, 1, 3_000)
+    begins = [1_000, *range(2_000, 2_900, 60)]
+    for place, at in enumerate(begins):  # each run a little beyond what was seen, so that it is new
+        values[at : at + 20] = 58 + 0.3 * place + rng.normal(0, 0.05, 20)
+    minutes = START_MS + np.arange(3_000) * 60_000
+    with SeriesBank.open(tmp_path, ["a"], 60.0) as bank:
+        scores = bank.advance(np.zeros(3_000, np.int64), minutes, values)
+    alerts = np.flatnonzero(scores.novelty_alert | scores.rarity_alert)
+    told = [at for at in begins if ((alerts >= at) & (alerts < at + 26)).any()]
+    assert 1_000 in told
+    assert ((alerts >= 1_000) & (alerts < 1_026)).sum() == 1
+    assert len(told) < len(begins) / 2
+
+
+def test_an_incident_of_minutes_stays_open_for_hours(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    values = rng.normal(50, 1, 3_000)
+    values[2_000], values[2_300], values[2_600] = 80.0, 83.0, 86.0
+    alerts = []
+    for period_s in (60.0, HOUR_S):
+        times = START_MS + np.arange(3_000) * int(period_s * 1000)
+        with SeriesBank.open(tmp_path / str(period_s), ["a"], period_s) as bank:
+            scores = bank.advance(np.zeros(3_000, np.int64), times, values)
+        alerts.append(scores.novelty_alert[[2_000, 2_300, 2_600]].tolist())
+    assert alerts == [[True, False, True], [True, True, True]]
+
+
 def test_forgotten_series_begin_again(tmp_path: Path) -> None:
     values = make_series(1, 400)
     with SeriesBank.open(tmp_path, ["a", "b"], HOUR_S) as bank:
@@ -212,7 +258,7 @@ def test_refuses_another_format_period_owner_and_too_much(
         SeriesBank.open(tmp_path, ["b", "c", "d"], HOUR_S)
     head = json.loads((tmp_path / "bank.json").read_text())
     (tmp_path / "bank.json").write_text(json.dumps(head | {"format": 0}))
-    with pytest.raises(ContractError, match="format 1 was expected, got 0"):
+    with pytest.raises(ContractError, match="format 2 was expected, got 0"):
         SeriesBank.open(tmp_path, ["a"], HOUR_S)
     (tmp_path / "bank.json").write_text("{")
     with pytest.raises(ContractError, match="no head"):
@@ -280,7 +326,7 @@ def test_a_series_that_was_being_written_is_given_up(tmp_path: Path) -> None:
     with SeriesBank.open(tmp_path, ["a", "b"], HOUR_S) as bank:
         expected = take(bank, 0, values)
         take(bank, 1, values)
-        bank._words.array[0, kernel.I_TORN] = 1
+        bank._words.array[0, memory.I_TORN] = 1
     with SeriesBank.open(tmp_path, ["a", "b"], HOUR_S) as bank:
         assert bank.seen.tolist() == [0, 300]
         assert_same(expected, [take(bank, 0, values)])

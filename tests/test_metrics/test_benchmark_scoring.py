@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from anomalyze.metrics.bank import Scores
 from benchmarks.nab_scoring import PROFILES, Corpus, load_corpus
-from benchmarks.series import Counts, load
+from benchmarks.series import Counts, find_alerts, load
 
 
 @pytest.fixture
@@ -72,6 +73,22 @@ def test_events_are_found_within_two_points() -> None:
     assert (counts.events, counts.found, counts.alerts, counts.false) == (3, 2, 5, 2)
     assert counts.f1 == pytest.approx(2 * 2 / (2 + 2 + 3))
     assert counts.recall == pytest.approx(2 / 3)
+
+
+def test_an_alert_is_an_incident_that_opens() -> None:
+    """What grows within one tells nothing new; after three calm points it does."""
+    value = np.full(40, 100.0)
+    value[10:18], value[25], value[30] = 200.0, np.nan, 200.0
+    alerts = np.isin(np.arange(40), [10, 15, 30])
+    none = np.zeros(40, np.bool_)
+    column = np.full(40, 0.8)
+    scores = Scores(
+        novelty=column, surprise=column, rarity=column, rarity_score=column, expected=np.full(40, 100.0),
+        lower=np.full(40, 90.0), upper=np.full(40, 110.0), tail=column, novelty_alert=alerts, rarity_alert=none,
+        taken=~none, channel=np.zeros(40, np.int8),
+    )  # fmt: skip
+    found = find_alerts(scores, np.arange(40) * 60_000, value, 60.0)
+    assert np.flatnonzero(found).tolist() == [10, 30]
 
 
 def test_series_are_read_from_parquet_and_csv(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from anomalyze.metrics.judgement import SeriesRules
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.score import Scored, score_batch
+from anomalyze.monitoring.turn import VERSION
 from anomalyze.storage import metrics_scores
 from anomalyze.storage.metrics_runs import load_runs
 from anomalyze.storage.metrics_scores import claim_batch
@@ -118,13 +119,13 @@ def test_another_version_of_the_detector_scores_beside(
     store_values(connection, "shop", frame({"a": values[:-1]}, NOW - HOUR), NOW)
     score_batch(connection, "shop", RULES, tmp_path, NOW)
     for module in ("turn", "score"):
-        monkeypatch.setattr(f"anomalyze.monitoring.{module}.VERSION", 2)
+        monkeypatch.setattr(f"anomalyze.monitoring.{module}.VERSION", VERSION + 1)
     store_values(connection, "shop", frame({"a": values}), NOW)
     score_batch(connection, "shop", RULES, tmp_path, NOW)
     counts = connection.execute(
         "SELECT version, count(*) FROM metric_scores GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    assert counts == [(1, 99), (2, 100)]
+    assert counts == [(VERSION, 99), (VERSION + 1, 100)]
 
 
 def test_runs_exclude_each_other(connection: Connection, database: str, tmp_path: Path) -> None:
