@@ -132,7 +132,7 @@ def test_every_example_runs(config: Path, database: str, monkeypatch: pytest.Mon
         "shop_orders": {"orders", "revenue"},
         "shop_simulated": {"orders", "payment_errors"},
         "shop_deliveries": {"minutes", "minutes_slowest"},
-        "shop_funnel": {"conversion"},
+        "shop_funnel": {"came", "bought", "conversion"},
         "sales_daily": {"orders_north", "orders_south", "revenue"},
     }
     assert "orders_south 2025-09-15" in told["sales_daily"]  # midnight of the 16th in Berlin

@@ -109,6 +109,26 @@ def test_values_of_now_are_stored_once_and_never_as_the_past(
     assert backfill_batch(connection, entry(shop, "load"), tmp_path / "banks", past, now=NOW).new == 0
 
 
+def test_what_was_measured_is_one_value_a_step(
+    connection: psycopg.Connection[Any], shop: Path, tmp_path: Path
+) -> None:
+    (shop / "metrics/load.yaml").write_text("python: now:load\ntimestamps: measured\nhistory: 2d\n")
+    (shop / "metrics/now.py").write_text(
+        "import datetime as dt\ndef load(window, params):\n"
+        "    return [{'timestamp': window.end + dt.timedelta(minutes=17), 'load': 0.5}]\n"
+    )
+    minutes = (20, 40, 80)
+    new = [
+        run_batch(
+            connection, entry(shop, "load"), tmp_path / "banks", now=NOW + dt.timedelta(minutes=after)
+        ).new
+        for after in minutes
+    ]
+    assert new == [1, 0, 1]
+    stored = connection.execute("SELECT ts FROM metric_values ORDER BY ts").fetchall()
+    assert stored == [(NOW,), (NOW + HOUR,)]
+
+
 def test_the_command_stores_and_says_what(
     database: str, connection: psycopg.Connection[Any], shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
