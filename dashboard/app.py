@@ -22,6 +22,7 @@ from anomalyze.access.verify import AsyncKeyVerifier
 from anomalyze.backtest.ask import Estimates
 from anomalyze.bus import open_bus
 from anomalyze.errors import TransientError
+from anomalyze.metrics.ownership import OwnedBatches
 from anomalyze.settings import Settings
 from anomalyze.storage import board_feed
 from anomalyze.storage.objects import open_objects
@@ -35,6 +36,9 @@ from dashboard.estimate import upload_estimate
 from dashboard.events import events, new_rows
 from dashboard.heartbeat import Requests, keep_beating
 from dashboard.live import Hub
+from dashboard.metric import metric_page
+from dashboard.metric_actions import post_feedback, post_snooze
+from dashboard.metrics import metrics_page
 from dashboard.now import now_page
 from dashboard.now_budget import budget_page
 from dashboard.page import Answer, PageMemory, not_found, unavailable
@@ -116,6 +120,7 @@ def create_app(
     state.upload_bytes_max = settings.upload_bytes_max
     state.future_tolerance_s = settings.future_tolerance_s
     state.estimates = estimates
+    state.batches = OwnedBatches(settings.config_dir)
     # For what threads do; the address holds a password.
     state.dsn, state.previews = dsn, previews
     _add_routes(app)
@@ -133,6 +138,10 @@ def _add_routes(app: FastHTML) -> None:
         (routes.NOW_ROWS, new_rows, "get"),
         (routes.BUDGET, budget_page, "get"),
         (routes.EVENTS, events, "get"),
+        (routes.METRICS, metrics_page, "get"),
+        (routes.METRIC, metric_page, "get"),
+        (routes.ALERT_FEEDBACK, post_feedback, "post"),
+        (routes.ALERT_SNOOZE, post_snooze, "post"),
         (routes.CASE_DECISION, decide, "post"),
         (routes.ANOMALY, anomaly_page, "get"),
         (routes.TRANSACTIONS, transactions_page, "get"),

@@ -46,7 +46,4 @@ async def decide(request: Request) -> Answer:
         return await not_found(request, f"No case with this id in {viewer.account_id}.")
     if "hx-request" in request.headers:
         return case_row(case, viewer)
-    following = str(sent.get("next", ""))
-    # A path of ours and nothing else: two slashes would name another host.
-    ours = following.startswith("/") and not following.startswith(("//", "/\\"))
-    return RedirectResponse(following if ours else routes.anomaly(case.headline_anomaly_id), 303)
+    return RedirectResponse(routes.own_path(sent.get("next"), routes.anomaly(case.headline_anomaly_id)), 303)

@@ -16,6 +16,7 @@ from dashboard.element import (
     Aside,
     Body,
     Button,
+    Details,
     Dialog,
     Div,
     Form,
@@ -31,6 +32,7 @@ from dashboard.element import (
     P,
     Script,
     Span,
+    Summary,
     Title,
     Ul,
     ft,
@@ -70,6 +72,7 @@ KEYS = (
     ("f", "follow"),
     ("/", "search"),
     ("g n", "go to Now"),
+    ("g m", "go to Metrics"),
     ("g t", "go to Transactions"),
     ("g u", "go to Users"),
     ("g s", "go to System"),
@@ -81,7 +84,7 @@ KEYS = (
 )
 
 _ENTRIES = (
-    (("now", "Now", routes.NOW, "now"),),
+    (("now", "Now", routes.NOW, "now"), ("metrics", "Metrics", routes.METRICS, "metrics")),
     (("transactions", "Transactions", routes.TRANSACTIONS, "tx"), ("users", "Users", routes.USERS, "users")),
     (
         ("quality", "Quality", routes.QUALITY, "check"),
@@ -90,6 +93,10 @@ _ENTRIES = (
     ),
     (("system", "System", routes.SYSTEM, "system"), ("settings", "Settings", routes.SETTINGS, "settings")),
 )
+
+
+# What a phone's foot has room for, beside More.
+_TABS = frozenset({"now", "metrics", "alerts", "transactions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,11 +293,19 @@ def _stream_state(sign: str, word: str, detail: str) -> FT:
 
 
 def _tabs(state: FrameState, active: str) -> FT:
+    """Below the page on phones: a few pages, and the others folded, so that words keep clear of each other."""
     entries = [entry for group in _ENTRIES for entry in group]
+    folded = [entry for entry in entries if entry[0] not in _TABS]
+
+    def tab(entry: tuple[str, str, str, str]) -> FT:
+        key, name, href, symbol = entry
+        return A(icon(symbol), name, href=href, aria_current="page" if key == active else None)
+
     return Nav(
-        *(
-            A(icon(symbol), name, href=href, aria_current="page" if key == active else None)
-            for key, name, href, symbol in entries
+        *(tab(entry) for entry in entries if entry[0] in _TABS),
+        Details(
+            Summary(icon("more"), "More", cls="on" if active in {entry[0] for entry in folded} else None),
+            Div(*(tab(entry) for entry in folded), cls="tabs-more"),
         ),
         cls="tabs-b",
         aria_label="Main, small screens",

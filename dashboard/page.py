@@ -28,6 +28,7 @@ RETRY_S = 5
 # What each page is about, for the sentence that says it could not be loaded.
 _SUBJECTS = {
     routes.NOW: "Anomalies",
+    routes.METRICS: "Metrics",
     routes.BUDGET: "The budget",
     "/anomalies": "This anomaly",
     routes.TRANSACTIONS: "Transactions",
@@ -115,7 +116,7 @@ async def unavailable(request: Request, error: Exception) -> Answer:
         title="Not available",
         active="",
         content=content,
-        styles=("now.css", "anomaly.css", "lists.css"),
+        styles=("now.css", "anomaly.css", "lists.css", "metric.css", "metrics.css"),
         refresh_s=RETRY_S,
     )
     return FtResponse(page, status_code=503, headers=headers)

@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 __all__ = [
+    "ALERT_FEEDBACK",
+    "ALERT_SNOOZE",
     "ANOMALY",
     "BUDGET",
     "BUNDLES",
@@ -16,6 +18,8 @@ __all__ = [
     "CASE_DECISION",
     "EVENTS",
     "HEALTH",
+    "METRIC",
+    "METRICS",
     "NOW",
     "NOW_ROWS",
     "QUALITY",
@@ -36,8 +40,12 @@ __all__ = [
     "UPLOAD_START",
     "USER",
     "USERS",
+    "alert_feedback",
     "anomaly",
     "case_decision",
+    "metric",
+    "metric_at",
+    "own_path",
     "settings_preview",
     "source_refused",
     "static",
@@ -48,6 +56,10 @@ __all__ = [
     "with_query",
 ]
 
+ALERT_FEEDBACK = "/alerts/{alert_id}/feedback"
+ALERT_SNOOZE = "/alerts/snooze"
+METRICS = "/metrics"
+METRIC = "/metrics/{batch}/{metric:path}"
 NOW = "/now"
 NOW_ROWS = "/now/rows"
 BUDGET = "/budget"
@@ -90,6 +102,16 @@ def with_query(path: str, **values: str | int | None) -> str:
     return f"{path}?{query}" if query else path
 
 
+def own_path(sent: object, otherwise: str) -> str:
+    """Where a form wants to go on, when that is a path of ours: two slashes would name another host.
+
+    >>> own_path("/now?state=all", "/"), own_path("//elsewhere", "/now"), own_path(None, "/now")
+    ('/now?state=all', '/now', '/now')
+    """
+    path = str(sent or "")
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else otherwise
+
+
 def anomaly(anomaly_id: str) -> str:
     """The page of one anomaly."""
     return f"/anomalies/{quote(anomaly_id, safe='')}"
@@ -98,6 +120,27 @@ def anomaly(anomaly_id: str) -> str:
 def case_decision(case_id: str) -> str:
     """Where a decision on a case is posted."""
     return f"/cases/{quote(case_id, safe='')}/decision"
+
+
+def alert_feedback(alert_id: int) -> str:
+    """Where it is said whether an alert of a metric is one."""
+    return f"/alerts/{alert_id}/feedback"
+
+
+def metric(batch: str, name: str, **query: str | None) -> str:
+    """The page of one metric; names that an address would take for folders stand behind a question mark.
+
+    >>> metric("shop", "a/b c", period="1d"), metric("shop", "..")
+    ('/metrics/shop/a%2Fb%20c?period=1d', '/metrics/shop/?name=..')
+    """
+    if name in (".", ".."):
+        return with_query(f"/metrics/{quote(batch, safe='')}/", name=name, **query)
+    return with_query(f"/metrics/{quote(batch, safe='')}/{quote(name, safe='')}", **query)
+
+
+def metric_at(batch: str, name: str) -> str:
+    """The list of metrics with one in its panel."""
+    return with_query(METRICS, at=f"{batch}/{name}")
 
 
 def user(user_id: str) -> str:

@@ -42,6 +42,8 @@ class Document:
     ----------
     file
         Its name, as mistakes show it.
+    text
+        As it was written.
     data
         Its content as plain values; None when empty.
     """
@@ -49,7 +51,7 @@ class Document:
     def __init__(self, file: str, text: str, data: Any, root: yaml.Node | None) -> None:
         self.file = file
         self.data = data
-        self._text = text
+        self.text = text
         self._root = root
 
     def problem(
@@ -91,18 +93,18 @@ class Document:
             return self.place(path)
         position = node.start_mark.index
         if node.style in ("|", ">"):
-            position = self._text.find("\n", position) + 1
+            position = self.text.find("\n", position) + 1
         elif node.style:
             position += 1
         wanted = sum(character not in _WHITE for character in node.value[:offset])
         while position < node.end_mark.index:
-            if self._text[position] not in _WHITE:
+            if self.text[position] not in _WHITE:
                 if not wanted:
                     break
                 wanted -= 1
             position += 1
-        line_start = self._text.rfind("\n", 0, position) + 1
-        return self._text.count("\n", 0, position) + 1, position - line_start + 1
+        line_start = self.text.rfind("\n", 0, position) + 1
+        return self.text.count("\n", 0, position) + 1, position - line_start + 1
 
     def _node(self, path: Sequence[str | int]) -> yaml.Node | None:
         node = self._root

@@ -42,6 +42,8 @@ class BatchEntry:
         What relative paths of sources begin at.
     statement
         Its SQL as written, templates and all; None when it is asked otherwise.
+    text
+        Its file as it was read; defaults and the environment stand elsewhere.
     """
 
     name: str
@@ -49,6 +51,7 @@ class BatchEntry:
     path: Path
     config_dir: Path
     statement: str | None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ def _entry(path: Path, own: Document, layers: Sequence[Document], config_dir: Pa
         check_statement(
             batch, statement, lambda message, meant, at: _located(layered, key, message, meant, at)
         )
-    return BatchEntry(path.stem, batch, path, config_dir, statement)
+    return BatchEntry(path.stem, batch, path, config_dir, statement, own.text)
 
 
 def _check_query(layered: LayeredDocument, batch: Batch, source: HttpSource) -> None:

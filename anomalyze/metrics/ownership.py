@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from anomalyze.config import Problem
 from anomalyze.metrics.library import BatchEntry, Library
 
 __all__ = ["OwnedBatches"]
@@ -37,11 +38,27 @@ class OwnedBatches:
     def of(self, account_id: str) -> Mapping[str, BatchEntry]:
         """An account's batches by name; files that changed a second ago are seen."""
         with self._lock:
-            if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
-                if self._library.refresh():
-                    owned: dict[str, dict[str, BatchEntry]] = {}
-                    for name, entry in self._library.batches.items():
-                        owned.setdefault(entry.batch.account, {})[name] = entry
-                    self._owned = owned
-                self._looked_s = time.monotonic()
+            self._look()
             return self._owned.get(account_id, {})
+
+    def mistakes(self, account_id: str) -> dict[str, tuple[Problem, ...]]:
+        """What is wrong with the files of those batches that run as they were before it."""
+        with self._lock:
+            self._look()
+            owned = self._owned.get(account_id, {})
+            stale = {str(owned[name].path): name for name in self._library.stale if name in owned}
+            found: dict[str, tuple[Problem, ...]] = dict.fromkeys(stale.values(), ())
+            for problem in self._library.problems:
+                if problem.file in stale:
+                    found[stale[problem.file]] += (problem,)
+            return found
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked_s < LOOK_EVERY_S:
+            return
+        if self._library.refresh():
+            owned: dict[str, dict[str, BatchEntry]] = {}
+            for name, entry in self._library.batches.items():
+                owned.setdefault(entry.batch.account, {})[name] = entry
+            self._owned = owned
+        self._looked_s = time.monotonic()

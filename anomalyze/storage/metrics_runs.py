@@ -10,13 +10,22 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from anomalyze.storage.metrics_values import FAILURES_MAX, Failure
 from anomalyze.storage.query import Query
 
-__all__ = ["RUNS_KEPT", "Run", "begin_run", "finish_run", "load_runs"]
+__all__ = ["FAILURES_MAX", "RUNS_KEPT", "Failure", "Run", "begin_run", "finish_run", "load_runs"]
 
 # Runs kept of a batch, the newest: a year of hourly ones.
 RUNS_KEPT = 10_000
+# Failures kept of a run.
+FAILURES_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What could not be taken of a metric: its neighbours go on."""
+
+    metric: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

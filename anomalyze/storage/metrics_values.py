@@ -20,13 +20,13 @@ from anomalyze.errors import ConfigError, EventError
 from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX, METRICS_MAX
 from anomalyze.storage.array import TextArray
 from anomalyze.storage.binary import copy_in, to_postgres_us
+from anomalyze.storage.metrics_runs import FAILURES_MAX, Failure
 from anomalyze.storage.partition import METRIC_TABLES, TS_MIN, ensure_partitions, ts_max
 
-__all__ = ["Failure", "Stored", "store_values"]
+__all__ = ["FAILURES_MAX", "Failure", "Stored", "store_values"]
 
 # Rows that change under one number, so that scoring can go in pieces.
 ROWS_A_STEP = 200_000
-FAILURES_MAX = 100
 
 _UPSERT = """
 WITH changed AS (
@@ -39,14 +39,6 @@ WITH changed AS (
     RETURNING revision
 ) SELECT count(*) FILTER (WHERE revision = 0), count(*) FILTER (WHERE revision > 0) FROM changed
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What could not be taken of a metric: its neighbours go on."""
-
-    metric: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ WITH page AS MATERIALIZED (
     AND (%(at_batch)s::text IS NULL OR (batch, metric) > (%(at_batch)s, %(at_metric)s))
     ORDER BY batch, metric LIMIT %(limit)s
 )
-SELECT p.batch, p.metric, p.points, p.newest_ts, v.value, s.expected, s.lower, s.upper, p.newest_novelty,
+SELECT p.batch, p.metric, p.points, p.newest_ts, v.value, s.value AS judged, s.expected, s.lower, s.upper, p.newest_novelty,
     p.newest_severity, r.points AS recent_points, r.anomalies AS recent_anomalies,
     greatest(p.snoozed_until, b.snoozed_until) AS snoozed_until,
     a.alert_id, a.severity AS alert_severity, a.kind AS alert_kind, a.opened_ts AS alert_opened_ts,
@@ -90,8 +90,9 @@ class MetricRow:
     ----------
     points
         Scored so far.
-    newest_ts, value, expected, lower, upper, newest_novelty, newest_severity
-        Of the newest point that was scored; no value: it is known to be missing, no band: it is being learnt.
+    newest_ts, value, judged, expected, lower, upper, newest_novelty, newest_severity
+        Of the newest point that was scored: as it was stored, and what the detector saw of it. No value: it is known
+        to be missing; no band: it is being learnt.
     recent_points, recent_anomalies
         Of the last `RATE_WINDOW`.
     snoozed_until
@@ -105,6 +106,7 @@ class MetricRow:
     points: int
     newest_ts: datetime | None
     value: float | None
+    judged: float | None
     expected: float | None
     lower: float | None
     upper: float | None

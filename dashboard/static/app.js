@@ -72,7 +72,7 @@
 
   // ---- the list: one current row, which keeps its place whatever else changes
   const rows = () => [...document.querySelectorAll("#rows > tr[id]:not(#empty)")];
-  let currentId = null;
+  let currentId = (document.querySelector("#rows > tr.sel") || {}).id || null;
   const current = () => (currentId ? byId(currentId) : null);
   const choose = (row, focus = true) => {
     for (const old of document.querySelectorAll("#rows > tr.sel")) {
@@ -83,6 +83,7 @@
     currentId = row.id;
     row.classList.add("sel");
     row.setAttribute("aria-current", "true");
+    row.dispatchEvent(new Event("chosen", { bubbles: true }));
     if (focus) {
       const link = row.querySelector("a.name");
       if (link) link.focus({ preventScroll: true });
@@ -180,7 +181,7 @@
   });
 
   // ---- keys
-  const GO = { n: "/now", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles", e: "/settings", q: "/quality" };
+  const GO = { n: "/now", m: "/metrics", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles", e: "/settings", q: "/quality" };
   let going = 0;
   const press = (selector) => {
     const element = document.querySelector(selector);

@@ -16,6 +16,8 @@
     medium: (c, x, y, r) => c.rect(x - r * 0.8, y - r * 0.8, r * 1.6, r * 1.6),
     low: (c, x, y, r) => c.arc(x, y, r * 0.75, 0, 7),
   };
+  // For other scripts that draw: colours of the tokens, shapes of the severities.
+  window.plots = { colour, LEVELS, SHAPES };
   const HEIGHT = 216;
   const sync = uPlot.sync("page");
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 import uuid
@@ -24,6 +25,7 @@ from anomalyze.learning.promotion import CHAMPION, open_bundles
 from anomalyze.settings import Settings
 from anomalyze.storage.migrate import migrate
 from dashboard.app import create_app
+from tests.browser.metric_seed import seed_metrics
 from tests.browser.seed import INCIDENTS, Seeded, Seeder, seed_account
 
 START_TIMEOUT_S = 20
@@ -39,6 +41,7 @@ class Site:
     mine: Seeded
     other: Seeded
     data_dir: Path
+    config_dir: Path = CONFIG
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn, autocommit=True)
@@ -64,10 +67,10 @@ class Site:
 
 
 @contextlib.contextmanager
-def served(dsn: str, data_dir: Path) -> Iterator[str]:
+def served(dsn: str, data_dir: Path, config_dir: Path = CONFIG) -> Iterator[str]:
     """The dashboard's address while it runs on a database."""
     port = free_port()
-    app = create_app(Settings(data_dir=data_dir, _env_file=None), dsn)
+    app = create_app(Settings(data_dir=data_dir, config_dir=config_dir, _env_file=None), dsn)
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
     )
@@ -119,5 +122,9 @@ def seeded_site(server: EmbeddedPostgres, data_dir: Path) -> Iterator[Site]:
             mine = seed_account(connection)
             other = seed_account(connection, "acct_8", "Somebody Else", users=30, waiting=4, decided=2)
         give_bundle(dsn, data_dir)
-        with served(dsn, data_dir) as url:
-            yield Site(url, dsn, mine, other, data_dir)
+        config_dir = data_dir / "config"
+        shutil.copytree(CONFIG, config_dir)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            seed_metrics(connection, config_dir, mine.account_id, other.account_id)
+        with served(dsn, data_dir, config_dir) as url:
+            yield Site(url, dsn, mine, other, data_dir, config_dir)

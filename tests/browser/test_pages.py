@@ -23,6 +23,8 @@ PAGES = (
     "transactions",
     "users",
     "user",
+    "metrics",
+    "metric",
     "quality",
     "bundles",
     "uploads",
@@ -44,6 +46,8 @@ def address(name: str, site: Site) -> str:
         "transactions": "/transactions",
         "users": "/users",
         "user": "/users/user_99",
+        "metrics": "/metrics",
+        "metric": "/metrics/payments_hourly/auth_rate",
         "uploads": "/uploads",
         "quality": "/quality",
         "bundles": "/bundles",
@@ -136,10 +140,12 @@ def test_first_load_keeps_the_budget(name: str, opened: Any, site: Site) -> None
     def body(ending: tuple[str, ...]) -> int:
         return sum(compressed(client, url) for url in whole if url.split("?")[0].endswith(ending))
 
-    sheets = tuple(f"/{sheet}.css" for sheet in ("tokens", "frame", "now", "anomaly", "lists"))
+    sheets = tuple(
+        f"/{sheet}.css" for sheet in ("tokens", "frame", "now", "anomaly", "lists", "metric", "metrics")
+    )
     assert 1000 < body((address(name, site),)) < HTML_MAX
     assert 1000 < body(sheets) < CSS_MAX
-    assert 1000 < body(("/app.js", "/plot.js")) < OWN_SCRIPT_MAX
+    assert 1000 < body(("/app.js", "/plot.js", "/metrics.js", "/series.js")) < OWN_SCRIPT_MAX
     forgive_404(name, opened)
 
 

@@ -27,6 +27,8 @@ PAGES = (
     "/system",
     "/settings",
     "/settings/previews/x",
+    "/metrics",
+    "/metrics/x/y",
     "/nowhere",
 )
 

@@ -1,0 +1,301 @@
+"""What the dashboard's pages of metrics show: the strangest with a line each, and one line in full.
+
+The list is one statement, however many metrics there are: anomalies are counted by an index that holds nothing else,
+and points are read for the rows that are shown. Batches are given by name, as in `anomalyze.storage.metrics_view`.
+"""
+
+# ruff: noqa: S608 - only constants are put into statements
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from anomalyze.metrics.incident import OPEN
+from anomalyze.storage.array import TextArray
+from anomalyze.storage.cursor import check_text
+from anomalyze.storage.metrics_view import RATE_WINDOW
+from anomalyze.storage.query import Query
+
+__all__ = [
+    "ROWS_MAX",
+    "SHOWN",
+    "BatchRun",
+    "BoardBatch",
+    "BoardRow",
+    "Line",
+    "load_board",
+    "load_last_runs",
+    "load_line",
+]
+
+# Rows with a line each on a page.
+ROWS_MAX = 100
+BATCHES_MAX = 200
+# Which metrics: all, anomalies in the window, strange now, no values.
+SHOWN = ("all", "strange", "now", "late")
+# A sparkline has the least, the greatest and the strangest point of so many parts of its time.
+SPARK_PARTS = 42
+
+# The least, the greatest and the strangest point of each part of a line's time: no peak and no mark is lost.
+_THINNED = """
+SELECT array_agg(extract(epoch FROM ts)::bigint ORDER BY ts) AS at, array_agg(value ORDER BY ts) AS line,
+    array_agg(lower ORDER BY ts) AS low, array_agg(upper ORDER BY ts) AS high,
+    array_agg(severity ORDER BY ts) AS marks, coalesce(max(points), 0) AS recent
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY part ORDER BY value) AS least,
+        row_number() OVER (PARTITION BY part ORDER BY value DESC NULLS LAST) AS greatest,
+        row_number() OVER (PARTITION BY part ORDER BY severity DESC NULLS LAST, ts) AS strangest,
+        count(*) OVER () AS points
+    FROM ({source}) points_of
+) numbered WHERE points <= %(whole)s OR least = 1 OR greatest = 1 OR (strangest = 1 AND severity > 0)
+"""
+_SPARK = """
+SELECT ts, value, lower::real, upper::real, severity, floor(extract(epoch FROM ts - begins) / %(part_s)s) AS part
+FROM (SELECT CASE WHEN p.newest_ts < %(since)s THEN p.newest_ts - %(window)s ELSE %(since)s END AS begins) w,
+    metric_scores q WHERE q.batch = p.batch AND q.metric = p.metric AND q.detector = p.detector
+    AND q.version = p.version AND q.ts >= begins
+"""
+
+_BOARD = f"""
+WITH series AS MATERIALIZED (
+    SELECT s.batch, s.metric, s.points, s.newest_ts, s.newest_severity, s.detector, s.version,
+        greatest(s.snoozed_until, b.snoozed_until) AS snoozed_until,
+        least(s.points, %(window_s)s / greatest(coalesce(b.period_s, 3600), 1)) AS possible
+    FROM metric_series s JOIN metric_batches b USING (batch) WHERE s.batch = ANY(%(batches)s)
+), strange AS (
+    SELECT batch, metric, detector, version, count(*) AS anomalies FROM metric_scores
+    WHERE batch = ANY(%(batches)s) AND severity > 0 AND ts >= %(since)s GROUP BY 1, 2, 3, 4
+), opened AS (
+    SELECT DISTINCT ON (batch, metric) batch, metric, severity AS alert_severity, opened_ts AS alert_opened_ts,
+        kind AS alert_kind, bool_or(kind = 'late') OVER (PARTITION BY batch, metric) AS is_late
+    FROM metric_alerts WHERE batch = ANY(%(batches)s) AND state = {OPEN}
+    ORDER BY batch, metric, severity DESC, alert_id DESC
+), rated AS (
+    SELECT *, coalesce(anomalies, 0) AS found, coalesce(anomalies, 0) / greatest(possible, 1) AS rate,
+        alert_severity IS NOT NULL OR newest_severity > 0 AS is_now, coalesce(is_late, false) AS late
+    FROM series LEFT JOIN strange USING (batch, metric, detector, version) LEFT JOIN opened USING (batch, metric)
+    WHERE %(pattern)s::text IS NULL OR metric ILIKE %(pattern)s OR batch = ANY(%(named)s)
+), kept AS (
+    SELECT *, row_number() OVER (PARTITION BY batch ORDER BY rate DESC, alert_severity DESC NULLS LAST, metric) AS place
+    FROM rated WHERE CASE %(shown)s WHEN 'all' THEN true WHEN 'strange' THEN found > 0 OR is_now
+        WHEN 'now' THEN is_now ELSE late END
+), grouped AS (
+    SELECT batch, count(*) AS metrics, count(*) FILTER (WHERE is_now) AS now, count(*) FILTER (WHERE found > 0) AS strange,
+        count(*) FILTER (WHERE late) AS late, max(newest_ts) AS newest_ts, sum(found) / greatest(sum(possible), 1) AS rate,
+        k.metrics AS kept
+    FROM rated LEFT JOIN (SELECT batch, count(*) AS metrics FROM kept GROUP BY batch) k USING (batch) GROUP BY batch, k.metrics
+), page AS (
+    SELECT k.* FROM kept k JOIN grouped g USING (batch) WHERE place > %(skip)s AND place <= %(skip)s + %(per_batch)s
+    ORDER BY g.rate DESC, batch, place LIMIT %(rows)s
+)
+SELECT g.batch, g.metrics AS batch_metrics, g.now AS batch_now, g.strange AS batch_strange, g.late AS batch_late,
+    g.newest_ts AS batch_newest_ts, g.rate::float8 AS batch_rate, coalesce(g.kept, 0) AS batch_kept,
+    p.metric, p.points, p.newest_ts, p.newest_severity, p.found AS anomalies, p.is_now, p.late, p.snoozed_until,
+    p.alert_severity, p.alert_opened_ts, p.alert_kind, v.value, s.value AS judged, s.expected, s.lower, s.upper, spark.*
+FROM grouped g LEFT JOIN page p USING (batch)
+LEFT JOIN metric_values v ON v.batch = p.batch AND v.metric = p.metric AND v.ts = p.newest_ts
+LEFT JOIN metric_scores s ON s.batch = p.batch AND s.metric = p.metric AND s.ts = p.newest_ts
+    AND s.detector = p.detector AND s.version = p.version
+LEFT JOIN LATERAL (
+    {_THINNED.format(source=_SPARK)}
+) spark ON p.metric IS NOT NULL
+ORDER BY g.rate DESC, g.batch, p.place
+"""
+
+_LINE = _THINNED.format(
+    source="""
+SELECT v.ts, coalesce(s.value, v.value) AS value, s.lower, s.upper, s.severity,
+    floor(extract(epoch FROM v.ts - %(since)s) / %(part_s)s) AS part
+FROM metric_series m JOIN metric_values v ON v.batch = m.batch AND v.metric = m.metric
+LEFT JOIN metric_scores s ON s.batch = v.batch AND s.metric = v.metric AND s.ts = v.ts AND s.detector = m.detector
+    AND s.version = m.version AND s.ts BETWEEN %(since)s AND %(until)s
+WHERE m.batch = %(batch)s AND m.metric = %(metric)s AND v.ts BETWEEN %(since)s AND %(until)s
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Points of a series in the order of time, parallel lists; times in seconds since 1970.
+
+    Attributes
+    ----------
+    value
+        What was judged: the value after differences and smoothing; None is known to be missing.
+    lower, upper
+        The band; None while it is learnt.
+    points
+        How many there are in that time, of which these are the least, the greatest and the strangest.
+    """
+
+    ts: list[int]
+    value: list[float | None]
+    lower: list[float | None]
+    upper: list[float | None]
+    severity: list[int | None]
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRow:
+    """A metric with its line of `RATE_WINDOW`; a late one's ends with its newest point.
+
+    Attributes
+    ----------
+    value, judged, expected, lower, upper
+        Of the newest point that was scored: as it was stored, and as it was judged.
+    anomalies
+        Of `RATE_WINDOW`; of ``line.points`` points.
+    is_now
+        Whether the newest point is an anomaly or an alert is open; ``late``: one that no value comes.
+    """
+
+    batch: str
+    metric: str
+    points: int
+    newest_ts: datetime | None
+    newest_severity: int
+    anomalies: int
+    is_now: bool
+    late: bool
+    snoozed_until: datetime | None
+    alert_severity: int | None
+    alert_opened_ts: datetime | None
+    alert_kind: str | None
+    value: float | None
+    judged: float | None
+    expected: float | None
+    lower: float | None
+    upper: float | None
+    line: Line
+
+
+@dataclass(frozen=True, slots=True)
+class BoardBatch:
+    """A batch of the list: how many metrics match the words, how many of them what else was asked for, and some rows."""
+
+    name: str
+    metrics: int
+    now: int
+    strange: int
+    late: int
+    kept: int
+    rate: float
+    newest_ts: datetime | None
+    rows: list[BoardRow]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    """The newest run of a batch that ended, and since when it has not read without an error."""
+
+    batch: str
+    kind: str
+    finished_at: datetime
+    rows_read: int
+    failures: list[dict[str, str]]
+    error: str | None
+    failing_since: datetime | None
+
+
+def load_board(
+    batches: Sequence[str],
+    now: datetime,
+    *,
+    words: str = "",
+    named: Sequence[str] = (),
+    shown: str = "all",
+    per_batch: int = ROWS_MAX,
+    skip: int = 0,
+    rows: int = ROWS_MAX,
+) -> Query[list[BoardBatch]]:
+    """Batches by their share of anomalies in `RATE_WINDOW`, within each its metrics by theirs.
+
+    Parameters
+    ----------
+    words
+        Part of a metric's name; ``named`` are batches all of whose metrics match.
+    shown
+        One of `SHOWN`.
+    per_batch, skip, rows
+        Of each batch so many rows behind the first ``skip``, and ``rows`` of all of them.
+    """
+    check_text("q", words)
+    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return Query(
+        _BOARD,
+        {
+            "batches": TextArray(list(batches)),
+            "since": now - RATE_WINDOW,
+            "window": RATE_WINDOW,
+            "window_s": RATE_WINDOW.total_seconds(),
+            "part_s": RATE_WINDOW.total_seconds() / SPARK_PARTS,
+            "whole": 2 * SPARK_PARTS,
+            "pattern": f"%{escaped}%" if words else None,
+            "named": TextArray(list(named)),
+            "shown": shown if shown in SHOWN else "all",
+            "per_batch": per_batch,
+            "skip": skip,
+            "rows": rows,
+        },
+        _board,
+    )
+
+
+def load_line(batch: str, metric: str, since: datetime, until: datetime, parts: int) -> Query[Line]:
+    """A series from one time to another, both included: whole, or at most three points of each of so many parts."""
+    return Query(
+        _LINE,
+        {
+            "batch": batch,
+            "metric": metric,
+            "since": since,
+            "until": until,
+            "part_s": max((until - since).total_seconds(), 1.0) / parts,
+            "whole": 3 * parts,
+        },
+        lambda rows: _line(rows[0]),
+    )
+
+
+def load_last_runs(batches: Sequence[str]) -> Query[dict[str, BatchRun]]:
+    """How the newest run of each batch that is over ended."""
+    return Query(
+        "SELECT r.*, CASE WHEN r.error IS NOT NULL THEN (SELECT min(f.finished_at) FROM metric_runs f "
+        "WHERE f.batch = r.batch AND f.run_id > coalesce((SELECT max(g.run_id) FROM metric_runs g "
+        "WHERE g.batch = r.batch AND g.finished_at IS NOT NULL AND g.error IS NULL), 0)) END AS failing_since "
+        "FROM unnest(%(batches)s) AS asked (batch) CROSS JOIN LATERAL (SELECT batch, kind, finished_at, rows_read, "
+        "failures, error FROM metric_runs o WHERE o.batch = asked.batch AND finished_at IS NOT NULL "
+        "ORDER BY run_id DESC LIMIT 1) r",
+        {"batches": TextArray(list(batches))},
+        lambda rows: {row["batch"]: BatchRun(**row) for row in rows},
+    )
+
+
+def _board(rows: list[dict[str, Any]]) -> list[BoardBatch]:
+    batches: dict[str, BoardBatch] = {}
+    for row in rows:
+        name = row["batch"]
+        if name not in batches:
+            batches[name] = BoardBatch(
+                name=name,
+                metrics=row["batch_metrics"],
+                now=row["batch_now"],
+                strange=row["batch_strange"],
+                late=row["batch_late"],
+                kept=row["batch_kept"],
+                rate=row["batch_rate"],
+                newest_ts=row["batch_newest_ts"],
+                rows=[],
+            )
+        if row["metric"] is not None:
+            own = {field: row[field] for field in BoardRow.__slots__ if field != "line"}
+            batches[name].rows.append(BoardRow(**own, line=_line(row)))
+    return list(batches.values())
+
+
+def _line(row: dict[str, Any]) -> Line:
+    ts, value, lower, upper, severity = (row[name] or [] for name in ("at", "line", "low", "high", "marks"))
+    return Line(ts, value, lower, upper, severity, row["recent"])

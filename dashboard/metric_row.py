@@ -1,0 +1,204 @@
+"""Rows of the list of metrics: a batch's head, a metric with its line, what is folded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from anomalyze.config import Problem
+from anomalyze.metrics.library import BatchEntry
+from anomalyze.storage.metrics_board import BatchRun, BoardBatch, BoardRow
+from anomalyze.storage.metrics_view import RATE_WINDOW
+from dashboard import formatters as form
+from dashboard import routes
+from dashboard.components import SEVERITY_WORDS, ago, cell, mark, missing
+from dashboard.element import FT, A, Div, Small, Span, Tr, ft
+from dashboard.metric_filter import MetricsView
+from dashboard.metric_plots import sparkline
+from dashboard.metric_words import describe_step, format_measure, off_by, source_word
+from dashboard.security import Viewer
+
+__all__ = ["COLUMNS", "batch_head", "fold_row", "metric_row", "state_sign"]
+
+COLUMNS = 7
+ERROR_LENGTH_MAX = 300
+DAY = timedelta(days=1)
+
+
+def batch_head(
+    entry: BatchEntry,
+    batch: BoardBatch | None,
+    run: BatchRun | None,
+    mistakes: tuple[Problem, ...] | None,
+    view: MetricsView,
+    viewer: Viewer,
+) -> FT:
+    """A batch: where its numbers come from, how its last run ended, how many of its metrics are strange."""
+    now = batch.now if batch else 0
+    metrics = batch.metrics if batch else 0
+    late = f", {form.format_count(batch.late)} late" if batch and batch.late else ""
+    strange = (
+        f"{form.format_count(now)} of {form.format_count(metrics)} strange now" if now else "none strange now"
+    )
+    said = [*_run_words(entry, run, mistakes, viewer)]
+    return Tr(
+        ft(
+            "th",
+            Div(
+                A(
+                    entry.name,
+                    href=view.url(batch=entry.name),
+                    cls="name bn",
+                    title=entry.batch.description or None,
+                ),
+                Span(f"{source_word(entry.batch)}, {describe_step(entry.batch.step)}", cls="muted"),
+                *_run_state(entry, run, mistakes, viewer),
+                Span(f"{strange}{late}" if metrics else "no metric yet", cls="bx"),
+            ),
+            *said,
+            scope="rowgroup",
+            role="rowheader",
+            colspan=str(COLUMNS),
+        ),
+        role="row",
+        cls="bh",
+    )
+
+
+def state_sign(sign: str, *words: object) -> FT:
+    """A sign with its words: ok, late, down."""
+    return Span(
+        ft("svg", ft("use", href=f"#i-{sign}"), aria_hidden="true", cls=f"sign {sign}"),
+        Span(*words),
+        cls=f"st {sign}",
+    )
+
+
+def _run_state(
+    entry: BatchEntry, run: BatchRun | None, mistakes: tuple[Problem, ...] | None, viewer: Viewer
+) -> list[FT]:
+    states = []
+    if not entry.batch.enabled:
+        states.append(state_sign("late", "off: its file says enabled: false"))
+    elif run is None:
+        states.append(state_sign("late", "not run yet"))
+    elif run.error is not None:
+        states.append(state_sign("down", "failed ", *ago(run.finished_at, viewer.now, viewer.zone)))
+    elif run.failures:
+        count = len(run.failures)
+        states.append(
+            state_sign(
+                "late",
+                f"{form.plural(count, 'metric')} failed ",
+                *ago(run.finished_at, viewer.now, viewer.zone),
+            )
+        )
+    else:
+        states.append(state_sign("ok", *ago(run.finished_at, viewer.now, viewer.zone)))
+    if mistakes is not None:
+        states.append(state_sign("late", "its file has a mistake"))
+    return states
+
+
+def _run_words(
+    entry: BatchEntry, run: BatchRun | None, mistakes: tuple[Problem, ...] | None, viewer: Viewer
+) -> list[FT]:
+    """Why a run failed, and what is wrong with a file."""
+    words = []
+    if run is not None and run.error is not None:
+        since = run.failing_since
+        before = (
+            f" Failing since {form.format_age(since, viewer.now, viewer.zone)}{' ago' if viewer.now - since < DAY else ''}."
+            if since is not None and since < run.finished_at
+            else ""
+        )
+        words.append(Small(_short(run.error), before, cls="why-not"))
+    elif run is not None and run.failures:
+        first = run.failures[0]
+        words.append(Small(f"{first.get('metric', '')}: {_short(first.get('reason', ''))}", cls="why-not"))
+    if mistakes is not None:
+        told = "; ".join(f"line {problem.line}: {problem.message}" for problem in mistakes[:2])
+        words.append(Small(f"It runs as it was before the mistake. {_short(told)}", cls="why-not"))
+    return words
+
+
+def metric_row(row: BoardRow, unit: str, number: int, view: MetricsView, viewer: Viewer) -> FT:
+    """A metric: its line, newest value, how far off, its share of anomalies, how old its data are."""
+    level = row.alert_severity or row.newest_severity
+    is_at = view.at == (row.batch, row.metric)
+    off = off_by(row, unit, late=row.late)
+    total = row.line.points
+    return Tr(
+        cell(
+            *((mark(level), Span(SEVERITY_WORDS[level], cls="vh")) if level and row.is_now else ()),
+            cls="m-s",
+        ),
+        ft(
+            "th",
+            A(row.metric, href=routes.metric(row.batch, row.metric), cls="name", title=row.metric),
+            _snoozed(row, viewer),
+            scope="row",
+            role="rowheader",
+            cls="m-n",
+        ),
+        cell(sparkline(row.line, *_edges(row, viewer.now), late=row.late), cls="m-sp"),
+        cell(*_value(row, unit), cls="num wm m-v"),
+        cell(off.text, cls=f"num m-d off-{off.state}", title=off.why),
+        cell(
+            Span(form.format_percent(row.anomalies / total), cls="wm"),
+            Span(f"{row.anomalies} of {form.format_count(total)}", cls="cur"),
+            cls="num m-r",
+        )
+        if total
+        else cell(missing("no point in 7 days"), cls="num m-r"),
+        cell(_age(row, viewer), cls="num muted m-l"),
+        role="row",
+        id=f"metric-{number}",
+        cls="sel" if is_at else None,
+        aria_current="true" if is_at else None,
+    )
+
+
+def fold_row(text: str, href: str) -> FT:
+    """What is not shown, and where it is."""
+    return Tr(
+        cell(cls="m-s"),
+        cell(A(text, href=href, cls="link"), colspan=str(COLUMNS - 1)),
+        role="row",
+        cls="more",
+    )
+
+
+def _snoozed(row: BoardRow, viewer: Viewer) -> FT | None:
+    until = row.snoozed_until
+    if until is None or until <= viewer.now:
+        return None
+    return Span("snoozed", cls="cur", title=f"nobody is told until {form.format_moment(until, viewer.zone)}")
+
+
+def _age(row: BoardRow, viewer: Viewer) -> FT:
+    """How old the newest value is, in its largest unit; after a day the day."""
+    if row.newest_ts is None:
+        return missing("nothing was scored yet")
+    is_old = viewer.now - row.newest_ts >= DAY
+    age = form.format_age(row.newest_ts, viewer.now, viewer.zone).partition(", " if is_old else " ")[0]
+    return Span(age, title=form.format_moment(row.newest_ts, viewer.zone))
+
+
+def _value(row: BoardRow, unit: str) -> tuple[object, ...]:
+    if row.value is None:
+        return (missing("the newest value is known to be missing"),)
+    text = format_measure(row.value, "%" if unit == "%" else "")
+    exact = Span(text, title=f"{row.value:,.10g}") if abs(row.value) >= 10_000 else text
+    return (exact, Span(unit, cls="cur")) if unit not in ("", "%") else (exact,)
+
+
+def _edges(row: BoardRow, now: datetime) -> tuple[float, float]:
+    """Of the sparkline: the last days, or those before the newest point of a series that ended earlier."""
+    end = now.astimezone(UTC)
+    if row.newest_ts is not None and row.newest_ts < end - RATE_WINDOW:
+        end = row.newest_ts
+    return (end - RATE_WINDOW).timestamp(), end.timestamp()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= ERROR_LENGTH_MAX else f"{text[:ERROR_LENGTH_MAX]}…"

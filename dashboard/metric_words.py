@@ -1,0 +1,165 @@
+"""How metrics read: values with their unit, how far off, which kind of incident, one sentence for how it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from anomalyze.metrics.batch import Batch
+from anomalyze.storage.metrics_board import BoardRow
+from anomalyze.storage.metrics_view import MetricRow
+from dashboard import formatters as form
+
+__all__ = [
+    "BAND_FROM",
+    "OffBy",
+    "describe_now",
+    "describe_step",
+    "format_measure",
+    "format_range",
+    "kind_word",
+    "off_by",
+    "source_word",
+]
+
+# As many points a series shows before people are told of it.
+BAND_FROM = 100
+
+_KINDS = {
+    "unusual": "Unusual",
+    "upper": "Above its limit",
+    "lower": "Below its limit",
+    "change": "Sudden change",
+    "flat": "Does not change",
+    "late": "No data",
+    "shift": "Level shift",
+}
+_SOURCES = {
+    "anomalyze": "Our own tables",
+    "postgres": "PostgreSQL",
+    "sqlite": "SQLite",
+    "duckdb": "DuckDB",
+    "mysql": "MySQL",
+    "clickhouse": "ClickHouse",
+    "bigquery": "BigQuery",
+    "snowflake": "Snowflake",
+    "prometheus": "Prometheus",
+    "http": "HTTP",
+    "push": "Pushed",
+}
+_STEPS = {
+    timedelta(minutes=1): "every minute",
+    timedelta(hours=1): "every hour",
+    timedelta(days=1): "every day",
+}
+
+
+def kind_word(kind: str) -> str:
+    """A kind of incident for people; one that is not known here reads as it is called.
+
+    >>> kind_word("unusual"), kind_word("slow_drift")
+    ('Unusual', 'Slow drift')
+    """
+    return _KINDS.get(kind, kind.replace("_", " ").capitalize())
+
+
+def source_word(batch: Batch) -> str:
+    """Where a batch's numbers come from."""
+    if batch.python is not None:
+        return "Python function"
+    kind = batch.source.kind if batch.source else ""
+    return _SOURCES.get(kind, kind)
+
+
+def describe_step(step: timedelta) -> str:
+    """From one point to the next.
+
+    >>> describe_step(timedelta(hours=1)), describe_step(timedelta(minutes=15))
+    ('every hour', 'every 15\\xa0min')
+    """
+    return _STEPS.get(step) or f"every {form.format_duration(step.total_seconds())}"
+
+
+def format_measure(value: float | None, unit: str = "") -> str:
+    """A value to four digits with its unit; from 10,000 on with k or M.
+
+    >>> format_measure(91.82, "%"), format_measure(18_400.0, "EUR"), format_measure(None)
+    ('91.8%', '18.4\\xa0k\\xa0EUR', '–')
+    """
+    if value is None:
+        return form.MISSING
+    text = form.format_count(value) if abs(value) >= 10_000 else form.format_value(value)
+    return f"{text}{unit}" if unit == "%" else f"{text}{form.NO_BREAK}{unit}" if unit else text
+
+
+def format_range(lower: float | None, upper: float | None, unit: str = "") -> str:
+    """A band.
+
+    >>> format_range(95.7, 97.3, "%")
+    '95.7 to 97.3%'
+    """
+    if lower is None or upper is None:
+        return form.MISSING
+    return f"{format_measure(lower)} to {format_measure(upper, unit)}"
+
+
+@dataclass(frozen=True, slots=True)
+class OffBy:
+    """How far the newest value lies beyond its band; ``state``: out, in, late, learning or missing."""
+
+    text: str
+    state: str
+    why: str
+
+
+def off_by(row: BoardRow | MetricRow, unit: str, *, late: bool = False) -> OffBy:
+    """From the nearer edge of the band: in points of a percentage, else in per cent of the edge.
+
+    Where the edge is near zero beside the band's width a share of it would say nothing: then in the metric's own unit.
+    """
+    if late:
+        return OffBy("late", "late", "no value has come for longer than its limit")
+    if row.newest_ts is None:
+        return OffBy(form.MISSING, "missing", "nothing was scored yet")
+    judged = row.judged
+    if judged is None:
+        return OffBy(form.MISSING, "missing", "the newest value is known to be missing")
+    if row.lower is None or row.upper is None:
+        return OffBy("learning", "learning", "what is usual is still being learnt")
+    band = f"it has shown {format_range(row.lower, row.upper, unit)}"
+    if row.lower <= judged <= row.upper:
+        return OffBy("in range", "in", band)
+    edge = row.upper if judged > row.upper else row.lower
+    distance = judged - edge
+    sign = "+" if distance > 0 else form.MINUS
+    if unit == "%":
+        text = f"{sign}{form.format_value(abs(distance))}{form.NO_BREAK}pts"
+    elif abs(edge) > 0.1 * (row.upper - row.lower):
+        text = (
+            f"{sign}{form.format_percent(abs(distance / edge), 0 if abs(distance) >= abs(edge) / 10 else 1)}"
+        )
+    else:
+        text = f"{sign}{format_measure(abs(distance), unit)}"
+    return OffBy(text, "out", f"from the nearer edge: {band}")
+
+
+def describe_now(row: MetricRow, unit: str, zone: ZoneInfo) -> str:
+    """How a metric stands, in a sentence: its open incident's, else its newest value beside its band."""
+    if row.alert_sentence:
+        return row.alert_sentence
+    if row.newest_ts is None:
+        return "No value was scored yet."
+    at = f"{form.format_day(row.newest_ts, zone)}, {form.format_clock(row.newest_ts, zone)}"
+    judged = row.judged
+    if judged is None:
+        return f"The newest value, of {at}, is known to be missing."
+    value = format_measure(judged, unit)
+    if row.lower is None or row.upper is None:
+        points = form.plural(row.points, "point")
+        return f"{value} on {at}. What is usual is being learnt: {points} so far."
+    band = format_range(row.lower, row.upper, unit)
+    if row.lower <= judged <= row.upper:
+        return f"{value} on {at}, within the {band} that it has shown."
+    way = "above" if judged > row.upper else "below"
+    return f"{value} on {at}, {way} the {band} that it has shown; no incident is open."

@@ -1,0 +1,285 @@
+"""Metrics: what is strange, since when, what else then? Batches by their share of anomalies, metrics within each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, timedelta
+
+from starlette.requests import Request
+
+from anomalyze.config import Problem
+from anomalyze.metrics.library import BatchEntry
+from anomalyze.storage.metrics_board import BatchRun, BoardBatch, load_board, load_last_runs
+from anomalyze.storage.query import fetch_async
+from dashboard import formatters as form
+from dashboard import routes
+from dashboard.components import ago, copyable, empty_row, head_cell, icon, table
+from dashboard.element import FT, A, Div, Form, Input, P, Span, ft
+from dashboard.frame import frame, page_head, zone_note
+from dashboard.metric_filter import MetricsView, parse_metrics_view
+from dashboard.metric_panel import empty_panel, load_panel, panel
+from dashboard.metric_row import COLUMNS, batch_head, fold_row, metric_row
+from dashboard.page import Answer, open_page, remember
+from dashboard.security import Viewer, viewer_of
+
+__all__ = ["metrics_page"]
+
+# Lines on a page; of several batches each has its part of them, and not fewer than some.
+ROWS = 48
+ROWS_A_BATCH_MIN = 4
+# Heads on a page; what comes behind them is found by searching.
+HEADS_MAX = 60
+
+_SHOWN = (("all", "All"), ("strange", "Strange in 7 days"), ("now", "Strange now"), ("late", "Late"))
+_FIRST_BATCH = """\
+description: Visits of our site, by hour
+account: {account}
+source: {{kind: push}}
+direction: down
+"""
+
+
+async def metrics_page(request: Request) -> Answer:
+    """GET /metrics."""
+    viewer, view = viewer_of(request), parse_metrics_view(request.query_params)
+    batches = request.app.state.batches
+    owned = await asyncio.to_thread(batches.of, viewer.account_id)
+    mistakes = await asyncio.to_thread(batches.mistakes, viewer.account_id)
+    channel = await request.app.state.hub.refresh(viewer.account_id)
+    chosen = view.choose(owned)
+    one = len(chosen) == 1
+    async with open_page(request) as connection:
+        board = await fetch_async(
+            connection,
+            load_board(
+                list(chosen),
+                viewer.now,
+                words=view.words,
+                named=view.names(chosen),
+                shown=view.shown,
+                per_batch=ROWS if one else max(ROWS_A_BATCH_MIN, ROWS // max(len(chosen), 1)),
+                skip=(view.page - 1) * ROWS if one else 0,
+                rows=ROWS,
+            ),
+        )
+        heads = _heads(board, chosen, view)
+        runs = await fetch_async(connection, load_last_runs([name for name, _ in heads]))
+        at = view.at if view.at is not None and view.at[0] in owned else _first(heads)
+        shown = await load_panel(connection, owned[at[0]], at[1], viewer.now) if at else None
+    marked = MetricsView(view.words, view.tag, view.batch, view.shown, view.page, at if shown else None)
+    strange = sum(batch.now for batch in board)
+    content = [
+        _head(board, chosen, viewer),
+        _bar(view, board, owned) if owned else None,
+        _quiet(board, viewer) if not view.narrowed else None,
+        Div(
+            Div(_list(heads, owned, runs, mistakes, marked, one, viewer), cls="sheet-m"),
+            panel(shown, viewer) if shown else empty_panel(),
+            cls="split",
+        )
+        if owned
+        else _none(viewer),
+    ]
+    return frame(
+        viewer,
+        channel.state,
+        title=f"{form.format_count(strange)} strange now, Metrics" if strange else "Metrics",
+        active="metrics",
+        content=remember(request, [part for part in content if part is not None]),
+        styles=("metric.css", "metrics.css"),
+        scripts=("metrics.js",),
+    )
+
+
+def _heads(
+    board: Sequence[BoardBatch], chosen: Mapping[str, BatchEntry], view: MetricsView
+) -> list[tuple[str, BoardBatch | None]]:
+    """Batches in the order of the page: those with something to show, then those without a metric yet."""
+    found: list[tuple[str, BoardBatch | None]] = [
+        (batch.name, batch) for batch in board if batch.kept or (not view.words and view.shown == "all")
+    ]
+    if not view.words and view.shown == "all":
+        known = {batch.name for batch in board}
+        found += [(name, None) for name in chosen if name not in known]
+    return found[:HEADS_MAX]
+
+
+def _first(heads: Sequence[tuple[str, BoardBatch | None]]) -> tuple[str, str] | None:
+    return next(((row.batch, row.metric) for _, batch in heads if batch for row in batch.rows), None)
+
+
+def _head(board: Sequence[BoardBatch], chosen: Mapping[str, BatchEntry], viewer: Viewer) -> FT:
+    metrics = sum(batch.metrics for batch in board)
+    return page_head(
+        "Metrics",
+        Span(
+            f"{form.format_count(metrics)} in {form.plural(len(chosen), 'batch', 'batches')}",
+            cls="muted small",
+        ),
+        right=("Highest anomaly rate first. ", zone_note(viewer)),
+    )
+
+
+def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, BatchEntry]) -> FT:
+    counts = {
+        "all": sum(batch.metrics for batch in board),
+        "strange": sum(batch.strange for batch in board),
+        "now": sum(batch.now for batch in board),
+        "late": sum(batch.late for batch in board),
+    }
+    tags = sorted({tag for entry in owned.values() for tag in entry.batch.tags})
+    hidden = {"tag": view.tag, "batch": view.batch, "show": "" if view.shown == "all" else view.shown}
+    chips = [(name, hidden[name]) for name in ("tag", "batch") if hidden[name]]
+    return Div(
+        Div(
+            *(
+                A(
+                    f"{word} {form.format_count(counts[key])}",
+                    href=view.url(show=None if key == "all" else key),
+                    aria_current="true" if view.shown == key else None,
+                )
+                for key, word in _SHOWN
+            ),
+            cls="seg",
+            role="group",
+            aria_label="Show",
+        ),
+        Form(
+            *(Input(type="hidden", name=name, value=value) for name, value in hidden.items() if value),
+            Input(
+                type="search",
+                name="q",
+                value=view.words,
+                placeholder="Metric, batch or owner",
+                aria_label="Filter metrics",
+                cls="input",
+                data_search=True,
+            ),
+            action=routes.METRICS,
+            method="get",
+        ),
+        Div(
+            *(A(tag, href=view.url(tag=tag), cls="link") for tag in tags[:8] if tag != view.tag),
+            cls="tags desk",
+            role="group",
+            aria_label="Tags",
+        )
+        if tags
+        else None,
+        Div(
+            *(
+                A(
+                    Span(kind, cls="faint"),
+                    f" {value} ",
+                    icon("x"),
+                    href=view.url(**{kind: None}),
+                    cls="chip",
+                    aria_label=f"Remove filter {kind} {value}",
+                )
+                for kind, value in chips
+            ),
+            cls="chips",
+        )
+        if chips
+        else None,
+        cls="bar",
+    )
+
+
+def _list(
+    heads: Sequence[tuple[str, BoardBatch | None]],
+    owned: Mapping[str, BatchEntry],
+    runs: Mapping[str, BatchRun],
+    mistakes: Mapping[str, tuple[Problem, ...]],
+    view: MetricsView,
+    one: bool,
+    viewer: Viewer,
+) -> FT:
+    rows: list[FT] = []
+    number = 0
+    for name, batch in heads:
+        entry = owned[name]
+        rows.append(batch_head(entry, batch, runs.get(name), mistakes.get(name), view, viewer))
+        for row in batch.rows if batch else ():
+            rows.append(metric_row(row, entry.batch.settings(row.metric).unit, number, view, viewer))
+            number += 1
+        if batch:
+            rows += _folded(batch, view, one)
+    captions = (
+        ft("td", role="cell", cls="m-s"),
+        head_cell("Metric", "m-n"),
+        head_cell("7 days and expected band", "m-sp"),
+        head_cell("Last", "num m-v"),
+        head_cell("Off by", "num m-d", title="how far beyond what it has shown"),
+        head_cell("Anomaly rate", "num m-r", sort="descending", title="of the points of the last 7 days"),
+        head_cell("Data of", "num m-l", title="when the newest value is of"),
+    )
+    found = table(
+        "Metrics by batch, highest anomaly rate first, 7 days", captions, rows or [_no_match(view)], cls="mt"
+    )
+    found.children[-1].attrs["id"] = "rows"
+    return found
+
+
+def _folded(batch: BoardBatch, view: MetricsView, one: bool) -> list[FT]:
+    """What of a batch is not shown: how many, and how many of them were strange; pages of a batch alone."""
+    skipped = (view.page - 1) * ROWS if one else 0
+    rest = batch.kept - skipped - len(batch.rows)
+    found = []
+    if skipped:
+        found.append(
+            fold_row(
+                f"{form.format_count(skipped)} before, with higher rates",
+                view.url(page=view.page - 1 or None),
+            )
+        )
+    if rest > 0:
+        strange = batch.strange - sum(1 for row in batch.rows if row.anomalies) if not skipped else 0
+        words = f", {form.format_count(strange)} of them strange in 7 days" if strange > 0 else ""
+        if not skipped and strange <= 0 and view.shown == "all":
+            words = ", none strange in 7 days"
+        more = view.url(batch=batch.name, page=view.page + 1 if one else None)
+        found.append(fold_row(f"{form.format_count(rest)} more{words}", more))
+    return found
+
+
+def _no_match(view: MetricsView) -> FT:
+    return empty_row(COLUMNS, "None match. ", A("Clear filters", href=routes.METRICS, cls="link"))
+
+
+def _quiet(board: Sequence[BoardBatch], viewer: Viewer) -> FT | None:
+    """Quiet is said, with when data last came."""
+    newest = max((batch.newest_ts for batch in board if batch.newest_ts), default=None)
+    if newest is None or any(batch.now for batch in board):
+        return None
+    metrics = sum(batch.metrics for batch in board)
+    return P(
+        f"Nothing is strange. {form.plural(metrics, 'metric')} watched, the newest value is of ",
+        *ago(newest, viewer.now, viewer.zone),
+        ".",
+        cls="quiet",
+    )
+
+
+def _none(viewer: Viewer) -> FT:
+    """No batch of this account: how to write the first one."""
+    yaml = _FIRST_BATCH.format(account=viewer.account_id)
+    hour = viewer.now.astimezone(UTC) - timedelta(hours=1)
+    values = (
+        f"curl -X POST http://127.0.0.1:{viewer.api_port}/v1/metrics/visits -H 'Authorization: Bearer YOUR_KEY' "
+        f"""-H 'Content-Type: application/json' -d '{{"metric": "visits", "timestamp": "{hour:%Y-%m-%dT%H}:00:00Z", "value": 1204}}'"""
+    )
+    return Div(
+        P(
+            "No metric yet. A small YAML file names the numbers to watch. Write this to metrics_config/metrics/visits.yaml:"
+        ),
+        copyable(yaml, "the file"),
+        P("Then see that it is right, and send a value:"),
+        copyable("anomalyze check", "the check command"),
+        copyable(values, "the request"),
+        P(
+            "Numbers of your own databases are read on a schedule: give the batch a source and its SQL, as docs/metrics.md shows."
+        ),
+        cls="empty-m",
+    )
