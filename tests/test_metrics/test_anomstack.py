@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from anomalyze.cli import app
 from anomalyze.errors import ConfigError
 from anomalyze.metrics.anomstack import Plan, plan_import
+from anomalyze.metrics.anomstack import folder as folders
+from anomalyze.metrics.anomstack import plan as plans
 from anomalyze.metrics.anomstack.folder import FILE_BYTES_MAX, Folder
 from anomalyze.metrics.anomstack.schedule import convert_schedule, step_of
 from anomalyze.metrics.anomstack.sql import adapt_sql
@@ -343,6 +347,48 @@ def test_names_are_made_ours_and_stay_apart(theirs: Path) -> None:
         "x" * 52 + "_anomstack",
     ]
     assert "the batch Defaults is called defaults_anomstack here" in said(found)
+
+
+KEYS = [
+    "metric_batch", "db", "table_key", "ingest_sql", "ingest_fn", "ingest_cron_schedule", "alert_snooze_n",
+    "alert_methods", "alert_exclude_metrics", "change_include_metrics", "tholdalert_thresholds", "disable_tholdalert",
+    "disable_alert", "disable_score", "disable_delete", "delete_after_n_days", "metric_tags", "preprocess_params",
+]  # fmt: skip
+words = st.text(max_size=12) | st.sampled_from(["duckdb", "* * * * *", "select 1 as a", "p1", "true", "1h"])
+plain = st.none() | st.booleans() | st.integers() | st.floats() | words
+anything = st.recursive(
+    plain,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(words | st.sampled_from(["upper", "lower", "freq", "priority"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(KEYS), anything))
+def test_whatever_stands_in_a_file_it_is_imported_or_named(tmp_path: Path, keys: dict[str, Any]) -> None:
+    (tmp_path / "defaults").mkdir(exist_ok=True)
+    (tmp_path / "defaults/defaults.yaml").write_text(DEFAULTS)
+    whole = {"metric_batch": "one", "ingest_sql": "select 1 as a"} | keys
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
+    found = plan_import(Folder(tmp_path))
+    for one in found.batches:
+        if one.name:
+            Batch.model_validate(yaml.safe_load(one.files[f"{one.name}.yaml"]))
+        else:
+            assert one.notes
+
+
+def test_too_much_is_refused(theirs: Path, ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        put(theirs, f"{name}.yaml", ingest_sql="select 1 as a")
+    monkeypatch.setattr(plans, "BATCHES_MAX", 2)
+    assert [one.name for one in plan(theirs).batches] == ["a", "b"]
+    assert "c.yaml:1: expected at most 2 batches; the rest is left out" in said(plan(theirs))
+    monkeypatch.setattr(folders, "ENTRIES_MAX", 3)
+    assert "expected at most 3 files below" in ask(theirs, ours).stderr
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,22 @@ def test_values_that_come_in_pieces_score_as_those_that_come_at_once(
     assert scores(connection) == found
 
 
+@pytest.mark.parametrize("rules", [SHAPED, LAGGED])
+def test_what_comes_in_order_is_held_against_what_is_stored(
+    connection: Connection, tmp_path: Path, rules: BatchRules
+) -> None:
+    """No series is taken again, so that all that lags and differences need comes from the tail that is loaded."""
+    rows = frame({f"m{n}": calm(150, n) for n in range(3)})
+    at = rows["timestamp"].rank("dense")
+    for first in range(1, 151, 30):
+        store_values(connection, "shop", rows.filter(at.is_between(first, first + 29)), NOW)
+        done = score_batch(connection, "shop", rules, tmp_path / "pieces", NOW)
+        assert done.rebuilt == 0
+    found = scores(connection)
+    assert found == whole(connection, rows, tmp_path / "whole", rules)
+    assert len(found) > 300
+
+
 @pytest.mark.parametrize("lost", ["bank", "older bank", "note"])
 def test_a_bank_that_is_not_of_the_database_is_begun_anew(
     connection: Connection, tmp_path: Path, lost: str
