@@ -64,6 +64,7 @@ def describe(metric: str, incident: Incident, rules: SeriesRules) -> str:
     def shown(value: float) -> str:
         return format_number(value, rules.unit)
 
+    metric += _made_of(rules)
     value, subject = incident.peak_value, f"{metric} = {shown(incident.peak_value)}"
     by_name = next((one for one in rules.detectors if one.kind == incident.kind), None)
     if by_name is not None:
@@ -139,6 +140,24 @@ def describe_resolved(metric: str, incident: Incident) -> str:
         "corrected": "was corrected: what was unusual is not in the data any more",
     }.get(incident.resolution or "", "is over")
     return f"{metric} {reason}; it lasted {_span((incident.last_ms - incident.opened_ms) / 1000)}"
+
+
+def _made_of(rules: SeriesRules) -> str:
+    """What the value that is judged is, where it is not the metric's own.
+
+    >>> _made_of(SeriesRules(lag_s=604_800, smooth=3)), _made_of(SeriesRules())
+    (' (less that of 7 days before, mean of 3)', '')
+    """
+    parts = [
+        f"less that of {_span(rules.lag_s)} before" if rules.lag_s else "",
+        f"change over {rules.difference:,} point{'s' if rules.difference > 1 else ''}"
+        if rules.difference
+        else "",
+        f"mean of {rules.smooth:,}" if rules.smooth > 1 else "",
+        f"{rules.rolling_aggregate} of {rules.rolling:,}" if rules.rolling > 1 else "",
+    ]
+    told = ", ".join(filter(None, parts))
+    return f" ({told})" if told else ""
 
 
 def _one_in(incident: Incident) -> str:
