@@ -8,7 +8,9 @@ the others wait for it.
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -25,14 +27,14 @@ CODE_WAIT_S = 60.0
 
 def run_code(settings: Settings) -> None:
     """Serve the definitions on the socket until SIGTERM."""
-    from dagster._cli.api import grpc_command
-
     from anomalyze_dagster.orphans import fail_orphans
+    from anomalyze_dagster.together import serve_code
 
     fail_orphans()
-    socket = free_socket()
-    arguments = ["--socket", socket, "--module-name", "anomalyze_dagster.definitions"]
-    grpc_command([*arguments, "--location-name", "anomalyze", "--max-workers", "8", "--log-level", "warning"])
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    serve_code(free_socket(), threading.Event(), ended)
 
 
 def run_all(settings: Settings) -> None:

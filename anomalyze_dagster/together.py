@@ -13,8 +13,9 @@ from collections.abc import Callable
 from anomalyze.embedded.runtime import Addresses
 from anomalyze.log import get
 from anomalyze.settings import Settings
+from anomalyze_dagster.follow import follow_batches
 
-__all__ = ["serve_together"]
+__all__ = ["serve_code", "serve_together"]
 
 MODULE = "anomalyze_dagster.definitions"
 LOCATION = "anomalyze"
@@ -28,7 +29,7 @@ def serve_together(settings: Settings, addresses: Addresses, workspace: str) -> 
 
     socket = os.environ["ANOMALYZE_DAGSTER_SOCKET"]
     listening = threading.Event()
-    start_part("code", lambda: serve_code(socket, listening))
+    start_part("code", lambda: serve_code(socket, listening, threading.Event()))
     listening.wait(LISTEN_TIMEOUT_S)
     start_part("daemon", lambda: turn_daemon(workspace))
     serve(settings, addresses, workspace)
@@ -47,13 +48,12 @@ def start_part(name: str, run: Callable[[], None]) -> None:
     threading.Thread(target=watched, name=f"dagster-{name}", daemon=True).start()
 
 
-def serve_code(socket: str, listening: threading.Event) -> None:
-    """Hold the definitions and start runs, as ``dagster api grpc`` does, whose signal handling needs a process."""
+def serve_code(socket: str, listening: threading.Event, ended: threading.Event) -> None:
+    """Hold the definitions and start runs until ``ended``, as ``dagster api grpc`` does; the batches' files are followed."""
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster._core.utils import FuturesAwareThreadPoolExecutor
     from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
 
-    ended = threading.Event()
     logger = logging.getLogger("dagster.code_server")
     threads = FuturesAwareThreadPoolExecutor(max_workers=CODE_THREADS)
     servicer = DagsterApiServer(
@@ -70,6 +70,9 @@ def serve_code(socket: str, listening: threading.Event) -> None:
         threadpool_executor=threads,
         socket=socket,
     )
+    threading.Thread(
+        target=follow_batches, args=(servicer, ended), name="follow-batches", daemon=True
+    ).start()
     listening.set()
     server.serve()  # type: ignore[no-untyped-call]
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,7 +23,20 @@ from anomalyze.config import Problem
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.library import BatchEntry, Library
 
-__all__ = ["Asked", "Watch", "build_entry", "describe_entry", "load_last_read", "span_to_read"]
+__all__ = [
+    "Asked",
+    "Watch",
+    "build_entry",
+    "describe_entry",
+    "load_last_read",
+    "longest_gap",
+    "span_to_read",
+]
+
+# A Friday: schedules of working days show their longest gap at once. So many times of a schedule are looked at, in so
+# many days at least.
+_FRIDAY = datetime(2024, 1, 5, tzinfo=UTC)
+_TIMES_MAX, _TIMES_MIN, _DAYS_MIN = 3_000, 64, timedelta(days=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,26 @@ def last_due_s(batch: Batch, now: datetime) -> int:
         return int(next(CronSim(batch.schedule, following, reverse=True)).timestamp())
     except StopIteration:
         return 0
+
+
+def longest_gap(batch: Batch) -> timedelta:
+    """The longest time from one run of a batch's schedule to the next, as far as a week or 64 runs show it."""
+    return _longest_gap(batch.schedule, batch.timezone)
+
+
+@lru_cache(maxsize=4096)
+def _longest_gap(schedule: str, timezone: str) -> timedelta:
+    first = before = _FRIDAY.replace(tzinfo=ZoneInfo(timezone)).astimezone(UTC)
+    gap = timedelta(0)
+    times = CronSim(schedule, first.astimezone(ZoneInfo(timezone)))
+    for count, at in enumerate(islice(times, _TIMES_MAX)):
+        moment = at.astimezone(UTC)
+        # What lies before the first time says nothing.
+        gap = max(gap, moment - before) if count else gap
+        before = moment
+        if count >= _TIMES_MIN and moment - first >= _DAYS_MIN:
+            break
+    return gap or timedelta(days=366)
 
 
 def describe_entry(entry: BatchEntry) -> str:

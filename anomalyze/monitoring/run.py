@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -20,17 +20,29 @@ from anomalyze.log import get
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.library import BatchEntry
 from anomalyze.metrics.prepare import prepare
-from anomalyze.metrics.rules import rules_of
+from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sources import read
 from anomalyze.metrics.window import Window, floor_to_step, go_back
 from anomalyze.monitoring.due import load_last_read, span_to_read
-from anomalyze.monitoring.score import Scored, score_batch
+from anomalyze.monitoring.score import Scored, score_batch, tell_batch
 from anomalyze.monitoring.turn import DETECTOR, VERSION
 from anomalyze.storage.metrics_runs import begin_run, finish_run
 from anomalyze.storage.metrics_scores import load_series
 from anomalyze.storage.metrics_values import FAILURES_MAX, Failure, store_values
 
-__all__ = ["BANKS_FOLDER", "PIECE", "Ran", "backfill_batch", "pieces_of", "run_batch"]
+__all__ = [
+    "BANKS_FOLDER",
+    "PIECE",
+    "Ingested",
+    "Ran",
+    "backfill_batch",
+    "ingest_batch",
+    "pieces_of",
+    "run_batch",
+    "score_stored",
+    "tell_stored",
+    "window_between",
+]
 
 # In the data folder: what detectors remember, derived from what is stored.
 BANKS_FOLDER = "metrics"
@@ -39,6 +51,17 @@ PIECE = dt.timedelta(days=7)
 
 _OF_NOW = "values without a timestamp tell of now: nothing of the past is read"
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What was read and stored; as of `Ran`."""
+
+    rows: int
+    new: int
+    corrected: int
+    notes: tuple[str, ...]
+    failures: tuple[Failure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +142,54 @@ def backfill_batch(
         As ``run_batch``.
     """
     now = now or dt.datetime.now(dt.UTC)
+    read_, failed = _ingest(connection, entry, window, own_dsn, now, progress)
+    scored = score_stored(connection, entry, folder, now)
+    if failed is not None:
+        get().warning("metrics_run_failed", batch=entry.name, reason=str(failed))
+        raise failed
+    return Ran(read_.rows, read_.new, read_.corrected, read_.notes, read_.failures, scored)
+
+
+def ingest_batch(
+    connection: psycopg.Connection[Any],
+    entry: BatchEntry,
+    window: Window,
+    own_dsn: str | None = None,
+    now: dt.datetime | None = None,
+    progress: Progress | None = None,
+) -> Ingested:
+    """Read a window in pieces and store them; what is stored waits for `score_stored`. As `backfill_batch`."""
+    read_, failed = _ingest(connection, entry, window, own_dsn, now or dt.datetime.now(dt.UTC), progress)
+    if failed is not None:
+        raise failed
+    return read_
+
+
+def score_stored(
+    connection: psycopg.Connection[Any], entry: BatchEntry, folder: Path, now: dt.datetime | None = None
+) -> Scored:
+    """Score what was stored of a batch and bring its alerts to it, without a look at its source."""
+    return score_batch(connection, entry.name, _rules(connection, entry), folder, now)
+
+
+def tell_stored(
+    connection: psycopg.Connection[Any], entry: BatchEntry, now: dt.datetime | None = None
+) -> Scored:
+    """Tell of a batch what the clock says: data that are late, incidents to be reminded of. Nothing is scored."""
+    return tell_batch(connection, entry.name, _rules(connection, entry), now)
+
+
+def _ingest(
+    connection: psycopg.Connection[Any],
+    entry: BatchEntry,
+    window: Window,
+    own_dsn: str | None,
+    now: dt.datetime,
+    progress: Progress | None,
+) -> tuple[Ingested, AnomalyzeError | None]:
     pieces = list(pieces_of(entry.batch, window))
     newest = entry.batch.window_at(now)
-    run_id = begin_run(connection, entry.name, "ingest")
+    run_id = begin_run(connection, entry.name, _kind(connection, entry, window, now))
     rows = new = corrected = 0
     notes: dict[str, None] = {}
     failures: dict[str, Failure] = {}
@@ -149,18 +217,41 @@ def backfill_batch(
         connection, run_id, rows_read=rows, rows_new=new, rows_corrected=corrected, failures=told,
         error=None if failed is None else str(failed),
     )  # fmt: skip
-    scored = _score(connection, entry, folder, now)
-    if failed is not None:
-        get().warning("metrics_run_failed", batch=entry.name, reason=str(failed))
-        raise failed
-    return Ran(rows, new, corrected, tuple(notes), told, scored)
+    return Ingested(rows, new, corrected, tuple(notes), told), failed
+
+
+def window_between(batch: Batch, since: dt.datetime, until: dt.datetime, now: dt.datetime) -> Window | None:
+    """What a backfill of some time reads: the whole steps that touch it, also those of values that are resampled, up to
+    the newest complete one; None when there is none yet.
+    """
+    zone, step = ZoneInfo(batch.timezone), _widest_step(batch)
+    start, end = floor_to_step(since, step, zone), floor_to_step(until, step, zone)
+    if end < until:
+        # The middle of the next one, whichever way the clocks are set.
+        end = floor_to_step(go_back(end, -step, zone) + step / 2, step, zone)
+    end = min(end, batch.window_at(now).end)
+    return Window(start, end, batch.step) if start < end else None
+
+
+def _widest_step(batch: Batch) -> dt.timedelta:
+    spans = [batch.preprocessing.resample, *(own.preprocessing.resample for own in batch.metrics.values())]
+    return max([batch.step, *(span for span in spans if span is not None)])
+
+
+def _kind(
+    connection: psycopg.Connection[Any], entry: BatchEntry, window: Window, now: dt.datetime
+) -> Literal["ingest", "backfill"]:
+    """Whether a read takes in all that is missing: only then the next one may begin where this one ends."""
+    missing = entry.batch.window_at(
+        now, span_to_read(entry.batch, load_last_read(connection, entry.name), now)
+    )
+    return "ingest" if window.start <= missing.start and window.end >= missing.end else "backfill"
 
 
 def pieces_of(batch: Batch, window: Window) -> Iterator[Window]:
     """A window as windows one after another, each of whole steps, also of those that values are resampled to."""
     zone = ZoneInfo(batch.timezone)
-    spans = [batch.preprocessing.resample, *(own.preprocessing.resample for own in batch.metrics.values())]
-    step = max([batch.step, *(span for span in spans if span is not None)])
+    step = _widest_step(batch)
     size = max(PIECE, batch.window, 2 * step)
     start = window.start
     while start < window.end:
@@ -171,6 +262,5 @@ def pieces_of(batch: Batch, window: Window) -> Iterator[Window]:
         start = end
 
 
-def _score(connection: psycopg.Connection[Any], entry: BatchEntry, folder: Path, now: dt.datetime) -> Scored:
-    names = load_series(connection, entry.name, DETECTOR, VERSION).names
-    return score_batch(connection, entry.name, rules_of(entry.batch, names), folder, now)
+def _rules(connection: psycopg.Connection[Any], entry: BatchEntry) -> BatchRules:
+    return rules_of(entry.batch, load_series(connection, entry.name, DETECTOR, VERSION).names)

@@ -19,7 +19,7 @@ from anomalyze.storage.metrics_runs import begin_run, finish_run
 from anomalyze.storage.metrics_scores import BatchState, claim_batch, load_batch, load_series
 from anomalyze.storage.metrics_values import Failure
 
-__all__ = ["Scored", "score_batch"]
+__all__ = ["Scored", "score_batch", "tell_batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,7 @@ def score_batch(
             if run_id is not None and not connection.broken:
                 finish_run(connection, run_id, error=str(error))
             raise
-        series = load_series(connection, batch, DETECTOR, VERSION)
-        with connection.transaction():
-            late = tell_late(connection, batch, rules, series, now)
-            remind(connection, batch, rules, now)
+        late = _tell(connection, batch, rules, now)
         done = replace(done, alerts=done.alerts + late)
         if run_id is not None:
             finish_run(
@@ -99,6 +96,26 @@ def score_batch(
                 alerts=done.alerts, failures=done.failures,
             )  # fmt: skip
     return done
+
+
+def tell_batch(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, now: datetime | None = None
+) -> Scored:
+    """Of `score_batch` the end alone: data that are late now, and incidents that it is time to be reminded of."""
+    with claim_batch(connection, batch) as is_ours:
+        if not is_ours:
+            return Scored(is_busy=True)
+        if load_batch(connection, batch) is None:
+            return Scored()
+        return Scored(alerts=_tell(connection, batch, rules, now or datetime.now(UTC)))
+
+
+def _tell(connection: psycopg.Connection[Any], batch: str, rules: BatchRules, now: datetime) -> int:
+    series = load_series(connection, batch, DETECTOR, VERSION)
+    with connection.transaction():
+        late = tell_late(connection, batch, rules, series, now)
+        remind(connection, batch, rules, now)
+    return late
 
 
 def _take_turns(

@@ -153,7 +153,7 @@ def rank_batches(
         f"AND a.state = {OPEN}) AS alerts, l.started_at AS run_at, l.error AS run_error, "
         "jsonb_array_length(l.failures) AS run_failures FROM unnest(%(batches)s) AS n(batch) "
         "LEFT JOIN counted c USING (batch) LEFT JOIN LATERAL (SELECT * FROM metric_runs r WHERE r.batch = n.batch "
-        "AND r.kind = 'ingest' AND r.finished_at IS NOT NULL ORDER BY r.run_id DESC LIMIT 1) l ON true "
+        "AND r.kind <> 'score' AND r.finished_at IS NOT NULL ORDER BY r.run_id DESC LIMIT 1) l ON true "
         "ORDER BY c.anomalies::float8 / nullif(c.points, 0) DESC NULLS LAST, n.batch LIMIT %(limit)s",
         {"batches": TextArray(list(batches)), "since": since, "until": until, "limit": _limit(limit)},
         lambda rows: [BatchRank(**row) for row in rows],

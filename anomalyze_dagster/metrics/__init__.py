@@ -2,14 +2,19 @@
 
 import dagster as dg
 
-from anomalyze_dagster.metrics.assets import build_specs
+from anomalyze_dagster.metrics.assets import build_assets
 from anomalyze_dagster.metrics.housekeeping import forget_metrics, nightly
 from anomalyze_dagster.metrics.jobs import run_metric_batches
 from anomalyze_dagster.metrics.sensors import metric_batches
 
-definitions = dg.Definitions(
-    assets=build_specs(),
-    jobs=[run_metric_batches, forget_metrics],
-    schedules=[nightly],
-    sensors=[metric_batches],
-)
+__all__ = ["build_definitions"]
+
+
+def build_definitions() -> dg.Definitions:
+    """With an asset for each batch, as their files are now."""
+    return dg.Definitions(
+        assets=build_assets(),
+        jobs=[run_metric_batches, forget_metrics],
+        schedules=[nightly],
+        sensors=[metric_batches],
+    )

@@ -22,9 +22,9 @@ detection_quality: champion labels transactions | monitoring |
 drift_report: champion transactions | monitoring | features_steady nulls_steady rules_steady scores_steady stream_alive
 labels:  | stored |
 merchant_profiles: labels transactions | features |
-metrics/payments: transactions | metrics |
-metrics/postgres_statistics:  | metrics |
-metrics/system_load:  | metrics |
+metrics/payments: transactions | metrics | no_metric_failed
+metrics/postgres_statistics:  | metrics | no_metric_failed
+metrics/system_load:  | metrics | no_metric_failed
 profiles_of_day: labels transactions | features |
 published_challenger: candidate_bundle | publishing |
 transactions: uploaded_files | stored |

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import numpy as np
@@ -16,9 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anomalyze.metrics.duration import parse_duration
 from anomalyze.metrics.library import load_batches
+from anomalyze.metrics.window import floor_to_step
 from anomalyze.monitoring.due import Asked, Watch, build_entry, describe_entry, last_due_s, span_to_read
-from anomalyze_dagster.definitions import definitions
+from anomalyze.monitoring.run import window_between
+from anomalyze_dagster.definitions import build_definitions, definitions
+from anomalyze_dagster.metrics.assets import build_assets, describe_graph
 from anomalyze_dagster.metrics.sensors import metric_batches
 from anomalyze_dagster.resources import PostgresResource
 from tests.test_dagster.runs import run_job
@@ -28,6 +34,7 @@ POINTS, SPIKE = 500, 480
 SQL = "sql: SELECT ts AS timestamp, orders FROM hours WHERE ts >= :start AND ts < :end\n"
 SHOP = "source: {kind: sqlite, path: shop.db}\nhistory: 30d\n" + SQL
 PAYMENTS = load_batches(Path(__file__).parents[2] / "metrics_config").batches["payments"].batch
+RUN = {"ops": {"run_batches": {"config": {"batches": ["shop"]}}}}
 NOW = datetime(2026, 3, 29, 12, 30, tzinfo=UTC)
 
 
@@ -95,9 +102,16 @@ def test_a_new_file_runs_once_and_its_spike_is_one_alert(
     assert request.run_config["ops"]["run_batches"]["config"]["batches"] == ["shop"]
     result = run_job("run_metric_batches", request.run_config)
     assert result.success
-    (made,) = [
+    *earlier, made = [
         e.step_materialization_data.materialization for e in result.all_events if e.is_step_materialization
     ]
+    # A first run reads all of the history, whose days are then no longer open.
+    assert [one.partition for one in earlier] == [
+        (datetime.now(UTC) - timedelta(days=back)).strftime("%Y-%m-%d") for back in range(len(earlier), 0, -1)
+    ]
+    assert len(earlier) in (29, 30)
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.asset_key, check.check_name, check.passed) == (made.asset_key, "no_metric_failed", True)
     assert made.asset_key == dg.AssetKey(["metrics", "shop"])
     told = {name: value.value for name, value in made.metadata.items()}
     assert (told["rows"], told["new"], told["scored"]) == (POINTS, POINTS, POINTS)
@@ -242,7 +256,7 @@ def test_a_batch_is_due_when_it_is_new_changed_or_its_time_came(tmp_path: Path) 
 def test_a_batch_as_text_is_the_batch(tmp_path: Path) -> None:
     loaded = load_batches(Path(__file__).parents[2] / "metrics_config")
     for entry in loaded.batches.values():
-        assert build_entry(describe_entry(entry)) == entry
+        assert build_entry(describe_entry(entry)) == replace(entry, text="")
         assert build_entry(describe_entry(entry)).batch.settings("amount_EUR") == entry.batch.settings(
             "amount_EUR"
         )
@@ -270,3 +284,124 @@ def test_what_was_missed_is_read_up_to_the_history(tmp_path: Path) -> None:
     assert span_to_read(batch, NOW - HOUR, NOW) == batch.window + HOUR
     assert span_to_read(batch, NOW - timedelta(days=400), NOW) == batch.history
     assert Asked(1, "a") != Asked(1, "b")
+
+
+def materialize(first: str, last: str) -> dg.ExecuteInProcessResult:
+    """The days of the batch `shop`, as its page does with those that are chosen together."""
+    made = build_definitions()
+    with dg.DagsterInstance.ephemeral() as instance:
+        return made.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(["metrics", "shop"])],
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+            },
+            raise_on_error=False,
+        )
+
+
+def day(back: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=back)).strftime("%Y-%m-%d")
+
+
+def test_days_are_read_again_by_themselves_and_change_nothing(folder: Path, database: str) -> None:
+    result = materialize(day(9), day(5))
+    assert result.success
+    made = result.get_asset_materialization_events()
+    assert [event.partition for event in made] == [day(back) for back in range(9, 4, -1)]
+    assert result.get_asset_check_evaluations()[0].passed
+    told = {name: value.value for name, value in made[0].materialization.metadata.items()}
+    assert (told["rows"], told["from"][:10], told["to"][:10]) == (5 * 24, day(9), day(4))
+    first = stored(database)
+    assert len(first["metric_values"]) == 5 * 24
+    assert materialize(day(9), day(5)).success
+    assert stored(database) == first
+    # What a person reads again of the past is not what the schedule has to read.
+    assert run_job("run_metric_batches", RUN).success
+    assert len(stored(database)["metric_values"]) == POINTS
+    with psycopg.connect(database) as connection:
+        kinds = connection.execute(
+            "SELECT kind, count(*) FROM metric_runs WHERE rows_read > 0 GROUP BY 1"
+        ).fetchall()
+    assert dict(kinds)["backfill"] == 2
+
+    today = materialize(day(0), day(0))
+    assert today.success
+    (folder / "shop.db").unlink()
+    failed = materialize(day(2), day(1))
+    assert not failed.success
+    (failure,) = [event for event in failed.all_events if event.is_step_failure]
+    assert "shop.db" in str(failure.event_specific_data)
+
+
+def test_a_batch_whose_metric_failed_fails_its_check_which_names_it(folder: Path) -> None:
+    with sqlite3.connect(folder / "shop.db") as file:
+        file.execute("CREATE TABLE odd AS SELECT ts, 'orders' AS metric, orders AS value FROM hours")
+        file.execute("INSERT INTO odd VALUES ('1960-01-01 00:00:00', 'strange', 1)")
+    (folder / "metrics/shop.yaml").write_text(
+        SHOP.replace(
+            "ts AS timestamp, orders FROM hours WHERE", "ts AS timestamp, metric, value FROM odd WHERE 1 OR"
+        )
+    )
+    for result in (run_job("run_metric_batches", RUN), materialize(day(2), day(0))):
+        (check,) = result.get_asset_check_evaluations()
+        assert not check.passed
+        assert "strange: " in str(check.description)
+    (folder / "shop.db").unlink()
+    (check,) = run_job("run_metric_batches", RUN).get_asset_check_evaluations()
+    assert not check.passed
+    assert "shop.db" in str(check.description)
+
+
+def test_every_batch_says_how_long_it_is_fresh(folder: Path) -> None:
+    for schedule, hours in {
+        "5 * * * *": 1,
+        "30 6 * * *": 24,
+        "0 9 * * 1-5": 72,
+        "*/5 8-17 * * 1-5": 62 + 1 / 12,
+        "0 0 1 * *": 31 * 24,
+    }.items():
+        (folder / "metrics/shop.yaml").write_text(SHOP + f'schedule: "{schedule}"\ndelay: 2h\n')
+        (spec,) = [one.get_asset_spec() for one in build_assets()]
+        policy = spec.freshness_policy
+        windows = [policy.warn_window.to_timedelta(), policy.fail_window.to_timedelta()]  # type: ignore[union-attr]
+        expected = timedelta(hours=hours)
+        assert windows == [expected + timedelta(hours=2.25), 2 * expected + timedelta(hours=2.25)], schedule
+
+
+def test_whatever_a_file_may_say_makes_an_asset(folder: Path) -> None:
+    before = describe_graph()
+    (folder / "metrics/shop.yaml").write_text(
+        SHOP + f'owner: "Ö & Söhne"\ntags: [a-, x_, "9", "{"z" * 64}"]\ndescription: "{{{{ }}}} %s"\n'
+    )
+    (asset,) = build_assets()
+    assert len(asset.get_asset_spec().tags) >= 4
+    assert describe_graph() != before
+    # What only the run looks at makes no other graph.
+    after = describe_graph()
+    file = folder / "metrics/shop.yaml"
+    file.write_text(file.read_text() + "unit: EUR\n")
+    assert describe_graph() == after
+
+
+@given(
+    st.sampled_from(["Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe"]),
+    st.dates(date(2024, 1, 1), date(2027, 1, 1)),
+    st.integers(1, 40),
+    st.sampled_from(["1h", "7h", "1d", "7d"]),
+)
+def test_days_that_are_chosen_are_read_whole_across_daylight_saving(
+    zone: str, first: Any, days: int, step: str
+) -> None:
+    batch = PAYMENTS.model_copy(update={"timezone": zone, "step": parse_duration(step)})
+    local = datetime(first.year, first.month, first.day, tzinfo=ZoneInfo(zone))
+    since, until = local.astimezone(UTC), (local + timedelta(days=days)).astimezone(UTC)
+    window = window_between(batch, since, until, datetime(2030, 1, 1, tzinfo=UTC))
+    assert window is not None
+    assert window.start <= since < until <= window.end
+    for edge in (window.start, window.end):
+        assert floor_to_step(edge, batch.step, ZoneInfo(zone)) == edge
+    assert since - window.start < batch.step
+    assert window.end - until < batch.step + HOUR
+    assert window_between(batch, since, until, since) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ mutation ($job: String!, $config: RunConfigData) {
 }"""
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime creationTime } } }"
 RUNS = "{ runsOrError(limit: 20) { ... on Runs { results { runId status parentRunId } } } }"
+ASSETS = "{ assetNodes { assetKey { path } } }"
 INSTIGATORS = """
 { repositoriesOrError { ... on RepositoryConnection { nodes {
   schedules { name scheduleState { status } }
@@ -53,7 +55,7 @@ class Programs:
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("ANOMALYZE_", "DAGSTER_"))},
             "ANOMALYZE_DATA_DIR": str(folder / "data"),
-            "ANOMALYZE_CONFIG_DIR": str(CONFIG),
+            "ANOMALYZE_CONFIG_DIR": str(shutil.copytree(CONFIG, folder / "config")),
             "ANOMALYZE_POSTGRES_DSN": dsn,
             "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:1/0",
             "ANOMALYZE_DAGSTER_PORT": str(self.port),
@@ -184,6 +186,24 @@ def test_schedules_and_sensors_are_on_and_tick(programs: Programs) -> None:
         return all(states[name]["ticks"] for name in ("alarm_of_failed_runs", "promote_automatically"))
 
     programs.wait(ticked, "sensors tick")
+
+
+def test_the_graph_follows_the_files_of_batches_without_a_restart(programs: Programs) -> None:
+    file = programs.settings.config_dir / "metrics" / "shop.yaml"
+    started = [process.pid for process in programs.processes]
+
+    def shown() -> bool:
+        nodes = programs.ask(ASSETS)["assetNodes"]
+        return {"path": ["metrics", "shop"]} in [node["assetKey"] for node in nodes]
+
+    assert not shown()
+    file.write_text("source: {kind: push}\n")
+    programs.wait(shown, "the batch is in the graph")
+    file.unlink()
+    programs.wait(lambda: not shown(), "the batch is gone from the graph")
+    _, status, _ = programs.run("forget_metrics")
+    assert status == "SUCCESS", programs.logs()
+    assert [process.pid for process in programs.processes] == started
 
 
 def test_a_failed_run_raises_an_alarm_in_its_own_words(programs: Programs) -> None:
