@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from anomalyze.metrics.incident import OPEN
 from anomalyze.metrics.library import BatchEntry
 from anomalyze.metrics.setting import MetricSettings
 from anomalyze.storage.metrics_alerts import Alert, Snooze, list_snoozes
@@ -95,15 +96,17 @@ async def metric_page(request: Request) -> Answer:
         runs = await fetch_async(connection, load_runs(batch, RUNS_SHOWN))
         snoozes = await fetch_async(connection, list_snoozes([batch], viewer.now))
     settings = entry.batch.settings(metric)
+    # By when they were; the list of alerts goes by when they were found.
+    incidents = sorted(alerts.rows, key=lambda one: (one.state != OPEN, -one.opened_ts.timestamp()))
     here = routes.metric(batch, metric, period=None if period == "7d" else period)
     content = [
         _crumbs(entry, viewer),
         _lede(data, settings, viewer),
         Div(
             Div(
-                _figure(data, line, alerts.rows, settings, period, since, until, viewer),
+                _figure(data, line, incidents, settings, period, since, until, viewer),
                 incidents_section(
-                    alerts.rows, here, settings.unit, viewer, full=len(alerts.rows) == INCIDENTS_SHOWN
+                    incidents, here, settings.unit, viewer, full=len(incidents) == INCIDENTS_SHOWN
                 ),
                 runs_section(runs, metric, viewer),
                 _yaml(entry),

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from anomalyze.metrics.detectors.setting import DetectorSetting
 from anomalyze.metrics.library import BatchEntry
 from anomalyze.metrics.setting import MetricSettings
 from anomalyze.storage.cursor import FilterError
@@ -190,12 +191,9 @@ def _readings(row: MetricRow, settings: MetricSettings, viewer: Viewer) -> FT:
     return Dl(*(Div(Dt(name), Dd(value)) for name, value in pairs), cls="read")
 
 
-def _detector_word(detector: Any) -> str:
-    return (
-        detector
-        if isinstance(detector, str)
-        else _plain(getattr(detector, "model_dump", lambda **_: detector)(mode="json"))
-    )
+def _detector_word(detector: DetectorSetting) -> str:
+    keys = _plain(getattr(detector, detector.key).model_dump(mode="json", exclude_none=True))
+    return f"{detector.key} ({keys})" if keys else detector.key
 
 
 def _plain(value: Any) -> str:

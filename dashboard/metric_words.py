@@ -34,6 +34,7 @@ _KINDS = {
     "flat": "Does not change",
     "late": "No data",
     "shift": "Level shift",
+    "seasonal_z": "Unusual for its time",
 }
 _SOURCES = {
     "anomalyze": "Our own tables",

@@ -37,6 +37,8 @@ BATCHES_MAX = 200
 SHOWN = ("all", "strange", "now", "late")
 # A sparkline has the least, the greatest and the strangest point of so many parts of its time.
 SPARK_PARTS = 42
+# Newest runs of a batch among which one of each kind is found.
+RUNS_LOOKED_AT = 20
 
 # The least, the greatest and the strangest point of each part of a line's time: no peak and no mark is lost.
 _THINNED = """
@@ -189,7 +191,7 @@ class BoardBatch:
 
 @dataclass(frozen=True, slots=True)
 class BatchRun:
-    """The newest run of a batch that ended, and since when it has not read without an error."""
+    """The newest run of a batch that ended, and since when all of its kind failed."""
 
     batch: str
     kind: str
@@ -261,14 +263,16 @@ def load_line(batch: str, metric: str, since: datetime, until: datetime, parts: 
 
 
 def load_last_runs(batches: Sequence[str]) -> Query[dict[str, BatchRun]]:
-    """How the newest run of each batch that is over ended."""
+    """How the newest run of each batch that is over ended: of its kinds (reading, scoring) one that failed before others."""
     return Query(
-        "SELECT r.*, CASE WHEN r.error IS NOT NULL THEN (SELECT min(f.finished_at) FROM metric_runs f "
-        "WHERE f.batch = r.batch AND f.run_id > coalesce((SELECT max(g.run_id) FROM metric_runs g "
-        "WHERE g.batch = r.batch AND g.finished_at IS NOT NULL AND g.error IS NULL), 0)) END AS failing_since "
-        "FROM unnest(%(batches)s) AS asked (batch) CROSS JOIN LATERAL (SELECT batch, kind, finished_at, rows_read, "
-        "failures, error FROM metric_runs o WHERE o.batch = asked.batch AND finished_at IS NOT NULL "
-        "ORDER BY run_id DESC LIMIT 1) r",
+        "SELECT DISTINCT ON (r.batch) r.*, CASE WHEN r.error IS NOT NULL THEN (SELECT min(f.finished_at) "
+        "FROM metric_runs f WHERE f.batch = r.batch AND f.kind = r.kind AND f.run_id > coalesce((SELECT max(g.run_id) "
+        "FROM metric_runs g WHERE g.batch = r.batch AND g.kind = r.kind AND g.finished_at IS NOT NULL "
+        "AND g.error IS NULL), 0)) END AS failing_since FROM unnest(%(batches)s) AS asked (batch) CROSS JOIN LATERAL "
+        "(SELECT DISTINCT ON (kind) batch, kind, finished_at, rows_read, failures, error FROM (SELECT * "
+        "FROM metric_runs o WHERE o.batch = asked.batch AND finished_at IS NOT NULL ORDER BY run_id DESC "
+        f"LIMIT {RUNS_LOOKED_AT}) newest ORDER BY kind, run_id DESC) r "
+        "ORDER BY r.batch, r.error IS NULL, r.failures = '[]', r.finished_at DESC",
         {"batches": TextArray(list(batches))},
         lambda rows: {row["batch"]: BatchRun(**row) for row in rows},
     )

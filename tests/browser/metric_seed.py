@@ -171,8 +171,10 @@ def add_incident(
 
 
 def add_failed_run(connection: psycopg.Connection[Any], batch: str, error: str) -> None:
-    """A run that its source ended."""
+    """A run that its source ended; what there is is scored all the same."""
     connection.execute(
-        "INSERT INTO metric_runs (batch, kind, started_at, finished_at, error) VALUES (%s, 'ingest', now(), now(), %s)",
-        [batch, error],
+        "INSERT INTO metric_runs (batch, kind, started_at, finished_at, error) VALUES "
+        "(%(batch)s, 'ingest', now() - interval '2 hours', now() - interval '2 hours', %(error)s), "
+        "(%(batch)s, 'ingest', now(), now(), %(error)s), (%(batch)s, 'score', now(), now(), NULL)",
+        {"batch": batch, "error": error},
     )

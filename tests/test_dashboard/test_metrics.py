@@ -81,7 +81,9 @@ def test_a_batch_says_how_its_last_run_ended(client: httpx.Client) -> None:
     page = client.get("/metrics").text
     text = words(page)
     assert re.search(r"fx_ratesPushed, every hour ?failed", text)
-    assert "source: expected an answer of 200, got 503 <maintenance>" in text
+    assert re.search(
+        r"source: expected an answer of 200, got 503 <maintenance> Failing since 2 h( \d+ min)? ago\.", text
+    )
     assert "<maintenance>" not in page
     assert re.search(r"not_runPushed, every hour ?not run yet ?no metric yet", text)
 

@@ -1,0 +1,57 @@
+"""What is drawn of a series: no peak and no mark is lost, however few points are kept."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from anomalyze.storage.metrics_board import Line, load_board, load_line
+from anomalyze.storage.query import fetch
+from tests.browser.metric_seed import HOUR, Series, Strange, last_hour, seed_batch
+
+HOURS = 40 * 24
+STRANGE = (Strange(900, 900, 30, 4), Strange(500, 498, -25, 3), Strange(7, 7, 5, 1))
+
+
+@pytest.fixture
+def connection(database: str) -> Any:
+    """A series of forty days, and one that ended a month ago."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        seed_batch(connection, "shop", [Series("orders", strange=STRANGE)], hours=HOURS)
+        seed_batch(connection, "old", [Series("visits")], hours=200, newest=last_hour() - timedelta(days=30))
+        yield connection
+
+
+def line_of(connection: Any, days: int, parts: int) -> Line:
+    end = last_hour()
+    return fetch(connection, load_line("shop", "orders", end - timedelta(days=days) + HOUR, end, parts))
+
+
+def test_thinned_lines_keep_peaks_and_marks(connection: Any) -> None:
+    whole, thin = line_of(connection, 40, HOURS), line_of(connection, 40, 24)
+    assert (whole.points, len(whole.ts), thin.points) == (HOURS, HOURS, HOURS)
+    assert len(thin.ts) <= 3 * 24 + 1
+    points = list(zip(whole.ts, whole.value, whole.lower, whole.upper, whole.severity, strict=True))
+    kept = list(zip(thin.ts, thin.value, thin.lower, thin.upper, thin.severity, strict=True))
+    assert set(kept) <= set(points), "points as they are, none made of others"
+    assert kept == sorted(kept)
+    assert max(points, key=lambda point: point[1]) in kept  # type: ignore[arg-type, return-value]
+    assert min(points, key=lambda point: point[1]) in kept  # type: ignore[arg-type, return-value]
+    assert sorted({severity for severity in thin.severity if severity}) == [1, 3, 4]
+
+
+def test_few_points_are_all_shown(connection: Any) -> None:
+    assert len(line_of(connection, 3, 24).ts) == 72
+    assert line_of(connection, 2, 24).points == 48
+
+
+def test_a_series_that_ended_keeps_its_last_days(connection: Any) -> None:
+    (old,) = fetch(connection, load_board(["old"], last_hour() + HOUR))
+    (row,) = old.rows
+    assert row.line.points == 7 * 24 + 1
+    assert row.newest_ts is not None
+    assert row.line.ts[-1] == row.newest_ts.timestamp()
+    assert (row.anomalies, old.rate, old.now) == (0, 0.0, 0)
