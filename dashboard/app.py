@@ -28,6 +28,8 @@ from anomalyze.storage import board_feed
 from anomalyze.storage.objects import open_objects
 from anomalyze.storage.pool import AsyncPool
 from dashboard import routes
+from dashboard.alert_channels import alert_routes_page
+from dashboard.alerts import alert_picture, alerts_page
 from dashboard.anomaly import anomaly_page
 from dashboard.bundle_moves import promote, roll_back
 from dashboard.bundles import bundles_page
@@ -78,7 +80,8 @@ def create_app(
     pool = AsyncPool(
         dsn, program="anomalyze-dashboard", size_max=POOL_MAX, statement_timeout_s=STATEMENT_TIMEOUT_S
     )
-    hub, requests = Hub(pool, clock), Requests()
+    batches = OwnedBatches(settings.config_dir)
+    hub, requests = Hub(pool, clock, batches.of), Requests()
     estimates, previews = Estimates(settings), Previews(settings, dsn)
 
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -120,7 +123,7 @@ def create_app(
     state.upload_bytes_max = settings.upload_bytes_max
     state.future_tolerance_s = settings.future_tolerance_s
     state.estimates = estimates
-    state.batches = OwnedBatches(settings.config_dir)
+    state.batches = batches
     # For what threads do; the address holds a password.
     state.dsn, state.previews = dsn, previews
     _add_routes(app)
@@ -140,6 +143,9 @@ def _add_routes(app: FastHTML) -> None:
         (routes.EVENTS, events, "get"),
         (routes.METRICS, metrics_page, "get"),
         (routes.METRIC, metric_page, "get"),
+        (routes.ALERTS, alerts_page, "get"),
+        (routes.ALERT_ROUTES, alert_routes_page, "get"),
+        (routes.ALERT_PICTURE, alert_picture, "get"),
         (routes.ALERT_FEEDBACK, post_feedback, "post"),
         (routes.ALERT_SNOOZE, post_snooze, "post"),
         (routes.CASE_DECISION, decide, "post"),

@@ -73,6 +73,7 @@ SPRITE = NotStr(
     '<symbol id="s-none" viewBox="0 0 12 12"><path class="f-none" d="M3.5 6h5" stroke-width="1.4" stroke-linecap="round"/></symbol>'
     '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="hatch-ground" width="6" height="6"/><path class="hatch-line" d="M0 0V6" stroke-width="1.2"/></pattern>'
     '<symbol id="i-now" viewBox="0 0 16 16"><path d="M1.5 8.5h3l2-5.5 3 10 2-4.5h3"/></symbol>'
+    '<symbol id="i-alerts" viewBox="0 0 16 16"><path d="M3.5 11.5V7a4.5 4.5 0 0 1 9 0v4.5ZM2 11.5h12M6.5 13.8h3"/></symbol>'
     '<symbol id="i-metrics" viewBox="0 0 16 16"><path d="M2 2.5v11h12M4.5 10.5 7 6.8l2.6 2.1L13.5 4"/></symbol>'
     '<symbol id="i-tx" viewBox="0 0 16 16"><path d="M2 3.5h12M2 8h12M2 12.5h7"/></symbol>'
     '<symbol id="i-users" viewBox="0 0 16 16"><circle cx="8" cy="5.3" r="2.8"/><path d="M2.8 13.8c.5-2.6 2.5-4 5.2-4s4.7 1.4 5.2 4"/></symbol>'

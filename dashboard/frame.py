@@ -73,6 +73,7 @@ KEYS = (
     ("/", "search"),
     ("g n", "go to Now"),
     ("g m", "go to Metrics"),
+    ("g a", "go to Alerts"),
     ("g t", "go to Transactions"),
     ("g u", "go to Users"),
     ("g s", "go to System"),
@@ -84,7 +85,11 @@ KEYS = (
 )
 
 _ENTRIES = (
-    (("now", "Now", routes.NOW, "now"), ("metrics", "Metrics", routes.METRICS, "metrics")),
+    (
+        ("now", "Now", routes.NOW, "now"),
+        ("metrics", "Metrics", routes.METRICS, "metrics"),
+        ("alerts", "Alerts", routes.ALERTS, "alerts"),
+    ),
     (("transactions", "Transactions", routes.TRANSACTIONS, "tx"), ("users", "Users", routes.USERS, "users")),
     (
         ("quality", "Quality", routes.QUALITY, "check"),
@@ -105,6 +110,7 @@ class FrameState:
 
     open_cases: int | None
     stream: StreamState | None
+    open_alerts: int | None = None
 
 
 def frame(
@@ -256,11 +262,16 @@ def _sidebar(viewer: Viewer, state: FrameState, active: str) -> FT:
 
 def _entry(entry: tuple[str, str, str, str], state: FrameState, active: str) -> FT:
     key, name, href, symbol = entry
-    waiting = state.open_cases if key == "now" else None
+    waiting = {"now": state.open_cases, "alerts": state.open_alerts}.get(key)
     return A(
         icon(symbol),
         Span(name, cls="t"),
-        Span(format_count(waiting), Span(" to review", cls="vh"), cls="n", id="open-count")
+        Span(
+            format_count(waiting),
+            Span(" to review", cls="vh"),
+            cls="n",
+            id="open-count" if key == "now" else None,
+        )
         if waiting
         else None,
         href=href,

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -22,7 +22,9 @@ import psycopg
 from anomalyze.errors import TransientError
 from anomalyze.log import get
 from anomalyze.storage import board_feed
+from anomalyze.storage.metrics_incidents import count_waiting
 from anomalyze.storage.pool import AsyncPool
+from anomalyze.storage.query import fetch_async
 from dashboard.case_filter import NowView
 from dashboard.frame import FrameState
 from dashboard.stream import describe_stream
@@ -132,10 +134,15 @@ class Hub:
         Where the pollers borrow connections.
     clock
         Now, aware.
+    batches_of
+        An account's batches of metrics; it may read files.
     """
 
-    def __init__(self, pool: AsyncPool, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, pool: AsyncPool, clock: Callable[[], datetime], batches_of: Callable[[str], Collection[str]]
+    ) -> None:
         self._pool = pool
+        self._batches_of = batches_of
         self._clock = clock
         self._channels: dict[str, Channel] = {}
 
@@ -192,6 +199,7 @@ class Hub:
             await asyncio.sleep(RETRY_INTERVAL_S if channel.failing else POLL_INTERVAL_S)
 
     async def _poll(self, channel: Channel) -> None:
+        batches = await asyncio.to_thread(self._batches_of, channel.account_id)
         async with self._pool.connection() as connection:
             feed = await board_feed.load_feed(connection, channel.account_id)
             unknown = [e.case_id for e in feed if e.case_id not in channel.entries]
@@ -209,8 +217,9 @@ class Hub:
             pulse = await board_feed.load_pulse(connection, channel.account_id)
             programs = await board_feed.load_programs(connection)
             waiting = await board_feed.load_open_count(connection, channel.account_id)
+            alerts = await fetch_async(connection, count_waiting(list(batches))) if batches else 0
         now = self._clock()
         channel.take(feed, values, stamp)
-        channel.state = FrameState(waiting, describe_stream(programs, pulse, now))
+        channel.state = FrameState(waiting, describe_stream(programs, pulse, now), alerts)
         channel.polled_at = time.monotonic()
         channel.answered_at = now

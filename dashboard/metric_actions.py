@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
@@ -11,7 +12,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from anomalyze.errors import EventError
 from anomalyze.storage.cursor import FilterError
 from anomalyze.storage.metrics_alerts import Alert, Snooze, add_feedback, set_snooze
-from anomalyze.storage.metrics_view import MetricRow, find_alert
+from anomalyze.storage.metrics_view import find_alert
 from anomalyze.storage.pool import connect
 from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
@@ -34,6 +35,22 @@ SPANS = {
     "30d": ("30 days", timedelta(days=30)),
 }
 ID_MAX = 2**63 - 1
+
+
+class Snoozable(Protocol):
+    """A metric that may be snoozed, and until when it is."""
+
+    @property
+    def batch(self) -> str:
+        """Its batch."""
+
+    @property
+    def metric(self) -> str:
+        """Its name."""
+
+    @property
+    def snoozed_until(self) -> datetime | None:
+        """The end; None or past: it is not."""
 
 
 def feedback_form(
@@ -80,7 +97,7 @@ def feedback_form(
     )
 
 
-def snooze_form(row: MetricRow, back: str, viewer: Viewer, snooze: Snooze | None = None) -> FT:
+def snooze_form(row: Snoozable, back: str, viewer: Viewer, snooze: Snooze | None = None) -> FT:
     """Hear nothing of a metric for a while, with a reason; or hear of it again, whatever the snooze is of."""
     off = not viewer.may_decide
     hidden = [
@@ -164,7 +181,7 @@ async def post_feedback(request: Request) -> Answer:
 
 
 async def post_snooze(request: Request) -> Answer:
-    """POST /alerts/snooze with batch, metric, for (a span of ours, or end), and optionally reason, whole and next."""
+    """POST /alerts/snooze with batch, metric, for (a span, end, end-metric or end-batch), and optionally reason, whole, next."""
     viewer = viewer_of(request)
     sent = await request.form()
     if not viewer.may_decide:
@@ -173,8 +190,14 @@ async def post_snooze(request: Request) -> Answer:
     owned = await asyncio.to_thread(request.app.state.batches.of, viewer.account_id)
     if batch not in owned:
         return await not_found(request, f"No batch of this name in {viewer.account_id}.")
-    if span not in (*SPANS, "end"):
-        return PlainTextResponse(f"for: expected one of {', '.join((*SPANS, 'end'))}.", 422)
+    # The end of whichever of them keeps it quiet, or of one.
+    ends: dict[str, tuple[str | None, ...]] = {
+        "end": (metric, None),
+        "end-metric": (metric,),
+        "end-batch": (None,),
+    }
+    if span not in (*SPANS, *ends):
+        return PlainTextResponse(f"for: expected one of {', '.join((*SPANS, *ends))}.", 422)
     until = viewer.now + SPANS[span][1] if span in SPANS else None
     reason = str(sent.get("reason", "")).strip()
 
@@ -188,8 +211,7 @@ async def post_snooze(request: Request) -> Answer:
 
             if until is not None:
                 return set_of(None if sent.get("whole") else metric)
-            # Whichever of them keeps it quiet.
-            return set_of(metric) | set_of(None)
+            return sum(set_of(name) for name in ends[span]) > 0
 
     try:
         found = await asyncio.to_thread(store)

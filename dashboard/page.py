@@ -29,6 +29,7 @@ RETRY_S = 5
 _SUBJECTS = {
     routes.NOW: "Anomalies",
     routes.METRICS: "Metrics",
+    routes.ALERTS: "Alerts",
     routes.BUDGET: "The budget",
     "/anomalies": "This anomaly",
     routes.TRANSACTIONS: "Transactions",
@@ -116,7 +117,7 @@ async def unavailable(request: Request, error: Exception) -> Answer:
         title="Not available",
         active="",
         content=content,
-        styles=("now.css", "anomaly.css", "lists.css", "metric.css", "metrics.css"),
+        styles=("now.css", "anomaly.css", "lists.css", "metric.css", "metrics.css", "alerts.css"),
         refresh_s=RETRY_S,
     )
     return FtResponse(page, status_code=503, headers=headers)

@@ -8,7 +8,10 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 __all__ = [
+    "ALERTS",
     "ALERT_FEEDBACK",
+    "ALERT_PICTURE",
+    "ALERT_ROUTES",
     "ALERT_SNOOZE",
     "ANOMALY",
     "BUDGET",
@@ -41,6 +44,7 @@ __all__ = [
     "USER",
     "USERS",
     "alert_feedback",
+    "alert_picture",
     "anomaly",
     "case_decision",
     "metric",
@@ -56,6 +60,9 @@ __all__ = [
     "with_query",
 ]
 
+ALERTS = "/alerts"
+ALERT_ROUTES = "/alerts/routes"
+ALERT_PICTURE = "/alerts/{alert_id}/picture"
 ALERT_FEEDBACK = "/alerts/{alert_id}/feedback"
 ALERT_SNOOZE = "/alerts/snooze"
 METRICS = "/metrics"
@@ -125,6 +132,11 @@ def case_decision(case_id: str) -> str:
 def alert_feedback(alert_id: int) -> str:
     """Where it is said whether an alert of a metric is one."""
     return f"/alerts/{alert_id}/feedback"
+
+
+def alert_picture(alert_id: int) -> str:
+    """An alert's picture and what else was strange then, for its row."""
+    return f"/alerts/{alert_id}/picture"
 
 
 def metric(batch: str, name: str, **query: str | None) -> str:

@@ -139,7 +139,8 @@ def describe_resolved(metric: str, incident: Incident) -> str:
         "detector gone": "is not judged by this detector any more",
         "corrected": "was corrected: what was unusual is not in the data any more",
     }.get(incident.resolution or "", "is over")
-    return f"{metric} {reason}; it lasted {_span((incident.last_ms - incident.opened_ms) / 1000)}"
+    lasted_s = (incident.last_ms - incident.opened_ms) / 1000
+    return f"{metric} {reason}; it {f'lasted {_span(lasted_s)}' if lasted_s > 0 else 'was one value'}"
 
 
 def _made_of(rules: SeriesRules) -> str:
@@ -167,7 +168,7 @@ def _one_in(incident: Incident) -> str:
     digits = math.floor(math.log10(1 / incident.peak_tail)) - 1
     one_in = round(1 / incident.peak_tail, -digits)
     way = {1: "so high", -1: "so low", 0: "so far out"}[incident.direction]
-    return f", {way} at most one in {one_in:,.0f}"
+    return f", {way} is at most one value in {one_in:,.0f}"
 
 
 def _since(incident: Incident) -> str:

@@ -181,7 +181,7 @@
   });
 
   // ---- keys
-  const GO = { n: "/now", m: "/metrics", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles", e: "/settings", q: "/quality" };
+  const GO = { n: "/now", m: "/metrics", a: "/alerts", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles", e: "/settings", q: "/quality" };
   let going = 0;
   const press = (selector) => {
     const element = document.querySelector(selector);

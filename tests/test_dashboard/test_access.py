@@ -29,6 +29,9 @@ PAGES = (
     "/settings/previews/x",
     "/metrics",
     "/metrics/x/y",
+    "/alerts",
+    "/alerts/routes",
+    "/alerts/1/picture",
     "/nowhere",
 )
 

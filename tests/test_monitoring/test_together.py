@@ -146,7 +146,7 @@ def test_what_else_is_of_the_same_hours_and_batch(connection: Connection, tmp_pa
     assert fetch(connection, what_else("shop", "a", shop.now - HOUR, shop.now)).count == 0
 
 
-@pytest.mark.parametrize(("points", "said"), [(500, "at most one in 500,"), (60, None)])
+@pytest.mark.parametrize(("points", "said"), [(500, "is at most one value in 500,"), (60, None)])
 def test_how_strange_it_is_is_said_of_many_values_only(
     connection: Connection, tmp_path: Path, points: int, said: str | None
 ) -> None:
@@ -156,7 +156,7 @@ def test_how_strange_it_is_is_said_of_many_values_only(
     of = [one.sentence for one in fetch(connection, page_alerts(["shop"], metric="a", state="open")).rows]
     assert len(of) == 1
     if said is None:
-        assert "one in" not in of[0]
+        assert "value in" not in of[0]
     else:
         assert f"so high {said}" in of[0]
         (low,) = fetch(connection, page_alerts(["shop"], metric="b", state="open")).rows

@@ -1,0 +1,136 @@
+"""One incident of a metric in the list of alerts: what, since when, who was told, its picture, and whether it is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from anomalyze.metrics.incident import OPEN
+from anomalyze.storage.metrics_alerts import Alert
+from dashboard import formatters as form
+from dashboard import routes
+from dashboard.case_row import no_permission
+from dashboard.components import ago, cell, icon, moment, severity
+from dashboard.element import FT, A, Button, Details, Div, Form, Input, P, Small, Span, Summary, Tr, ft
+from dashboard.metric_actions import snooze_form
+from dashboard.metric_words import kind_word
+from dashboard.security import Viewer
+
+__all__ = ["MUTED_WORDS", "alert_row"]
+
+# Why nobody was told, for people.
+MUTED_WORDS = {
+    "history": "it was over before it was known",
+    "learning": "the series is still too short",
+    "severity": "below the severity that is told",
+    "disabled": "alerts of this metric are off",
+    "maintenance": "in a maintenance window",
+    "snoozed": "snoozed",
+    "cooldown": "so soon after the last one",
+    "dismissed": "one like it was dismissed",
+}
+
+
+def alert_row(alert: Alert, here: str, snoozed_until: datetime | None, viewer: Viewer) -> FT:
+    """A row; ``here`` is where its forms lead back to."""
+    back = f"{here}#alert-{alert.alert_id}"
+    return Tr(
+        cell(
+            severity(alert.severity),
+            Small(kind_word(alert.kind), cls="muted kind"),
+            Small(f"priority {alert.priority}", cls="muted kind") if alert.priority != 3 else None,
+            cls="i-k",
+        ),
+        cell(
+            P(
+                A(alert.metric, href=routes.metric(alert.batch, alert.metric), cls="name"),
+                Span(f" {alert.batch}", cls="muted"),
+            ),
+            P(alert.sentence),
+            P(*_since(alert, viewer), " ", *_told(alert, viewer), cls="small muted"),
+            _picture(alert),
+            cls="i-s",
+        ),
+        cell(
+            _feedback(alert, back, viewer),
+            snooze_form(_Place(alert.batch, alert.metric, snoozed_until), back, viewer),
+            cls="i-f",
+        ),
+        role="row",
+        id=f"alert-{alert.alert_id}",
+        cls="open" if alert.state == OPEN else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What may be snoozed."""
+
+    batch: str
+    metric: str
+    snoozed_until: datetime | None
+
+
+def _since(alert: Alert, viewer: Viewer) -> list[object]:
+    points = form.plural(alert.strange_points, "point")
+    if alert.state == OPEN:
+        return ["Open since ", moment(alert.opened_ts, viewer.now, viewer.zone), f", {points}."]
+    lasted = form.format_duration(max((alert.last_ts - alert.opened_ts).total_seconds(), 0))
+    how = {"corrected": "; the data were corrected", "data came": "; data came"}.get(
+        alert.resolution or "", ""
+    )
+    over = f"lasted {lasted}" if alert.last_ts > alert.opened_ts else "one point"
+    return ["Over: ", *ago(alert.opened_ts, viewer.now, viewer.zone), f", {over}{how}."]
+
+
+def _told(alert: Alert, viewer: Viewer) -> list[object]:
+    if alert.notified_at is not None:
+        return ["Told ", *ago(alert.notified_at, viewer.now, viewer.zone), "."]
+    if alert.muted is not None:
+        return [f"Nobody was told: {MUTED_WORDS.get(alert.muted, alert.muted)}."]
+    return ["Not told yet."]
+
+
+def _picture(alert: Alert) -> FT:
+    """Fetched when it is opened: a page of a hundred pictures would weigh a megabyte."""
+    return Details(
+        Summary("Picture, and what else", cls="link small"),
+        Div(cls="pic-slot"),
+        hx_get=routes.alert_picture(alert.alert_id),
+        hx_trigger="toggle once",
+        hx_target="find .pic-slot",
+    )
+
+
+def _feedback(alert: Alert, back: str, viewer: Viewer) -> FT:
+    """Confirm and Dismiss of the same weight; ``c`` and ``d`` mean those of the row that is chosen."""
+    off = not viewer.may_decide
+    said = {"confirm": "Confirmed.", "dismiss": "Dismissed: those like it are told less."}.get(
+        alert.feedback or ""
+    )
+
+    def button(verdict: str, state: str, word: str, sign: str) -> FT:
+        return Button(
+            icon(sign),
+            word,
+            cls="btn",
+            name="verdict",
+            value=verdict,
+            disabled=off,
+            title=no_permission(viewer) if off else None,
+            data_act=state,
+            aria_pressed="true" if alert.feedback == verdict else None,
+        )
+
+    return Form(
+        Input(type="hidden", name="csrf", value=viewer.csrf),
+        Input(type="hidden", name="next", value=back),
+        Div(
+            button("confirm", "confirmed", "Confirm", "check"),
+            button("dismiss", "dismissed", "Dismiss", "x"),
+            cls="pair pair-b",
+        ),
+        ft("p", said, cls="muted small") if said else None,
+        action=routes.alert_feedback(alert.alert_id),
+        method="post",
+    )
