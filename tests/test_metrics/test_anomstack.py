@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -283,7 +284,7 @@ def test_what_cannot_be_imported_is_named_with_its_place(theirs: Path, ours: Pat
     put(theirs, "leads_out.yaml", ingest_sql='{% include "./link.sql" %}')
     put(theirs, "climbs_out.yaml", ingest_sql='{% include "../../secret.sql" %}')
     put(theirs, "macro.yaml", ingest_sql="{% macro m() %}1{% endmacro %} select {{ m() }} as a")
-    put(theirs, "python_call.yaml", ingest_sql="select {{ ''.__class__ }} as a, {{ range(9) }}")
+    put(theirs, "python_call.yaml", ingest_sql="select {{ ''.__class__ }} as a, {{ lipsum(9) }}")
     put(theirs, "writes.yaml", ingest_sql="delete from sales")
     put(theirs, "mongo.yaml", db="mongodb", ingest_sql="select 1 as a")
     put(theirs, "nothing.yaml")
@@ -401,6 +402,16 @@ def test_too_much_is_refused(theirs: Path, ours: Path, monkeypatch: pytest.Monke
         "{% for a in r %}{{ long }}{% endfor %}",
         "{{ 9 ** 9 ** 9 }}",
         "{% if %}",
+        "{% for a in range(999999999) %}{% endfor %}",
+        "{% set x = long ~ long %}" * 30 + "{% set x = x ~ x %}" * 60,
+        "{% set x = long + long %}" + "{% set x = x + x %}" * 60,
+        "{% set x = 9 %}" + "{% set x = x * x %}" * 60,
+        "{% set x = [long] %}" + "{% set x = [x, x] %}" * 60 + "{{ x }}",
+        "{% set x = [r, r] %}" + "{% set x = x + x %}" * 60,
+        "{{ long | replace('x', long) | replace('x', long) }}",
+        "{{ r | join(long) }}",
+        "{{ 'a' % 1 }}",
+        "{{ long.upper() }}",
         "{{ missing.deeper }}",
     ],
 )
@@ -408,6 +419,26 @@ def test_a_template_has_bounds(text: str) -> None:
     many = list(range(TURNS_MAX // 10))
     with pytest.raises(ConfigError):
         render_once(text, {"r": many, "long": "x" * 1_000}, str)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{% for n in range(1, 4) %}{{ 'm' ~ n ~ '_' ~ kind | upper }} {% endfor %}", "m1_X m2_X m3_X "),
+        ("{{ names | join(', ') }} {{ 2 * 3 + 7 // 2 }} {{ 'a-b' | replace('-', '_') }}", "p, q 9 a_b"),
+        ("{% if kind == 'x' and not gone %}{{ names[0] }}{{ gone }}{% endif %}", "p"),
+        ("{% for n in [1, 2] %}{{ n }}{{ loop.index }}{% endfor %}", "1122"),
+        ("{% set n = kind ~ kind %}{{ n }}{# nothing #}", "xx"),
+        ("{% include 'a.sql' %}|{% for o in names %}{% include 'b.sql' %}{% endfor %}", "a.sql:x|b.sql:xb.sql:x"),
+    ],
+)  # fmt: skip
+def test_a_template_gives_what_it_gave_there(text: str, expected: str) -> None:
+    found = render_once(text, {"kind": "x", "names": ["p", "q"]}, lambda name: name + ":{{ kind }}")
+    assert found == expected
+    plain = jinja2.Environment(
+        loader=jinja2.DictLoader({name: name + ":{{ kind }}" for name in ("a.sql", "b.sql")})
+    )
+    assert plain.from_string(text).render(kind="x", names=["p", "q"]) == expected
 
 
 @pytest.mark.parametrize(

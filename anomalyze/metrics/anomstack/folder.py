@@ -62,7 +62,7 @@ class Folder:
         ConfigError
             There is too much below it.
         """
-        return sorted(name for name in self._files() if name.endswith((".yaml", ".yml")))
+        return sorted(name for name in self._files() if name.endswith(".yaml"))
 
     def read(self, name: str) -> str:
         """The text of a file, by its path within the folder.
