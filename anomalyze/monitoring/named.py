@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
+from anomalyze.metrics.alert_rule import RARITY_ALERT
 from anomalyze.metrics.detectors.base import ALERT, GOES_ON, STRENGTH_MAX, Detector, Found, Stretch
 from anomalyze.metrics.judgement import LOW, NONE, Flag, Judgement, SeriesRules, severity_of
 from anomalyze.metrics.preprocess import offsets_ms
@@ -22,11 +23,11 @@ from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.transform import context_of, transform
 from anomalyze.monitoring.alerting import Judged
 from anomalyze.storage import metrics_scores as store
-from anomalyze.storage.metrics_context import load_context, load_unscored
+from anomalyze.storage.metrics_context import load_context, load_said, load_unscored
 from anomalyze.storage.metrics_scores import Points, ScoreRows, SeriesState
 from anomalyze.storage.metrics_values import FAILURES_MAX, Failure
 
-__all__ = ["Named", "as_judged", "judge_named", "judge_one"]
+__all__ = ["Named", "as_judged", "judge_named", "judge_one", "strengths_of"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -93,6 +94,8 @@ def judge_named(
         Name and version of the detector that has judged them all.
     """
     named = Named()
+    if not any(rule.detectors for rule in (rules.default, *rules.named.values())):
+        return named
     asked = np.array([bool(rules.of(name).detectors) for name in series.names], bool)
     place = np.searchsorted(series.series_id, points.series_id)
     places = np.unique(place[asked[place]])
@@ -102,7 +105,10 @@ def judge_named(
     rows: dict[str, list[tuple[_Series, Detector, Found, int]]] = {}
     for one in _load(connection, batch, rules, series, points, place, places, again, unscored, upto):
         metric = series.names[one.place]
-        stretch = Stretch(one.ts_ms, offsets_ms(one.ts_ms, rules.zone), one.value)
+        strengths = {}
+        if any(detector.wants for detector in rules.of(metric).detectors):
+            strengths = _strengths(connection, int(series.series_id[one.place]), one, default)
+        stretch = Stretch(one.ts_ms, offsets_ms(one.ts_ms, rules.zone), one.value, strengths)
         for detector in rules.of(metric).detectors:
             first = int(np.searchsorted(one.ts_ms, one.since_ms[detector.kind]))
             found = judge_one(detector, stretch, first)
@@ -118,6 +124,29 @@ def judge_named(
             named.scored += store.store_scores(connection, kind, version, scores)
             named.parts.append(part)
     return named
+
+
+def _strengths(
+    connection: psycopg.Connection[Any], series_id: int, one: _Series, default: tuple[str, int]
+) -> dict[str, Floats]:
+    """What the default detector stored of the rows that are to be judged; NaN elsewhere."""
+    said = load_said(connection, [series_id], [max(0, min(one.since_ms.values()))], *default)
+    place = np.searchsorted(one.ts_ms, said.ts_ms)
+    kept = np.isin(said.ts_ms, one.ts_ms)
+    found = {}
+    for name, strength in strengths_of(said.novelty, said.rarity).items():
+        found[name] = np.full(len(one.ts_ms), np.nan)
+        found[name][place[kept]] = strength[kept]
+    return found
+
+
+def strengths_of(novelty: Floats, rarity: Floats) -> dict[str, Floats]:
+    """The default detector's outputs on the scale on which it alerts at 3."""
+    with np.errstate(divide="ignore"):
+        return {
+            "novelty": np.minimum(novelty / (1.0 - novelty), STRENGTH_MAX),
+            "rarity": np.minimum(ALERT / RARITY_ALERT * rarity, STRENGTH_MAX),
+        }
 
 
 def judge_one(detector: Detector, stretch: Stretch, first: int) -> Found | str:

@@ -23,7 +23,7 @@ from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sentence import describe
 from anomalyze.metrics.transform import transform_runs
 from anomalyze.monitoring.alerting import Judged, build_track
-from anomalyze.monitoring.named import as_judged, judge_one
+from anomalyze.monitoring.named import as_judged, judge_one, strengths_of
 
 __all__ = ["Foreseen", "foresee"]
 
@@ -65,7 +65,8 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
         SeriesBank.open(Path(folder), names, rules.period_s) as bank,
     ):
         scores = bank.advance(bank.find(names)[index], ts_ms, values, offsets_ms(ts_ms, rules.zone))
-    parts = _by_name(names, rules, index, ts_ms, values)
+    strengths = strengths_of(scores.novelty, scores.rarity)
+    parts = _by_name(names, rules, index, ts_ms, values, strengths)
     kept = ~np.isnan(values)
     scores = keep_rows(scores, kept)
     index, ts_ms, values = index[kept], ts_ms[kept], values[kept]
@@ -92,16 +93,25 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
     return sorted(found, key=lambda one: (one.incident.opened_ms, one.metric))
 
 
-def _by_name(names: list[str], rules: BatchRules, index: Ints, ts_ms: Ints, values: Floats) -> list[Judged]:
+def _by_name(
+    names: list[str],
+    rules: BatchRules,
+    index: Ints,
+    ts_ms: Ints,
+    values: Floats,
+    strengths: dict[str, Floats],
+) -> list[Judged]:
     """What the detectors say that each metric names."""
     parts: list[Judged] = []
     edges = np.searchsorted(index, np.arange(len(names) + 1)).tolist()
     for place, (start, end) in enumerate(pairwise(edges)):
         rule, times, value = rules.of(names[place]), ts_ms[start:end], values[start:end]
         kept = ~np.isnan(value)
+        own = {name: strength[start:end] for name, strength in strengths.items()}
+        stretch = Stretch(times, offsets_ms(times, rules.zone), value, own)
         at, number = np.full(int(kept.sum()), place), np.arange(1, len(value) + 1)[kept]
         for detector in rule.detectors:
-            found = judge_one(detector, Stretch(times, offsets_ms(times, rules.zone), value), 0)
+            found = judge_one(detector, stretch, 0)
             if isinstance(found, str):
                 get().warning("metric_not_judged", metric=names[place], reason=found)
                 continue

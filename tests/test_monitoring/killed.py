@@ -19,6 +19,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+from anomalyze.metrics.detectors.build import build_detectors
+from anomalyze.metrics.detectors.setting import DetectorSetting, from_words
 from anomalyze.metrics.judgement import SeriesRules
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.warm import warm
@@ -28,7 +30,16 @@ from anomalyze.storage.metrics_values import store_values
 from anomalyze.storage.pool import connect
 from tests.test_monitoring.shop import NOW, calm, frame
 
-RULES = BatchRules(3600.0, SeriesRules(upper=130.0))
+BY_NAME = from_words(DetectorSetting, ["seasonal_z", {"level_shift": {"points": 6, "spans": 4}}])
+# What is corrected lies low: it is strange the good way, so that it makes no difference who sees it before.
+RULES = BatchRules(
+    3600.0,
+    SeriesRules(
+        direction="up",
+        upper=130.0,
+        detectors=build_detectors([DetectorSetting.model_validate(one) for one in BY_NAME], 3600.0),
+    ),
+)
 PIECES, METRICS, POINTS = 12, 8, 180
 RANDOM_KILLS = 2
 # Behind so many calls of each of these a run dies: first when series have learnt something, then in the order of a
@@ -39,6 +50,7 @@ STEPS = [
     ("anomalyze.monitoring.score:begin_note", 1),
     ("anomalyze.metrics.bank:SeriesBank.advance", 1),
     ("anomalyze.storage.metrics_scores:store_scores", 1),
+    ("anomalyze.monitoring.turn:judge_named", 1),
     ("anomalyze.monitoring.turn:tell", 1),
     ("anomalyze.storage.metrics_scores:finish_turn", 1),
     ("anomalyze.monitoring.score:take_turn", 1),

@@ -37,7 +37,7 @@ def scores(connection: psycopg.Connection[Any], batch: str = "shop") -> list[tup
     """All stored scores, without what tells when they were stored."""
     return connection.execute(
         "SELECT metric, ts, value, novelty, surprise, rarity, expected, lower, upper, severity, flags "
-        "FROM metric_scores WHERE batch = %s ORDER BY metric, ts",
+        "FROM metric_scores WHERE batch = %s ORDER BY metric, ts, detector, version",
         [batch],
     ).fetchall()
 

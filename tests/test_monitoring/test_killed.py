@@ -35,7 +35,7 @@ def test_killed_runs_leave_what_an_undisturbed_one_leaves(
     )
     assert int(done.stdout.splitlines()[-1]) == len(STEPS)
     found = scores(connection)
-    assert len(found) == 8 * 180
+    assert len(found) == 8 * 180 * 3  # by the default detector and by two that are named
     assert found == scores(connection, "whole")
     assert alerts(connection) == alerts(connection, "whole")
     told = [

@@ -51,7 +51,14 @@ def whole(
     return named_scores(connection, "whole")
 
 
-STATELESS = ["seasonal_z", {"level_shift": {"spans": 5}}]
+EVERY = [
+    "seasonal_z",
+    {"level_shift": {"spans": 5}},
+    {"knn_shape": {"lags": 6, "memory": 200}},
+    {"pyod": {"name": "pca", "train": 200}},
+    {"pyod": {"name": "ecod", "train": 100, "refit": "5d", "search": {"trials": 2}}},
+    {"ensemble": {"of": ["novelty", "rarity", "seasonal_z", {"pyod": "pca"}]}},
+]
 
 
 @pytest.mark.parametrize(
@@ -61,18 +68,18 @@ def test_values_that_come_in_pieces_score_as_those_that_come_at_once(
     connection: Connection, tmp_path: Path, preprocessing: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut at random, late, corrected, missing: the scores are those of the values as they are, to the bit."""
-    monkeypatch.setattr(metrics_scores, "ROWS_A_TURN", 300)
+    monkeypatch.setattr(metrics_scores, "ROWS_A_TURN", 700)
     random = np.random.default_rng(3)
     series = {"a": daily(), "b": daily(seed=2)}
     series["a"][500] = 900.0
     series["b"][300] = None
     series["b"][400:] = [value and value + 80 for value in series["b"][400:]]
     rows = frame(series)
-    rules = rules_of(batch(STATELESS, preprocessing=preprocessing), ["a", "b"])
+    rules = rules_of(batch(EVERY, preprocessing=preprocessing), ["a", "b"])
     wrong = rows.with_columns(
         value=pl.when(pl.Series(random.random(len(rows)) < 0.01)).then(pl.lit(55.5)).otherwise("value")
     )
-    piece = rows["timestamp"].rank("dense").to_numpy() // 60 + (random.random(len(rows)) < 0.01) * 2
+    piece = rows["timestamp"].rank("dense").to_numpy() // 130 + (random.random(len(rows)) < 0.01) * 2
     for n in range(int(piece.max()) + 1):
         store_values(connection, "shop", wrong.filter(pl.Series(piece == n)), NOW)
         score_batch(connection, "shop", rules, tmp_path / "pieces", NOW)

@@ -93,10 +93,13 @@ class Detector(Protocol):
         What its scores and incidents are called.
     version
         Another number where it would say something else.
+    wants
+        Of the default detector's outputs, those whose strengths it is to be given.
     """
 
     kind: str
     version: int
+    wants: tuple[str, ...]
 
     def reach(self, first_ms: int) -> Reach:
         """What judging rows from ``first_ms`` on needs."""

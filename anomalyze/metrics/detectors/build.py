@@ -11,7 +11,7 @@ from anomalyze.metrics.detectors.setting import PLAIN, DetectorSetting, version_
 __all__ = ["build_detectors"]
 
 # Raised when a detector's code would say something else of the same values.
-CODE_VERSIONS = {"seasonal_z": 1, "level_shift": 1}
+CODE_VERSIONS = {"seasonal_z": 1, "level_shift": 1, "knn_shape": 1, "pyod": 1, "ensemble": 1}
 
 
 def build_detectors(settings: Sequence[DetectorSetting], period_s: float) -> tuple[Detector, ...]:
@@ -27,7 +27,7 @@ def build_detectors(settings: Sequence[DetectorSetting], period_s: float) -> tup
 
 @lru_cache(maxsize=1_000)
 def _build(setting: DetectorSetting, period_s: float) -> Detector:
-    kind, version = setting.kind, version_of(setting, CODE_VERSIONS[setting.key])
+    kind, version = setting.kind, version_of(setting, _code(setting))
     if setting.seasonal_z is not None:
         from anomalyze.metrics.detectors.seasonal_z import SeasonalDetector
 
@@ -36,4 +36,25 @@ def _build(setting: DetectorSetting, period_s: float) -> Detector:
         from anomalyze.metrics.detectors.level_shift import ShiftDetector
 
         return ShiftDetector(kind, version, setting.level_shift, period_s)
-    raise AssertionError(setting)
+    if setting.knn_shape is not None:
+        from anomalyze.metrics.detectors.knn_shape import ShapeDetector
+
+        return ShapeDetector(kind, version, setting.knn_shape)
+    if setting.pyod is not None:
+        from anomalyze.metrics.detectors.trained import TrainedDetector
+
+        return TrainedDetector(kind, version, setting.pyod)
+    from anomalyze.metrics.detectors.ensemble import EnsembleDetector
+
+    assert setting.ensemble is not None
+    members = [one for one in setting.ensemble.of if one.key not in PLAIN]
+    return EnsembleDetector(
+        kind, version, setting.ensemble, [_build(DetectorSetting(**{one.key: getattr(one, one.key)}), period_s) for one in members],
+        tuple(one.key for one in setting.ensemble.of if one.key in PLAIN),
+    )  # fmt: skip
+
+
+def _code(setting: DetectorSetting) -> str:
+    """The versions of the code of a detector and its members."""
+    members = setting.ensemble.of if setting.ensemble is not None else ()
+    return " ".join(str(CODE_VERSIONS.get(key, 0)) for key in (setting.key, *(one.key for one in members)))

@@ -46,6 +46,8 @@ def span_points(setting: LevelShift, period_s: float) -> int:
 class ShiftDetector:
     """As configured; see the module."""
 
+    wants: tuple[str, ...] = ()
+
     def __init__(self, kind: str, version: int, setting: LevelShift, period_s: float) -> None:
         self.kind, self.version, self._setting = kind, version, setting
         self._points = span_points(setting, period_s)

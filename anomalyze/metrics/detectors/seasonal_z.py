@@ -35,6 +35,8 @@ FEW_VALUES = 8.0
 class SeasonalDetector:
     """As configured; see the module."""
 
+    wants: tuple[str, ...] = ()
+
     def __init__(self, kind: str, version: int, setting: SeasonalZ, period_s: float) -> None:
         self.kind, self.version, self._setting = kind, version, setting
         self._near_ms = int(min(max(NEAR_STEPS * period_s * 1_000, NEAR_MS_MIN), NEAR_MS_MAX))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from anomalyze.config import StrictModel, closest
+from anomalyze.metrics.duration import Duration
 
 __all__ = [
     "DETECTORS_MAX",
     "PLAIN",
+    "PYOD_NAMES",
     "DetectorSetting",
+    "Ensemble",
+    "KnnShape",
     "LevelShift",
+    "Pyod",
     "SeasonalZ",
     "check_once",
     "from_words",
@@ -24,6 +30,12 @@ __all__ = [
 # The default detector's two outputs: every series has them, these words only say whether they alert.
 PLAIN = ("novelty", "rarity")
 DETECTORS_MAX = 20
+# Those of PyOD's detectors that serve: the score of a row depends on that row and on what was learned, and grows with
+# its distance. LODA is none (what lies beyond its histograms is ordinary), nor what takes seconds to import or to score.
+PyodName = Literal[
+    "default", "iforest", "ecod", "copod", "hbos", "pca", "knn", "lof", "mcd", "ocsvm", "kde", "gmm"
+]
+PYOD_NAMES: tuple[str, ...] = PyodName.__args__  # type: ignore[attr-defined]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -55,6 +67,52 @@ class LevelShift(StrictModel):
     )
 
 
+class KnnShape(StrictModel):
+    """How far the newest values as one shape lie from the nearest earlier ones."""
+
+    lags: int = Field(default=50, ge=2, le=200, description="values of one shape")
+    memory: int = Field(default=2_000, ge=200, le=8_000, description="earlier shapes that it looks among")
+    neighbours: int = Field(
+        default=3, ge=1, le=50, description="the distance is that to the so-many-th nearest"
+    )
+    quantile: Annotated[float, Field(ge=0.9, lt=1)] = Field(
+        default=0.999, description="of its own earlier distances, where it alerts"
+    )
+
+
+class Search(StrictModel):
+    """Try other parameters on the training values, and take what finds injected anomalies best."""
+
+    trials: int = Field(default=8, ge=2, le=20)
+    timeout: Duration = Field(
+        default=dt.timedelta(seconds=60),
+        description="a training that takes longer fails, and the run names its metric",
+    )
+
+
+class Pyod(StrictModel):
+    """One of PyOD's detectors, trained for each metric on its values and those before."""
+
+    name: PyodName
+    lags: int = Field(default=5, ge=0, le=100, description="values before, beside the newest")
+    differences: bool = Field(default=False, description="from value to value, instead of values")
+    train: int = Field(default=2_000, ge=100, le=20_000, description="values that it learns from, the newest")
+    refit: Duration = Field(default=dt.timedelta(days=7), description="it learns again so often")
+    quantile: Annotated[float, Field(ge=0.9, lt=1)] = Field(
+        default=0.999, description="of what training values score, where it alerts"
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    search: Search | None = None
+
+
+def _pyod_by_name(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in PYOD_NAMES:
+        raise ValueError(_expected(PYOD_NAMES, value))
+    return {"name": value}
+
+
 class _Member(StrictModel):
     """One key: the detector's name."""
 
@@ -62,6 +120,8 @@ class _Member(StrictModel):
     rarity: _Plain | None = None
     seasonal_z: SeasonalZ | None = None
     level_shift: LevelShift | None = None
+    knn_shape: KnnShape | None = None
+    pyod: Annotated[Pyod, BeforeValidator(_pyod_by_name)] | None = None
 
     @model_validator(mode="after")
     def _is_one(self) -> _Member:
@@ -78,20 +138,40 @@ class _Member(StrictModel):
     @property
     def kind(self) -> str:
         """What its scores and incidents are called."""
-        return "shift" if self.level_shift is not None else self.key
+        if self.level_shift is not None:
+            return "shift"
+        return f"pyod_{self.pyod.name}" if self.pyod else self.key
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"anyOf": [handler.resolve_ref_schema(handler(core)), {"enum": list(_words(cls))}]}
 
 
+class Ensemble(StrictModel):
+    """Several detectors as one: what they say is combined on the scale on which each alerts at 3."""
+
+    of: Annotated[tuple[_Member, ...], BeforeValidator(lambda value: from_words(_Member, value))] = Field(
+        min_length=2, max_length=10
+    )
+    combine: Literal["mean", "max", "median"] = Field(
+        default="mean", description="max alerts when one does, median when half of them do"
+    )
+
+    @model_validator(mode="after")
+    def _once(self) -> Ensemble:
+        check_once(self.of)
+        return self
+
+
 class DetectorSetting(_Member):
     """An entry of ``detectors``."""
+
+    ensemble: Ensemble | None = None
 
 
 def _words(model: type[_Member]) -> tuple[str, ...]:
     """Names that may stand without keys."""
-    return tuple(model.model_fields)
+    return tuple(name for name in model.model_fields if name not in ("pyod", "ensemble"))
 
 
 def _expected(known: tuple[str, ...], got: str) -> str:
@@ -108,7 +188,7 @@ def from_words(model: type[_Member], value: Any) -> Any:
     known = _words(model)
     wrong = [one for one in value if isinstance(one, str) and one not in known]
     if wrong:
-        raise ValueError(_expected(known, wrong[0]) + f", found {wrong[0]!r}")
+        raise ValueError(_expected((*known, "pyod: NAME"), wrong[0]) + f", found {wrong[0]!r}")
     return [{one: {}} if isinstance(one, str) else one for one in value]
 
 
@@ -120,10 +200,12 @@ def check_once(entries: tuple[_Member, ...]) -> None:
         raise ValueError(f"expected each detector once, got {' and '.join(twice)} twice")
 
 
-def version_of(setting: _Member, code: int) -> int:
+def version_of(setting: _Member, code: str) -> int:
     """31 bits that stand for a detector with its parameters and its code's version.
 
-    >>> version_of(DetectorSetting(seasonal_z=SeasonalZ()), 1) == version_of(DetectorSetting(seasonal_z=SeasonalZ(weeks=4)), 1)
+    >>> version_of(DetectorSetting(seasonal_z=SeasonalZ()), "1") == version_of(
+    ...     DetectorSetting(seasonal_z=SeasonalZ(weeks=4)), "1"
+    ... )
     True
     """
     text = f"{code} {setting.kind} {getattr(setting, setting.key).model_dump_json()}"
