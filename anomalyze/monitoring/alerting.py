@@ -269,14 +269,19 @@ def build_track(
     )  # fmt: skip
 
 
+def _begins(kind: str, part: Judged, rows: npt.NDArray[np.intp]) -> bool:
+    """Whether an incident of a kind begins at one of these rows: asked for every metric, so before a track is built."""
+    return bool((part.judgement.flags[rows] & int(part.kinds[kind])).any())
+
+
 def _follow_kind(
     context: _Context, rule: SeriesRules, metric: str, kind: str, before: StoredIncident | None,
     part: Judged, rows: npt.NDArray[np.intp],
 ) -> None:  # fmt: skip
     """Follow what is newer than all before."""
-    track = build_track(kind, part, rows, rule, context.period_s)
-    if not len(rows) or (before is None and not track.begins.any()):
+    if not len(rows) or (before is None and not _begins(kind, part, rows)):
         return
+    track = build_track(kind, part, rows, rule, context.period_s)
     found = follow(
         kind, None if before is None else before.incident, track,
         calm_points=CALM_POINTS, lasts_min_ms=rule.lasts_min_s * 1000,
@@ -293,8 +298,8 @@ def _follow_late_rows(
     context: _Context, rule: SeriesRules, metric: str, kind: str, part: Judged, rows: npt.NDArray[np.intp]
 ) -> None:
     """Incidents among values that came late or were corrected."""
-    track = build_track(kind, part, rows, rule, context.period_s)
-    if len(rows) and track.begins.any():
+    if _begins(kind, part, rows):
+        track = build_track(kind, part, rows, rule, context.period_s)
         found = follow(kind, None, track, calm_points=CALM_POINTS)[-INCIDENTS_A_TURN:]
         context.late += [(rule, metric, incident) for incident in found]
 
