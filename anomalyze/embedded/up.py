@@ -29,6 +29,7 @@ import psycopg
 
 from anomalyze.access.admin import AdminKey, ensure_admin_key
 from anomalyze.bus import open_bus
+from anomalyze.embedded.compiled_code import remove_old_code
 from anomalyze.embedded.orchestration import prepare_dagster
 from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.embedded.process import free_port
@@ -153,6 +154,7 @@ def run_platform(
     prepare_folder(settings.data_dir)
     with locked(settings.data_dir), contextlib.ExitStack() as stack:
         check_ports(settings)
+        remove_old_code(Path(os.environ.get("NUMBA_CACHE_DIR", "")), time.time())
         say("starting PostgreSQL and Valkey")
         addresses, servers = start_servers(settings, stack, notify)
         publish_addresses(settings.data_dir, addresses)
