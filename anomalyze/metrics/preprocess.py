@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = [
     "Aggregate",
@@ -44,15 +46,6 @@ DAY = dt.timedelta(days=1)
 DAY_MS = 86_400_000
 # Weeks begin on a Monday: steps of days are counted from this one.
 FIRST_MONDAY = dt.date(1970, 1, 5)
-_AGGREGATES: dict[str, Callable[[pl.Expr], pl.Expr]] = {
-    "mean": pl.Expr.mean,
-    "sum": pl.Expr.sum,
-    "min": pl.Expr.min,
-    "max": pl.Expr.max,
-    "median": pl.Expr.median,
-    "first": pl.Expr.first,
-    "last": pl.Expr.last,
-}
 _ROLLING: dict[str, Callable[..., Floats]] = {
     "mean": np.mean,
     "sum": np.sum,
@@ -85,11 +78,14 @@ def floor_steps(timestamps: pl.Series, step: dt.timedelta, zone: ZoneInfo) -> tu
     --------
     The day on which Berlin's clocks go forward:
 
+    >>> import polars as pl
     >>> noon = pl.Series([dt.datetime(2025, 3, 30, 10, tzinfo=dt.UTC)])
     >>> begins, ends = floor_steps(noon, dt.timedelta(days=1), ZoneInfo("Europe/Berlin"))
     >>> (ends - begins)[0]
     datetime.timedelta(seconds=82800)
     """
+    import polars as pl
+
     days = step // DAY if step >= DAY else 1
     if step <= dt.timedelta(0) or (step > DAY and step % DAY):
         raise ValueError(f"expected a step of whole days or of less than a day, got {step}")
@@ -132,6 +128,8 @@ def resample(
         What the frame is complete for, ``[from, to)``: a step that reaches out of it is left out, as its value
         would change later.
     """
+    import polars as pl
+
     begins, ends = floor_steps(frame["timestamp"], step, zone)
     rows = frame.with_columns(begins=begins, ends=ends)
     if within is not None:
@@ -140,7 +138,7 @@ def resample(
     if aggregate == "count":
         combined = value.len().cast(pl.Float64)
     else:
-        combined = pl.when(value.len() > 0).then(_AGGREGATES[aggregate](value)).cast(pl.Float64)
+        combined = pl.when(value.len() > 0).then(getattr(value, aggregate)()).cast(pl.Float64)
     return rows.group_by("metric", timestamp="begins").agg(value=combined).sort("metric", "timestamp")
 
 
@@ -159,6 +157,8 @@ def fill_gaps(
         What stands in a step without a value: ``zero``; ``last``, the value before it (none before the first);
         ``none`` leaves the frame as it is.
     """
+    import polars as pl
+
     if fill == "none" or frame.is_empty():
         return frame
     steps = _steps_within(step, zone, within)
@@ -238,6 +238,8 @@ def lag(ts_ms: Ints, values: Floats, span_s: float, zone: str) -> Floats:
 
 def lags(frame: pl.DataFrame, points: int) -> pl.DataFrame:
     """The frame, in the order of metric and time, with ``lag_1`` … ``lag_n``: the values so many points before."""
+    import polars as pl
+
     return frame.sort("metric", "timestamp").with_columns(
         pl.col("value").shift(n).over("metric").alias(f"lag_{n}") for n in range(1, points + 1)
     )
@@ -249,6 +251,8 @@ def offsets_ms(ts_ms: npt.NDArray[np.int64], zone: str) -> npt.NDArray[np.int64]
     >>> offsets_ms(np.array([1_742_000_000_000, 1_752_000_000_000]), "Europe/Berlin")
     array([3600000, 7200000])
     """
+    import polars as pl
+
     if zone == "UTC":
         return np.zeros(len(ts_ms), np.int64)
     local = pl.from_epoch(pl.Series(ts_ms), "ms").dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
@@ -265,6 +269,8 @@ def _steps_within(
     step: dt.timedelta, zone: ZoneInfo, within: tuple[dt.datetime, dt.datetime]
 ) -> pl.DataFrame:
     """The beginnings of the steps that lie wholly in ``[from, to)``."""
+    import polars as pl
+
     moments: list[dt.datetime] = []
     at = within[0].astimezone(dt.UTC)
     while at < within[1]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import psycopg
 
 from anomalyze.errors import ConfigError, EventError
@@ -22,6 +21,9 @@ from anomalyze.storage.array import TextArray
 from anomalyze.storage.binary import copy_in, to_postgres_us
 from anomalyze.storage.metrics_runs import FAILURES_MAX, Failure
 from anomalyze.storage.partition import METRIC_TABLES, TS_MIN, ensure_partitions, ts_max
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["FAILURES_MAX", "Failure", "Stored", "store_values"]
 
@@ -84,6 +86,8 @@ def store_values(
     TransientError
         A partition could not be made, as its table stays locked.
     """
+    import polars as pl
+
     now = now or datetime.now(UTC)
     taken, failures = _checked(frame, now)
     names = taken["metric"].unique().sort().to_list()
@@ -160,6 +164,8 @@ def _find_series(connection: psycopg.Connection[Any], batch: str, names: Sequenc
 
 def _checked(frame: pl.DataFrame, now: datetime) -> tuple[pl.DataFrame, list[Failure]]:
     """The rows that can be stored, and by metric why others cannot."""
+    import polars as pl
+
     for name in ("metric", "timestamp", "value"):
         if name not in frame.columns:
             raise EventError(name, "a column metric, timestamp and value each", ", ".join(frame.columns))

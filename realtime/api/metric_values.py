@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from anomalyze.errors import EventError
 from anomalyze.events.ingest import Rejected
 from anomalyze.events.schema import parse_timestamp
 from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
 from realtime.api.json_body import decode_json, shown
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["VALUES_MAX", "Pushed", "parse_values"]
 
@@ -33,6 +34,8 @@ class Pushed:
 
     def frame(self) -> pl.DataFrame:
         """As ``store_values`` takes them."""
+        import polars as pl
+
         return pl.DataFrame(
             {
                 "metric": pl.Series(self.metrics, dtype=pl.String),
