@@ -15,6 +15,7 @@ from anomalyze.embedded.runtime import Addresses, find_addresses
 from anomalyze.settings import Settings
 from anomalyze.storage.objects import ObjectStore, open_objects
 from anomalyze.storage.pool import connect
+from anomalyze_dagster.run_log import keep_log
 
 if TYPE_CHECKING:
     import redis
@@ -42,6 +43,7 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection in autocommit mode. Raises `TransientError` when PostgreSQL is away."""
+        keep_log()
         with connect(
             self.dsn, program="anomalyze-dagster-run", statement_timeout_s=STATEMENT_TIMEOUT_S
         ) as connection:

@@ -51,8 +51,8 @@ def _routes(told: int, batches: int) -> FT:
     row = Tr(
         cell(ft("b", "log"), cls="wrap"),
         cell(
-            "Lines ", ft("code", "metric_alert", cls="mono"), " in the log of the program that runs batches: ",
-            ft("code", "anomalyze logs dagster", cls="mono"), " shows them. Each has the path of its picture.", cls="wrap",
+            "Lines ", ft("code", "metric_alert", cls="mono"), " in the log of the runs: ",
+            ft("code", "anomalyze logs --program dagster-runs", cls="mono"), " shows them. Each has the path of its picture.", cls="wrap",
         ),
         cell(f"{told} of {form.plural(batches, 'batch', 'batches')}", cls="num"),
         role="row",

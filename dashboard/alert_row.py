@@ -29,6 +29,12 @@ MUTED_WORDS = {
     "cooldown": "so soon after the last one",
     "dismissed": "one like it was dismissed",
 }
+# Why it is over, where that is not plain.
+HOW_WORDS = {
+    "corrected": "; the data were corrected",
+    "data came": "; data came",
+    "detector gone": "; its detector is not asked any more",
+}
 
 
 def alert_row(alert: Alert, here: str, snoozed_until: datetime | None, viewer: Viewer) -> FT:
@@ -76,9 +82,7 @@ def _since(alert: Alert, viewer: Viewer) -> list[object]:
     if alert.state == OPEN:
         return ["Open since ", moment(alert.opened_ts, viewer.now, viewer.zone), f", {points}."]
     lasted = form.format_duration(max((alert.last_ts - alert.opened_ts).total_seconds(), 0))
-    how = {"corrected": "; the data were corrected", "data came": "; data came"}.get(
-        alert.resolution or "", ""
-    )
+    how = HOW_WORDS.get(alert.resolution or "", "")
     over = f"lasted {lasted}" if alert.last_ts > alert.opened_ts else "one point"
     return ["Over: ", *ago(alert.opened_ts, viewer.now, viewer.zone), f", {over}{how}."]
 

@@ -183,11 +183,14 @@ def _run(entry: BatchEntry, window: Window | None) -> Ran:
     from rich.progress import Progress
 
     from anomalyze.embedded.runtime import find_addresses
+    from anomalyze.log import configure
     from anomalyze.monitoring.run import BANKS_FOLDER, backfill_batch, run_batch
     from anomalyze.settings import Settings
     from anomalyze.storage.pool import connect
 
     settings = Settings()
+    # Whoever is told of incidents reads logs, not this terminal.
+    configure("metrics", settings.log_level, settings.data_dir / "logs" / "metrics.log")
     dsn, folder = find_addresses(settings).postgres_dsn, settings.data_dir / BANKS_FOLDER
     console = Console(stderr=True)
     # Scoring a long history takes longer than a page may.

@@ -112,7 +112,7 @@ def describe_group(batch: str, kind: str, incidents: int, names: Sequence[str], 
         The sentence of the first, without what else is strange: that are the others.
     """
     has = {"grown": " have grown", "reminder": " go on"}.get(kind, "")
-    others = f". Then {name_some(names[1:], len(names) - 1)}" if len(names) > 1 else ""
+    others = f". Also {name_some(names[1:], len(names) - 1)}" if len(names) > 1 else ""
     return f"{incidents:,} incidents of {batch}{has}, the strongest: {strongest}{others}"
 
 

@@ -62,7 +62,7 @@ def test_many_are_told_in_one_line_and_each_is_an_incident(connection: Connectio
     assert line["metrics"] == ["b", "c", "d", "a", "e"]
     assert line["said"] == (
         "5 incidents of shop, the strongest: b = 99, above its limit of 10, at 2026-11-20 12:00 UTC. "
-        "Then c, d, a and 1 other"
+        "Also c, d, a and 1 other"
     )
     told = fetch(connection, list_notices())
     assert [(one.metric, one.told_with is None) for one in told if one.told_with is None] == [("b", True)]
