@@ -100,7 +100,7 @@ async def metric_page(request: Request) -> Answer:
     incidents = sorted(alerts.rows, key=lambda one: (one.state != OPEN, -one.opened_ts.timestamp()))
     here = routes.metric(batch, metric, period=None if period == "7d" else period)
     content = [
-        _crumbs(entry, viewer),
+        _crumbs(data.row, viewer),
         _lede(data, settings, viewer),
         Div(
             Div(
@@ -131,10 +131,17 @@ async def _no_metric(request: Request, entry: BatchEntry) -> Answer:
     return await not_found(request, f"No metric of this name in the batch {entry.name}.")
 
 
-def _crumbs(entry: BatchEntry, viewer: Viewer) -> FT:
+def _crumbs(row: MetricRow, viewer: Viewer) -> FT:
     return Div(
-        A(icon("left"), "Metrics", href=routes.METRICS, cls="btn bare", data_back=True, title="Back (esc)"),
-        A(entry.name, href=routes.with_query(routes.METRICS, batch=entry.name), cls="btn bare"),
+        A(
+            icon("left"),
+            "Metrics",
+            href=routes.metric_at(row.batch, row.metric),
+            cls="btn bare",
+            data_back=True,
+            title="Back (esc)",
+        ),
+        A(row.batch, href=routes.with_query(routes.METRICS, batch=row.batch), cls="btn bare"),
         Span(zone_note(viewer), cls="end small desk"),
         cls="crumbs",
     )

@@ -186,7 +186,8 @@ def _age(row: BoardRow, viewer: Viewer) -> FT:
 
 def _value(row: BoardRow, unit: str) -> tuple[object, ...]:
     if row.value is None:
-        return (missing("the newest value is known to be missing"),)
+        why = "the newest value is known to be missing" if row.newest_ts else "nothing was scored yet"
+        return (missing(why),)
     text = format_measure(row.value, "%" if unit == "%" else "")
     exact = Span(text, title=f"{row.value:,.10g}") if abs(row.value) >= 10_000 else text
     return (exact, Span(unit, cls="cur")) if unit not in ("", "%") else (exact,)

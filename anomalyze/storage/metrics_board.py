@@ -7,6 +7,7 @@ and points are read for the rows that are shown. Batches are given by name, as i
 # ruff: noqa: S608 - only constants are put into statements
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -301,5 +302,10 @@ def _board(rows: list[dict[str, Any]]) -> list[BoardBatch]:
 
 
 def _line(row: dict[str, Any]) -> Line:
-    ts, value, lower, upper, severity = (row[name] or [] for name in ("at", "line", "low", "high", "marks"))
-    return Line(ts, value, lower, upper, severity, row["recent"])
+    value, lower, upper = ([_finite(value) for value in row[name] or []] for name in ("line", "low", "high"))
+    return Line(row["at"] or [], value, lower, upper, row["marks"] or [], row["recent"])
+
+
+def _finite(value: float | None) -> float | None:
+    """What can be drawn."""
+    return value if value is not None and math.isfinite(value) else None

@@ -61,6 +61,9 @@ def seed_metrics(connection: psycopg.Connection[Any], config_dir: Path, mine: st
     seed_batch(connection, "acquirer_latency", [slow, Series("p95_ms_a", 288, missing=(60, 40))], seed=2)
     write_batch(config_dir, "fx_rates", mine)
     seed_batch(connection, "fx_rates", [Series("eur_usd", 1.17)], newest=last_hour() - 17 * HOUR, seed=3)
+    add_incident(
+        connection, "fx_rates", Series("eur_usd"), Strange(0, 0, 0, 2, "late"), last_hour() - 14 * HOUR
+    )
     add_failed_run(connection, "fx_rates", "source: expected an answer of 200, got 503 <maintenance>")
     write_batch(config_dir, "not_run", mine)
     write_batch(config_dir, "elsewhere", other)

@@ -74,6 +74,8 @@ def test_batches_and_their_metrics_by_rate_of_anomalies(client: httpx.Client) ->
     assert "21 in 4 batches" in text
     assert "3 of 18 strange now" in text
     assert re.search(r"auth_rate ?[\d.]+%−[\d.]+ pts4\.\d% ?7 of 16[67]", text)
+    assert re.search(r"eur_usd ?[\d.]+ ?late", text)
+    assert 'class="gap"' in page
     assert re.search(r"\d more, none strange in 7 days", text)
 
 
@@ -95,6 +97,7 @@ def test_a_batch_says_how_its_last_run_ended(client: httpx.Client) -> None:
         ("tag=latency", {"acquirer_latency", "p95_ms_a", "p95_ms_b"}),
         ("show=now&tag=latency", {"acquirer_latency", "p95_ms_b"}),
         ("show=strange&q=payments", {"payments_hourly", "auth_rate", "soft_declines", "challenge_rate_3ds", ODD_NAME}),
+        ("show=late", {"fx_rates", "eur_usd"}),
         ("q=a%2Fb%3Fc", {"payments_hourly", ODD_NAME}),
         ("q=%25", {"payments_hourly", ODD_NAME}),
         ("batch=elsewhere", set()),

@@ -20,14 +20,14 @@ STRANGE = (Strange(900, 900, 30, 4), Strange(500, 498, -25, 3), Strange(7, 7, 5,
 def connection(database: str) -> Any:
     """A series of forty days, and one that ended a month ago."""
     with psycopg.connect(database, autocommit=True) as connection:
-        seed_batch(connection, "shop", [Series("orders", strange=STRANGE)], hours=HOURS)
+        seed_batch(connection, "shop", [Series("orders", strange=STRANGE), Series("calm")], hours=HOURS)
         seed_batch(connection, "old", [Series("visits")], hours=200, newest=last_hour() - timedelta(days=30))
         yield connection
 
 
-def line_of(connection: Any, days: int, parts: int) -> Line:
+def line_of(connection: Any, days: int, parts: int, metric: str = "orders") -> Line:
     end = last_hour()
-    return fetch(connection, load_line("shop", "orders", end - timedelta(days=days) + HOUR, end, parts))
+    return fetch(connection, load_line("shop", metric, end - timedelta(days=days) + HOUR, end, parts))
 
 
 def test_thinned_lines_keep_peaks_and_marks(connection: Any) -> None:
@@ -38,9 +38,10 @@ def test_thinned_lines_keep_peaks_and_marks(connection: Any) -> None:
     kept = list(zip(thin.ts, thin.value, thin.lower, thin.upper, thin.severity, strict=True))
     assert set(kept) <= set(points), "points as they are, none made of others"
     assert kept == sorted(kept)
-    assert max(points, key=lambda point: point[1]) in kept  # type: ignore[arg-type, return-value]
-    assert min(points, key=lambda point: point[1]) in kept  # type: ignore[arg-type, return-value]
     assert sorted({severity for severity in thin.severity if severity}) == [1, 3, 4]
+    calm, few = (line_of(connection, 40, parts, "calm").value for parts in (HOURS, 24))
+    assert len(few) < len(calm)
+    assert (max(few), min(few)) == (max(calm), min(calm))  # type: ignore[type-var]
 
 
 def test_few_points_are_all_shown(connection: Any) -> None:
