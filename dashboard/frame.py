@@ -68,6 +68,7 @@ KEYS = (
     ("c", "confirm"),
     ("d", "dismiss"),
     ("u", "undo"),
+    ("s", "snooze"),
     ("n", "show new"),
     ("f", "follow"),
     ("/", "search"),

@@ -126,7 +126,7 @@ def snooze_form(row: Snoozable, back: str, viewer: Viewer, snooze: Snooze | None
             method="post",
         )
     return Details(
-        Summary("Snooze", cls="btn"),
+        Summary("Snooze", cls="btn", data_snooze=True, title="Snooze (s)"),
         Form(
             *hidden,
             Label(

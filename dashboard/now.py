@@ -19,6 +19,7 @@ from dashboard.components import (
 )
 from dashboard.element import (
     FT,
+    A,
     Div,
     P,
     ft,
@@ -69,7 +70,7 @@ async def now_page(request: Request) -> Answer:
     assert state.stream is not None
     content = [
         decided_banner(decided, viewer, routes.anomaly(decided.headline_anomaly_id)) if decided else None,
-        page_head("Now", right=_head_right(viewer, state.stream)),
+        page_head("Now", _of_metrics(state.open_alerts), right=_head_right(viewer, state.stream)),
         _silent(state.stream),
         figure_strip(viewer, figures, hours, budget),
         Div(hours_figure(hours), shared_table(view, shared, figures.open), cls="two"),
@@ -112,6 +113,14 @@ def _head_right(viewer: Viewer, stream: StreamState) -> tuple[Any, ...]:
         *ago(stream.last_at, viewer.now, viewer.zone),
         f"{judged}. {zone_note(viewer)}",
     )
+
+
+def _of_metrics(waiting: int | None) -> FT | None:
+    """What waits that is no case."""
+    if not waiting:
+        return None
+    words = f"{form.plural(waiting, 'incident')} of metrics to review"
+    return A(words, href=routes.with_query(routes.ALERTS, view="review"), cls="link small")
 
 
 def _silent(stream: StreamState) -> FT | None:

@@ -205,6 +205,11 @@
       while (decided.length) if (act(byId(decided.pop()), "open")) return;
       press("[data-decide=open]");
     },
+    s: () => {
+      const row = current();
+      const fold = (row && row.querySelector("[data-snooze]")) || document.querySelector("[data-snooze]");
+      if (fold) fold.click();
+    },
     n: () => press("#show-new"),
     f: () => press("#follow"),
     "/": () => (document.querySelector("[data-search]") || byId("find")).focus(),

@@ -308,3 +308,10 @@ def test_quiet_says_when_data_last_came_and_mistakes_are_told(
     text = wait_for(client, "/metrics", "its file has a mistake")
     assert "It runs as it was before the mistake. line 4: " in text
     assert "directoin: up" not in words(client.get(f"/metrics/{name}/visits").text), "what runs is shown"
+
+
+def test_now_says_what_waits_of_metrics(client: httpx.Client, new_account: tuple[str, httpx.Client]) -> None:
+    page = client.get("/now").text
+    assert re.search(r"\d incidents of metrics to review", words(page))
+    assert 'href="/alerts?view=review"' in page
+    assert "of metrics to review" not in words(new_account[1].get("/now").text)
