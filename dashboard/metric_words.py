@@ -35,6 +35,8 @@ _KINDS = {
     "late": "No data",
     "shift": "Level shift",
     "seasonal_z": "Unusual for its time",
+    "knn_shape": "Unusual shape",
+    "ensemble": "Strange to several detectors",
 }
 _SOURCES = {
     "anomalyze": "Our own tables",
@@ -59,9 +61,11 @@ _STEPS = {
 def kind_word(kind: str) -> str:
     """A kind of incident for people; one that is not known here reads as it is called.
 
-    >>> kind_word("unusual"), kind_word("slow_drift")
-    ('Unusual', 'Slow drift')
+    >>> kind_word("unusual"), kind_word("slow_drift"), kind_word("pyod_iforest")
+    ('Unusual', 'Slow drift', 'Strange to PyOD (iforest)')
     """
+    if kind.startswith("pyod_"):
+        return f"Strange to PyOD ({kind.removeprefix('pyod_')})"
     return _KINDS.get(kind, kind.replace("_", " ").capitalize())
 
 

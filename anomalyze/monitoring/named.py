@@ -164,8 +164,13 @@ def _unscored(
     users: dict[tuple[str, int], list[int]] = {}
     for place in places.tolist():
         for detector in rules.of(series.names[place]).detectors:
-            users.setdefault((detector.kind, detector.version), []).append(int(series.series_id[place]))
-    return {key: load_unscored(connection, ids, key, default) for key, ids in users.items()}
+            users.setdefault((detector.kind, detector.version), []).append(place)
+    return {
+        key: load_unscored(
+            connection, series.series_id[some].tolist(), series.newest_ms[some].tolist(), key, default
+        )
+        for key, some in users.items()
+    }
 
 
 def _load(

@@ -20,9 +20,11 @@ Floats = npt.NDArray[np.float64]
 
 # By series, the newest time that the default detector scored, and whether this one scored it too.
 _UNSCORED = """
-SELECT s.series_id FROM unnest(%(series)s::bigint[]) AS w (series_id) JOIN metric_series s USING (series_id)
+SELECT s.series_id FROM unnest(%(series)s::bigint[], %(newest_ms)s::bigint[]) AS w (series_id, newest_ms)
+JOIN metric_series s USING (series_id)
 LEFT JOIN LATERAL (
     SELECT d.ts FROM metric_scores d WHERE d.batch = s.batch AND d.metric = s.metric
+    AND d.ts <= to_timestamp(w.newest_ms / 1000.0)
     AND d.detector = %(default)s AND d.version = %(default_version)s ORDER BY d.ts DESC LIMIT 1
 ) n ON true
 WHERE n.ts IS NULL OR NOT EXISTS (
@@ -105,13 +107,16 @@ def load_said(
 def load_unscored(
     connection: psycopg.Connection[Any],
     series_id: Sequence[int],
+    newest_ms: Sequence[int],
     detector: tuple[str, int],
     default: tuple[str, int],
 ) -> set[int]:
-    """The series whose newest scored value this detector (name and version) has not scored.
+    """The series whose newest scored value, up to a time, this detector (name and version) has not scored.
 
     Parameters
     ----------
+    newest_ms
+        Of each series, where it stood before this turn; 0: nothing was scored.
     default
         The detector that scores every value.
     """
@@ -119,6 +124,7 @@ def load_unscored(
         _UNSCORED,
         {
             "series": BigintArray(list(series_id)),
+            "newest_ms": BigintArray(list(newest_ms)),
             "detector": detector[0],
             "version": detector[1],
             "default": default[0],

@@ -56,16 +56,22 @@ EVERY = [
     {"level_shift": {"spans": 5}},
     {"knn_shape": {"lags": 6, "memory": 200}},
     {"pyod": {"name": "pca", "train": 200}},
-    {"pyod": {"name": "ecod", "train": 100, "refit": "5d", "search": {"trials": 2}}},
+    {"pyod": {"name": "ecod", "train": 100}},
     {"ensemble": {"of": ["novelty", "rarity", "seasonal_z", {"pyod": "pca"}]}},
 ]
 
 
 @pytest.mark.parametrize(
-    "preprocessing", [{}, {"difference": 2, "smooth": 3}], ids=["as measured", "transformed"]
+    ("preprocessing", "detectors"),
+    [({}, EVERY), ({"difference": 2, "smooth": 3}, EVERY[:2])],
+    ids=["as measured", "transformed"],
 )
 def test_values_that_come_in_pieces_score_as_those_that_come_at_once(
-    connection: Connection, tmp_path: Path, preprocessing: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    connection: Connection,
+    tmp_path: Path,
+    preprocessing: dict[str, int],
+    detectors: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cut at random, late, corrected, missing: the scores are those of the values as they are, to the bit."""
     monkeypatch.setattr(metrics_scores, "ROWS_A_TURN", 700)
@@ -75,7 +81,7 @@ def test_values_that_come_in_pieces_score_as_those_that_come_at_once(
     series["b"][300] = None
     series["b"][400:] = [value and value + 80 for value in series["b"][400:]]
     rows = frame(series)
-    rules = rules_of(batch(EVERY, preprocessing=preprocessing), ["a", "b"])
+    rules = rules_of(batch(detectors, preprocessing=preprocessing), ["a", "b"])
     wrong = rows.with_columns(
         value=pl.when(pl.Series(random.random(len(rows)) < 0.01)).then(pl.lit(55.5)).otherwise("value")
     )
@@ -140,6 +146,26 @@ def test_a_detector_that_is_added_scores_what_is_stored(connection: Connection, 
     score_batch(connection, "shop", rules, tmp_path / "some", NOW)
     assert named_scores(connection) == whole(connection, rows, tmp_path / "whole", rules)
     assert {row[0] for row in named_scores(connection)} == {"a"}
+
+
+def test_a_new_value_is_judged_alone_on_what_it_looks_back_on(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = daily()
+    rules = rules_of(batch([{"level_shift": {"points": 6, "spans": 4}}]), ["a"])
+    (detector,) = rules.default.detectors
+    real, seen = detector.judge, list[tuple[int, int]]()
+
+    def judge(stretch: Any, first: int) -> Any:
+        seen.append((len(stretch.value), first))
+        return real(stretch, first)
+
+    monkeypatch.setattr(detector, "judge", judge)
+    for end in (-2, -1, POINTS):
+        store_values(connection, "shop", frame({"a": values[:end]}, NOW + timedelta(hours=min(end, 0))), NOW)
+        score_batch(connection, "shop", rules, tmp_path, NOW)
+    before = detector.reach(0).points + 2  # as many are read for smoothing, which takes a value itself
+    assert seen == [(POINTS - 2, 0), (before + 1, before), (before + 1, before)]
 
 
 def test_what_fails_of_a_metric_is_named_and_its_neighbours_are_scored(
