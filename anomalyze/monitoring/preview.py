@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import psycopg
 
 from anomalyze.log import get
 from anomalyze.metrics.bank import SeriesBank
@@ -18,14 +22,16 @@ from anomalyze.metrics.columns import keep_rows
 from anomalyze.metrics.detectors.base import Stretch
 from anomalyze.metrics.incident import PENDING, Incident, follow
 from anomalyze.metrics.judgement import CALM_POINTS, flat_runs, judge
+from anomalyze.metrics.library import BatchEntry
 from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sentence import describe
 from anomalyze.metrics.transform import transform_runs
 from anomalyze.monitoring.alerting import Judged, build_track
 from anomalyze.monitoring.named import as_judged, judge_one, strengths_of
+from anomalyze.storage.metrics_values import load_values
 
-__all__ = ["Foreseen", "foresee"]
+__all__ = ["Foreseen", "foresee", "foresee_stored"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -91,6 +97,27 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
     )
     found = [one for some in (part, *parts) for one in _incidents(some, names, rules)]
     return sorted(found, key=lambda one: (one.incident.opened_ms, one.metric))
+
+
+def foresee_stored(
+    connection: psycopg.Connection[Any], entry: BatchEntry, detectors: Sequence[str], since: datetime
+) -> list[Foreseen]:
+    """What the values stored since a time would have alerted by the file's thresholds and these detectors alone.
+
+    Parameters
+    ----------
+    detectors
+        As words of the key ``detectors``; none: thresholds alone.
+
+    Raises
+    ------
+    ConfigError
+        There are too many values to look at together.
+    """
+    told = entry.batch.model_dump(mode="json", exclude_unset=True) | {"detectors": list(detectors)}
+    for own in told.get("metrics", {}).values():
+        own.pop("detectors", None)
+    return foresee(load_values(connection, entry.name, since), Batch.model_validate(told))
 
 
 def _by_name(

@@ -24,7 +24,7 @@ from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sources import read
 from anomalyze.metrics.window import Window, floor_to_step, go_back
 from anomalyze.monitoring.due import load_last_read, span_to_read
-from anomalyze.monitoring.score import Scored, score_batch, tell_batch
+from anomalyze.monitoring.score import Scored, retrain_batch, score_batch, tell_batch
 from anomalyze.monitoring.turn import DETECTOR, VERSION
 from anomalyze.storage.metrics_runs import begin_run, finish_run
 from anomalyze.storage.metrics_scores import load_series
@@ -38,6 +38,7 @@ __all__ = [
     "backfill_batch",
     "ingest_batch",
     "pieces_of",
+    "retrain_stored",
     "run_batch",
     "score_stored",
     "tell_stored",
@@ -170,6 +171,13 @@ def score_stored(
 ) -> Scored:
     """Score what was stored of a batch and bring its alerts to it, without a look at its source."""
     return score_batch(connection, entry.name, _rules(connection, entry), folder, now)
+
+
+def retrain_stored(
+    connection: psycopg.Connection[Any], entry: BatchEntry, folder: Path, now: dt.datetime | None = None
+) -> Scored:
+    """Let a batch's detectors learn anew from all that is stored of it."""
+    return retrain_batch(connection, entry.name, _rules(connection, entry), folder, now)
 
 
 def tell_stored(

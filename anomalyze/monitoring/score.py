@@ -14,12 +14,12 @@ from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.alerting import remind, tell_late
 from anomalyze.monitoring.related import store_related
 from anomalyze.monitoring.shelf import bank_folder, begin_note, finish_note, open_bank
-from anomalyze.monitoring.turn import DETECTOR, VERSION, Turn, take_turn
+from anomalyze.monitoring.turn import DETECTOR, VERSION, Turn, take_all_again, take_turn
 from anomalyze.storage.metrics_runs import begin_run, finish_run
 from anomalyze.storage.metrics_scores import BatchState, claim_batch, load_batch, load_series
 from anomalyze.storage.metrics_values import Failure
 
-__all__ = ["Scored", "score_batch", "tell_batch"]
+__all__ = ["Scored", "retrain_batch", "score_batch", "tell_batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,40 @@ def score_batch(
                 alerts=done.alerts, failures=done.failures,
             )  # fmt: skip
     return done
+
+
+def retrain_batch(
+    connection: psycopg.Connection[Any],
+    batch: str,
+    rules: BatchRules,
+    folder: Path,
+    now: datetime | None = None,
+) -> Scored:
+    """Let a batch's detectors forget, and learn anew from all that is stored, by the settings as they are now.
+
+    Afterwards it holds what a first run over the same values would have left; where nothing was set otherwise,
+    nothing changes. What is not scored yet is scored first. Parameters as `score_batch`.
+    """
+    before = score_batch(connection, batch, rules, folder, now)
+    with claim_batch(connection, batch) as is_ours:
+        if not is_ours or before.is_busy:
+            return Scored(is_busy=True)
+        state = load_batch(connection, batch)
+        if state is None:
+            return Scored()
+        run_id, own = begin_run(connection, batch, "train"), bank_folder(folder, batch)
+        series = load_series(connection, batch, DETECTOR, VERSION)
+        try:
+            with open_bank(own, series.names, rules.period_s, state.turn) as bank:
+                begin_note(own, state.turn + 1)
+                turn = take_all_again(connection, batch, rules, bank, state, series)
+                finish_note(own, state.turn + 1)
+        except AnomalyzeError as error:
+            if not connection.broken:
+                finish_run(connection, run_id, error=str(error))
+            raise
+        finish_run(connection, run_id, scored=turn.scored, rebuilt=turn.rebuilt)
+    return Scored(scored=turn.scored, rebuilt=turn.rebuilt)
 
 
 def tell_batch(

@@ -28,7 +28,7 @@ from anomalyze.storage import metrics_scores as store
 from anomalyze.storage.metrics_scores import BatchState, Points, ScoreRows, SeriesState
 from anomalyze.storage.metrics_values import Failure
 
-__all__ = ["DETECTOR", "VERSION", "Turn", "take_turn"]
+__all__ = ["DETECTOR", "VERSION", "Turn", "take_all_again", "take_turn"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -124,6 +124,35 @@ def take_turn(
     return work.turn
 
 
+def take_all_again(
+    connection: psycopg.Connection[Any],
+    batch: str,
+    rules: BatchRules,
+    bank: SeriesBank,
+    state: BatchState,
+    series: SeriesState,
+) -> Turn:
+    """Take every series from its first stored value on, by the rules as they are now; the same values tell nobody anew.
+
+    Detectors by name keep no state: their scores are of the settings that they had. Parameters as `take_turn`.
+    """
+    with connection.transaction():
+        known, rule = rules.assign(series.names)
+        work = _Work(connection, batch, known, rule, rules.period_s, rules.zone, bank, series, Turn())
+        none = np.zeros(0, np.int64)
+        pending = Points(none, none, np.zeros(0), none)
+        for chunk in _chunks(np.arange(len(series.names)), series.points):
+            _take_again(work, chunk, pending, none, state.scored_ingest, whole=True)
+            # Nobody is told of them.
+            work.parts.clear()
+        store.finish_turn(
+            connection, batch, DETECTOR, VERSION, upto=state.scored_ingest, turn=state.turn + 1,
+            period_s=rules.period_s,
+            series=[np.concatenate(column) for column in zip(*work.ends, strict=True)] if work.ends else [],
+        )  # fmt: skip
+    return work.turn
+
+
 def _taken_again(work: _Work, points: Points, place: Ints) -> Flags:
     """By series, whether it has to be taken from its first value on."""
     series = work.series
@@ -162,8 +191,10 @@ def _advance(work: _Work, points: Points, place: Ints) -> None:
     _score(work, place, points.ts_ms, values, np.ones(len(points), bool), is_new=True)
 
 
-def _take_again(work: _Work, places: Ints, pending: Points, pending_place: Ints, upto: int) -> None:
-    """Take series from their first stored value on."""
+def _take_again(
+    work: _Work, places: Ints, pending: Points, pending_place: Ints, upto: int, *, whole: bool = False
+) -> None:
+    """Take series from their first stored value on; ``whole``: what lies before the first change may be others too."""
     points = store.load_points(work.connection, work.batch, work.series.series_id[places].tolist(), upto)
     work.bank.forget(work.bank.find([work.series.names[one] for one in places]))
     work.turn.rebuilt += len(places)
@@ -175,7 +206,7 @@ def _take_again(work: _Work, places: Ints, pending: Points, pending_place: Ints,
     keys = _keys(pending_place[inside], pending.ts_ms[inside])
     changed = np.isin(_keys(place, points.ts_ms), keys)
     # What lies before the first change is stored, and would be the same again; unless another version stored it.
-    since = np.where(work.series.is_of_other, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+    since = np.where(work.series.is_of_other | whole, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
     np.minimum.at(since, pending_place[inside], pending.ts_ms[inside])
     _score(work, place, points.ts_ms, values, changed, is_new=False, since_ms=since)
 

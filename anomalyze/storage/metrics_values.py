@@ -25,10 +25,12 @@ from anomalyze.storage.partition import METRIC_TABLES, TS_MIN, ensure_partitions
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["FAILURES_MAX", "Failure", "Stored", "store_values"]
+__all__ = ["FAILURES_MAX", "VALUES_MAX", "Failure", "Stored", "load_values", "store_values"]
 
 # Rows that change under one number, so that scoring can go in pieces.
 ROWS_A_STEP = 200_000
+# Values that are looked at together; a year of 200 hourly metrics is fewer.
+VALUES_MAX = 2_000_000
 
 _UPSERT = """
 WITH changed AS (
@@ -106,6 +108,32 @@ def store_values(
         counts = _store_step(connection, batch, numbers[part], ts_us[part], values[part])
         new, corrected = new + counts[0], corrected + counts[1]
     return Stored(len(frame), new, corrected, len(taken) - new - corrected, failures)
+
+
+def load_values(connection: psycopg.Connection[Any], batch: str, since: datetime) -> pl.DataFrame:
+    """A batch's values from a time on as a frame ``metric``, ``timestamp``, ``value``, in that order.
+
+    Raises
+    ------
+    ConfigError
+        There are more than `VALUES_MAX`.
+    """
+    rows = connection.execute(
+        "SELECT metric, ts, value FROM metric_values WHERE batch = %s AND ts >= %s ORDER BY metric, ts LIMIT %s",
+        [batch, since, VALUES_MAX + 1],
+    ).fetchall()
+    if len(rows) > VALUES_MAX:
+        raise ConfigError(
+            f"batch {batch}: expected at most {VALUES_MAX:,} values since {since:%Y-%m-%d %H:%M}, got more: take a "
+            "shorter time"
+        )
+    import polars as pl
+
+    return pl.DataFrame(
+        rows,
+        schema={"metric": pl.String, "timestamp": pl.Datetime("us", "UTC"), "value": pl.Float64},
+        orient="row",
+    )
 
 
 def _store_step(

@@ -6,6 +6,8 @@ from anomalyze_dagster.metrics.assets import build_assets
 from anomalyze_dagster.metrics.housekeeping import forget_metrics, nightly
 from anomalyze_dagster.metrics.jobs import run_metric_batches
 from anomalyze_dagster.metrics.sensors import metric_batches
+from anomalyze_dagster.metrics.steps import JOBS
+from anomalyze_dagster.metrics.summary import daily, summary_metrics
 
 __all__ = ["build_definitions"]
 
@@ -14,7 +16,7 @@ def build_definitions() -> dg.Definitions:
     """With an asset for each batch, as their files are now."""
     return dg.Definitions(
         assets=build_assets(),
-        jobs=[run_metric_batches, forget_metrics],
-        schedules=[nightly],
+        jobs=[run_metric_batches, *JOBS, summary_metrics, forget_metrics],
+        schedules=[nightly, daily],
         sensors=[metric_batches],
     )

@@ -1,14 +1,48 @@
 """The picture of a batch's strangest series."""
 
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 import numpy as np
 
 from anomalyze.storage.metrics_strangest import Strangest
+from anomalyze.storage.metrics_view import load_series_points
+from anomalyze.storage.query import fetch
 from anomalyze_dagster.plot import as_metadata, new_figure
 
-__all__ = ["POINTS", "show_series"]
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["POINTS", "POINTS_MAX", "show_period", "show_series"]
 
 POINTS = 336
+# Of a period that somebody asks for: more cannot be told apart in a picture.
+POINTS_MAX = 2_000
+
+
+def show_period(
+    connection: "psycopg.Connection[Any]",
+    batch: str,
+    metric: str,
+    since: datetime,
+    until: datetime,
+    unit: str,
+) -> dg.MarkdownMetadataValue:
+    """A metric's values of a period."""
+    rows = fetch(connection, load_series_points(batch, metric, since, until))
+    return show_series(
+        Strangest(
+            metric,
+            0.0,
+            [row.ts for row in rows],
+            [row.value for row in rows],
+            [row.lower for row in rows],
+            [row.upper for row in rows],
+            [row.severity or 0 for row in rows],
+        ),
+        unit,
+    )
 
 
 def show_series(series: Strangest, unit: str) -> dg.MarkdownMetadataValue:

@@ -64,6 +64,7 @@ def test_schedules_and_sensors_run_without_being_switched_on() -> None:
         "forget_old_runs_nightly",
         "forget_uploads_nightly",
         "forget_metrics_nightly",
+        "summary_of_metrics_daily",
     }
     assert {s.name for s in repository.sensor_defs} >= {
         "promote_automatically",
