@@ -88,6 +88,7 @@ def _as_json(plan: Plan, target: Path, written: int) -> dict[str, object]:
         ],
         "notes": [asdict(note) for note in plan.notes],
         "general": list(plan.general),
+        "packages": sorted({name for one in plan.batches for name in one.packages}),
     }
 
 
@@ -108,6 +109,9 @@ def _print(plan: Plan, target: Path, written: int, dry_run: bool) -> None:
         for text in plan.general:
             print_line(f"  {text}")
     print_line()
+    packages = sorted({name for one in plan.batches for name in one.packages})
+    if packages:
+        print_line(f"Missing here, where batches would run: pip install {' '.join(packages)}")
     good = sum(bool(one.name) for one in plan.batches)
     done = "nothing is written" if dry_run else f"{written:,} files written to {target}"
     print_line(f"{good:,} of {len(plan.batches):,} batches imported; {done}.")

@@ -332,6 +332,7 @@ def test_python_is_parsed_never_run_and_what_it_needs_is_named(theirs: Path, tmp
     assert "shop.py:8: needs the package no_such_package_here: install it where batches run" in words
     assert "shop.py:11: reads the environment variable SHOP_TOKEN" in words
     assert "shop.py:11: reads the environment variable SHOP_HOST" in words
+    assert found.batches[0].packages == ("no_such_package_here",)
     assert "polars" not in words
 
 

@@ -26,10 +26,21 @@ def {ADAPTER}(window, params):
 
 @dataclass(frozen=True, slots=True)
 class AdaptedFunction:
-    """A module of ours, and by line of the original what it needs that may not be there."""
+    """A module of ours.
+
+    Attributes
+    ----------
+    text
+        The operator's code, and a function behind it.
+    needs
+        By line of the original, what it needs that may not be there.
+    packages
+        That it imports and that are not installed here.
+    """
 
     text: str
     needs: tuple[tuple[int, str], ...]
+    packages: tuple[str, ...]
 
 
 def adapt_function(code: str) -> AdaptedFunction:
@@ -53,12 +64,17 @@ def adapt_function(code: str) -> AdaptedFunction:
         raise ConfigError(
             "expected a function ingest that is called without arguments, got one that needs some"
         )
-    needs = sorted({*_missing(tree), *_variables(tree)})
-    return AdaptedFunction(code.rstrip() + "\n" + _ADAPTED, tuple(needs))
+    missing = _missing(tree)
+    packages = [
+        (line, f"needs the package {name}: install it where batches run (pip install {name})")
+        for name, line in missing.items()
+    ]
+    needs = sorted({*packages, *_variables(tree)})
+    return AdaptedFunction(code.rstrip() + "\n" + _ADAPTED, tuple(needs), tuple(missing))
 
 
-def _missing(tree: ast.Module) -> list[tuple[int, str]]:
-    """Modules that are imported and not installed here; nothing is imported to find out."""
+def _missing(tree: ast.Module) -> dict[str, int]:
+    """Modules that are imported and not installed here, with their lines; nothing is imported to find out."""
     found: dict[str, int] = {}
     for node in ast.walk(tree):
         names: list[str] = []
@@ -68,11 +84,11 @@ def _missing(tree: ast.Module) -> list[tuple[int, str]]:
             names = [node.module]
         for name in names:
             found.setdefault(name.partition(".")[0], getattr(node, "lineno", 1))
-    return [
-        (line, f"needs the package {name}: install it where batches run (pip install {name})")
+    return {
+        name: line
         for name, line in found.items()
         if name not in sys.stdlib_module_names and not _is_installed(name)
-    ]
+    }
 
 
 def _is_installed(name: str) -> bool:

@@ -73,6 +73,8 @@ class Imported:
         Source, schedule and whether it is on, in a few words.
     notes
         What could not be carried over, or why it could not be imported, and what to do.
+    packages
+        That its Python imports and that are not installed here.
     """
 
     batch: str
@@ -81,6 +83,18 @@ class Imported:
     files: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
     notes: tuple[Note, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a batch asks: files beside its own, keys of it, whether its times are those of measuring, and notes."""
+
+    files: dict[str, str]
+    keys: dict[str, Any]
+    is_measured: bool
+    notes: list[Note]
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +179,14 @@ def _import(
 ) -> Imported:
     name, notes = _name(spec, names)
     try:
-        files, document, more = _question(spec, name, folder, variables)
+        asked = _question(spec, name, folder, variables)
+        document, more = _document(spec, asked)
     except ConfigError as error:
         key = "ingest_sql" if spec.values.get("ingest_sql") else "ingest_fn"
         return Imported(spec.name, file, notes=(spec.note(key, f"not imported: {error}"),))
-    notes += more
+    notes += [*asked.notes, *more]
     notes += [
-        spec.note(key, f"{key} {_why(key, spec)}")
+        spec.note(key, f"{key} {_why(key)}")
         for key in spec.own
         if key not in _CARRIED and not any(re.fullmatch(pattern, key) for pattern, _ in GENERAL)
     ]
@@ -181,11 +196,11 @@ def _import(
         notes.append(spec.note("disable_ingest", "it reads nothing there, and is off here (enabled: false)"))
     kind = document["source"]["kind"] if "source" in document else "python"
     about = f"{kind}, {document['schedule']}{'' if is_on else ', off'}"
-    files[f"{name}.yaml"] = _yaml(document, file, notes, schema)
-    return Imported(spec.name, file, name, files, about, tuple(notes))
+    files = asked.files | {f"{name}.yaml": _yaml(document, file, notes, schema)}
+    return Imported(spec.name, file, name, files, about, tuple(notes), asked.packages)
 
 
-def _why(key: str, spec: Spec) -> str:
+def _why(key: str) -> str:
     if _STEPS.fullmatch(key):
         return "is not carried over: what it does is built in"
     return "is not known, and not carried over"
@@ -203,49 +218,42 @@ def _name(spec: Spec, names: Collection[str]) -> tuple[str, list[Note]]:
     return made, [] if made == spec.name else [spec.note("metric_batch", note)]
 
 
-def _question(
-    spec: Spec, name: str, folder: Folder, variables: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, Any], list[Note]]:
-    """Files beside the batch's, its content, and notes."""
-    notes: list[Note] = []
+def _document(spec: Spec, asked: _Question) -> tuple[dict[str, Any], list[Note]]:
+    """The content of our batch, and notes."""
     cron, changed = convert_schedule(spec.text("ingest_cron_schedule"))
-    if changed:
-        notes.append(spec.note("ingest_cron_schedule", changed))
+    notes = [spec.note("ingest_cron_schedule", changed)] if changed else []
     step = step_of(cron)
-    tags, more = tags_of(spec)
-    notes += more
+    tags, of_tags = tags_of(spec)
     document: dict[str, Any] = {"description": f"{spec.name}, from Anomstack", "tags": tags}
     if spec.flag("disable_batch") or spec.flag("disable_ingest"):
         document["enabled"] = False
-    if spec.text("ingest_sql").strip():
-        files, asked, is_measured, more = _sql(spec, name, folder, variables)
-    elif spec.text("ingest_fn").strip():
-        files, asked, is_measured, more = _function(spec, name, folder)
-    else:
-        raise ConfigError("expected ingest_sql or ingest_fn, got neither")
-    notes += more
-    preprocessing, more = resample_of(spec, is_measured)
-    notes += more
+    preprocessing, of_steps = resample_of(spec, asked.is_measured)
     window = max(parse_duration("2d"), parse_duration(step))
     if preprocessing:
         window = max(window, 2 * parse_duration(preprocessing["resample"]))
         document["preprocessing"] = preprocessing
     # It reads the same whatever the window, so that a history of its own would be asked for the same again and again.
     told = format_duration(window)
-    document |= asked | {"schedule": cron, "timezone": "UTC", "step": step, "window": told, "history": told}
-    treatment, more = build_treatment(spec, step)
-    return files, document | treatment, notes + more
+    document |= asked.keys
+    document |= {"schedule": cron, "timezone": "UTC", "step": step, "window": told, "history": told}
+    treatment, of_treatment = build_treatment(spec, step)
+    return document | treatment, [*notes, *of_tags, *of_steps, *of_treatment]
 
 
-def _sql(
-    spec: Spec, name: str, folder: Folder, variables: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, Any], bool, list[Note]]:
+def _question(spec: Spec, name: str, folder: Folder, variables: Mapping[str, str]) -> _Question:
+    if spec.text("ingest_sql").strip():
+        return _sql(spec, name, folder, variables)
+    if spec.text("ingest_fn").strip():
+        return _function(spec, name, folder)
+    raise ConfigError("expected ingest_sql or ingest_fn, got neither")
+
+
+def _sql(spec: Spec, name: str, folder: Folder, variables: Mapping[str, str]) -> _Question:
     text = spec.text("ingest_sql")
     dialect = SQL_KINDS.get(KINDS.get(spec.text("db").strip().lower(), ""), "")
     included = sole_include(text)
     source_text = folder.read(included) if included is not None else text
-    rendered = render_once(text, spec.values, folder.read)
-    adapted = adapt_sql(rendered, dialect)
+    adapted = adapt_sql(render_once(text, spec.values, folder.read), dialect)
     built = build_source(spec, adapted.tables, variables)
     told = [*adapted.notes, *built.notes]
     if is_template(source_text):
@@ -254,16 +262,14 @@ def _sql(
         told.append(
             "whether its timestamps tell of now cannot be seen: where they do, add `timestamps: measured`"
         )
-    asked: dict[str, Any] = {"source": built.source, "sql_file": f"{name}.sql"}
+    keys: dict[str, Any] = {"source": built.source, "sql_file": f"{name}.sql"}
     if adapted.is_of_now:
-        asked["timestamps"] = "measured"
-    files = {f"{name}.sql": f"-- From Anomstack: {included or spec.name}\n{adapted.text.rstrip()}\n"}
-    return files, asked, bool(adapted.is_of_now), [spec.note("ingest_sql", one) for one in told]
+        keys["timestamps"] = "measured"
+    files = {f"{name}.sql": f"-- From Anomstack: {_line(included or spec.name)}\n{adapted.text.rstrip()}\n"}
+    return _Question(files, keys, bool(adapted.is_of_now), [spec.note("ingest_sql", one) for one in told])
 
 
-def _function(
-    spec: Spec, name: str, folder: Folder
-) -> tuple[dict[str, str], dict[str, Any], bool, list[Note]]:
+def _function(spec: Spec, name: str, folder: Folder) -> _Question:
     text = spec.text("ingest_fn")
     included = sole_include(text)
     code = folder.read(included) if included is not None else ""
@@ -274,8 +280,8 @@ def _function(
         Note(included, line, one) if included is not None else spec.note("ingest_fn", one)
         for line, one in adapted.needs
     ]
-    asked = {"python": f"ingest_{name}:{ADAPTER}", "timestamps": "measured"}
-    return {f"ingest_{name}.py": adapted.text}, asked, True, notes
+    keys = {"python": f"ingest_{name}:{ADAPTER}", "timestamps": "measured"}
+    return _Question({f"ingest_{name}.py": adapted.text}, keys, True, notes, adapted.packages)
 
 
 def _yaml(document: Mapping[str, Any], file: str, notes: Sequence[Note], schema: str) -> str:

@@ -46,7 +46,7 @@ def check_plan(plan: Plan, config_dir: Path, into: Path) -> Plan:
             wrong = [problem for problem in loaded.problems if Path(problem.file).stem == one.name]
             said = "; ".join(problem.message for problem in wrong) or "see anomalyze check"
             note = Note(one.file, 1, f"not imported: what it would become has a mistake: {said}")
-            checked.append(replace(one, name="", files={}, about="", notes=(*one.notes, note)))
+            checked.append(replace(one, name="", files={}, about="", packages=(), notes=(*one.notes, note)))
     return replace(plan, batches=tuple(checked))
 
 
