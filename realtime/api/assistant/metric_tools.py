@@ -14,6 +14,7 @@ from anomalyze.metrics.rules import rules_of
 from anomalyze.storage import metrics_view
 from anomalyze.storage.cursor import CURSOR_LENGTH_MAX
 from anomalyze.storage.metrics_alerts import Alert
+from anomalyze.storage.metrics_also import what_else
 from anomalyze.storage.metrics_ranking import MetricRank, Order, rank_batches, rank_metrics, recent_runs
 from anomalyze.storage.metrics_runs import Run
 from anomalyze.storage.metrics_view import POINTS_MAX, RATE_WINDOW
@@ -28,8 +29,7 @@ ROWS_MAX = 100
 POINTS_SHOWN_MAX = 1_000
 ANOMALIES_SHOWN = 50
 FAILURES_SHOWN = 10
-# What else was strange: in the hours of an incident, and a little before and after.
-AROUND = timedelta(hours=1)
+# Of what else was strange.
 ELSE_SHOWN = 10
 
 SinceTime = Annotated[
@@ -209,14 +209,26 @@ class MetricTools:
             alert = sitting.run(metrics_view.load_alert(sitting.chosen(None), alert_id))
             if alert is None:
                 raise ToolError(f"alert_id: expected an alert of this account, got {alert_id}")
-            others = sitting.run(
-                rank_metrics(
-                    [alert.batch], alert.opened_ts - AROUND, alert.last_ts + AROUND, limit=ELSE_SHOWN + 1
-                )
+            also = sitting.run(
+                what_else(alert.batch, alert.metric, alert.opened_ts, alert.last_ts, names=ELSE_SHOWN)
             )
-            strange = [row for row in others if row.metric != alert.metric and row.anomalies]
-            also = _metrics(sitting, strange[:ELSE_SHOWN])
-        return {"alert": _alert(alert), "also_strange": also}
+        return {
+            "alert": _alert(alert),
+            "also_strange": {
+                "metrics": also.count,
+                "strongest": [
+                    {
+                        "metric": one.metric,
+                        "alert_id": one.alert_id,
+                        "kind": one.kind,
+                        "severity": Severity(one.severity).name,
+                        "first": time_text(one.opened_ts),
+                        "last": time_text(one.last_ts),
+                    }
+                    for one in also.strongest
+                ],
+            },
+        }
 
     def list_runs(
         self,
