@@ -168,6 +168,7 @@ def settings_facts(entry: BatchEntry, settings: MetricSettings) -> list[tuple[st
     return [
         ("Detectors", detectors),
         ("Direction", ways[settings.direction]),
+        ("About", batch.description),
         ("Declared in", Span(str(entry.path.relative_to(entry.config_dir)), cls="mono")),
         ("Owner", batch.owner),
         ("Thresholds", fixed or "none"),

@@ -64,7 +64,7 @@ async def metrics_page(request: Request) -> Answer:
             ),
         )
         heads = _heads(board, chosen, view)
-        runs = await fetch_async(connection, load_last_runs([name for name, _ in heads]))
+        runs = await fetch_async(connection, load_last_runs([name for name, _ in heads[:HEADS_MAX]]))
         at = view.at if view.at is not None and view.at[0] in owned else _first(heads)
         shown = await load_panel(connection, owned[at[0]], at[1], viewer.now) if at else None
     marked = MetricsView(view.words, view.tag, view.batch, view.shown, view.page, at if shown else None)
@@ -102,7 +102,7 @@ def _heads(
     if not view.words and view.shown == "all":
         known = {batch.name for batch in board}
         found += [(name, None) for name in chosen if name not in known]
-    return found[:HEADS_MAX]
+    return found
 
 
 def _first(heads: Sequence[tuple[str, BoardBatch | None]]) -> tuple[str, str] | None:
@@ -198,7 +198,7 @@ def _list(
 ) -> FT:
     rows: list[FT] = []
     number = 0
-    for name, batch in heads:
+    for name, batch in heads[:HEADS_MAX]:
         entry = owned[name]
         rows.append(batch_head(entry, batch, runs.get(name), mistakes.get(name), view, viewer))
         for row in batch.rows if batch else ():
@@ -206,6 +206,11 @@ def _list(
             number += 1
         if batch:
             rows += _folded(batch, view, one)
+    if len(heads) > HEADS_MAX:
+        more = form.plural(len(heads) - HEADS_MAX, "more batch", "more batches")
+        rows.append(
+            empty_row(COLUMNS, f"{more}, with lower rates. Words, a tag or what is strange bring them here.")
+        )
     captions = (
         ft("td", role="cell", cls="m-s"),
         head_cell("Metric", "m-n"),

@@ -93,7 +93,8 @@ async def unavailable(request: Request, error: Exception) -> Answer:
     subject = next((s for path, s in _SUBJECTS.items() if request.url.path.startswith(path)), "This page")
     headers = {"Retry-After": str(RETRY_S)}
     if "hx-request" in request.headers:
-        return Response(f"Not stored: {reason}. Try again.", 503, headers, "text/plain; charset=utf-8")
+        done = "stored" if request.method == "POST" else "loaded"
+        return Response(f"Not {done}: {reason}. Try again.", 503, headers, "text/plain; charset=utf-8")
     session = request.app.state.signer.load(request.cookies.get(SESSION_COOKIE, ""))
     kept = request.app.state.memory.find(session.session_id, _address(request)) if session else None
     viewer: Viewer | None = request.scope.get("viewer") or (kept[0] if kept else None)

@@ -54,11 +54,16 @@ FROM (
     FROM ({source}) points_of
 ) numbered WHERE points <= %(whole)s OR least = 1 OR greatest = 1 OR (strangest = 1 AND severity > 0)
 """
+# Values and band are of the default detector; what a detector by name found strange is marked too.
 _SPARK = """
-SELECT ts, value, lower::real, upper::real, severity, floor(extract(epoch FROM ts - begins) / %(part_s)s) AS part
+SELECT q.ts, max(q.value) FILTER (WHERE q.detector = p.detector) AS value,
+    max(q.lower) FILTER (WHERE q.detector = p.detector)::real AS lower,
+    max(q.upper) FILTER (WHERE q.detector = p.detector)::real AS upper, max(q.severity) AS severity,
+    floor(extract(epoch FROM q.ts - begins) / %(part_s)s) AS part
 FROM (SELECT CASE WHEN p.newest_ts < %(since)s THEN p.newest_ts - %(window)s ELSE %(since)s END AS begins) w,
-    metric_scores q WHERE q.batch = p.batch AND q.metric = p.metric AND q.detector = p.detector
-    AND q.version = p.version AND q.ts >= begins
+    metric_scores q WHERE q.batch = p.batch AND q.metric = p.metric
+    AND (q.detector <> p.detector OR q.version = p.version) AND q.ts >= begins
+GROUP BY q.ts, begins HAVING bool_or(q.detector = p.detector)
 """
 
 _BOARD = f"""
@@ -68,8 +73,9 @@ WITH series AS MATERIALIZED (
         least(s.points, %(window_s)s / greatest(coalesce(b.period_s, 3600), 1)) AS possible
     FROM metric_series s JOIN metric_batches b USING (batch) WHERE s.batch = ANY(%(batches)s)
 ), strange AS (
-    SELECT batch, metric, detector, version, count(*) AS anomalies FROM metric_scores
-    WHERE batch = ANY(%(batches)s) AND severity > 0 AND ts >= %(since)s GROUP BY 1, 2, 3, 4
+    SELECT q.batch, q.metric, count(DISTINCT q.ts) AS anomalies FROM metric_scores q
+    JOIN series s ON s.batch = q.batch AND s.metric = q.metric AND (q.detector <> s.detector OR q.version = s.version)
+    WHERE q.batch = ANY(%(batches)s) AND q.severity > 0 AND q.ts >= %(since)s GROUP BY 1, 2
 ), opened AS (
     SELECT DISTINCT ON (batch, metric) batch, metric, severity AS alert_severity, opened_ts AS alert_opened_ts,
         kind AS alert_kind, bool_or(kind = 'late') OVER (PARTITION BY batch, metric) AS is_late
@@ -78,7 +84,7 @@ WITH series AS MATERIALIZED (
 ), rated AS (
     SELECT *, coalesce(anomalies, 0) AS found, coalesce(anomalies, 0) / greatest(possible, 1) AS rate,
         alert_severity IS NOT NULL OR newest_severity > 0 AS is_now, coalesce(is_late, false) AS late
-    FROM series LEFT JOIN strange USING (batch, metric, detector, version) LEFT JOIN opened USING (batch, metric)
+    FROM series LEFT JOIN strange USING (batch, metric) LEFT JOIN opened USING (batch, metric)
     WHERE %(pattern)s::text IS NULL OR metric ILIKE %(pattern)s OR batch = ANY(%(named)s)
 ), kept AS (
     SELECT *, row_number() OVER (PARTITION BY batch ORDER BY rate DESC, alert_severity DESC NULLS LAST, metric) AS place
@@ -111,10 +117,15 @@ _LINE = _THINNED.format(
     source="""
 SELECT v.ts, coalesce(s.value, v.value) AS value, s.lower, s.upper, s.severity,
     floor(extract(epoch FROM v.ts - %(since)s) / %(part_s)s) AS part
-FROM metric_series m JOIN metric_values v ON v.batch = m.batch AND v.metric = m.metric
-LEFT JOIN metric_scores s ON s.batch = v.batch AND s.metric = v.metric AND s.ts = v.ts AND s.detector = m.detector
-    AND s.version = m.version AND s.ts BETWEEN %(since)s AND %(until)s
-WHERE m.batch = %(batch)s AND m.metric = %(metric)s AND v.ts BETWEEN %(since)s AND %(until)s
+FROM metric_values v LEFT JOIN (
+    SELECT q.ts, max(q.value) FILTER (WHERE q.detector = m.detector) AS value,
+        max(q.lower) FILTER (WHERE q.detector = m.detector) AS lower,
+        max(q.upper) FILTER (WHERE q.detector = m.detector) AS upper, max(q.severity) AS severity
+    FROM metric_series m JOIN metric_scores q ON q.batch = m.batch AND q.metric = m.metric
+        AND (q.detector <> m.detector OR q.version = m.version)
+    WHERE m.batch = %(batch)s AND m.metric = %(metric)s AND q.ts BETWEEN %(since)s AND %(until)s GROUP BY q.ts
+) s ON s.ts = v.ts
+WHERE v.batch = %(batch)s AND v.metric = %(metric)s AND v.ts BETWEEN %(since)s AND %(until)s
 """
 )
 

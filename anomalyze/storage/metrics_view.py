@@ -54,9 +54,10 @@ WITH page AS MATERIALIZED (
     AND (%(at_batch)s::text IS NULL OR (batch, metric) > (%(at_batch)s, %(at_metric)s))
     ORDER BY batch, metric LIMIT %(limit)s
 ), strange AS MATERIALIZED (
-    SELECT batch, metric, detector, version, count(*) AS anomalies FROM metric_scores
-    WHERE batch = ANY(%(batches)s) AND severity > 0 AND ts >= %(since)s
-    AND (%(metric)s::text IS NULL OR metric = %(metric)s) GROUP BY 1, 2, 3, 4
+    SELECT q.batch, q.metric, count(DISTINCT q.ts) AS anomalies FROM metric_scores q
+    JOIN page p ON p.batch = q.batch AND p.metric = q.metric AND (q.detector <> p.detector OR q.version = p.version)
+    WHERE q.batch = ANY(%(batches)s) AND q.severity > 0 AND q.ts >= %(since)s
+    AND (%(metric)s::text IS NULL OR q.metric = %(metric)s) GROUP BY 1, 2
 )
 SELECT p.batch, p.metric, p.points, p.newest_ts, v.value, s.value AS judged, s.expected, s.lower, s.upper, p.newest_novelty,
     p.newest_severity, coalesce(r.anomalies, 0) AS recent_anomalies, greatest(r.anomalies, 0, least(p.points,
@@ -68,7 +69,7 @@ FROM page p JOIN metric_batches b USING (batch)
 LEFT JOIN metric_values v ON v.batch = p.batch AND v.metric = p.metric AND v.ts = p.newest_ts
 LEFT JOIN metric_scores s ON s.batch = p.batch AND s.metric = p.metric AND s.ts = p.newest_ts
     AND s.detector = p.detector AND s.version = p.version
-LEFT JOIN strange r ON r.batch = p.batch AND r.metric = p.metric AND r.detector = p.detector AND r.version = p.version
+LEFT JOIN strange r ON r.batch = p.batch AND r.metric = p.metric
 LEFT JOIN LATERAL (
     SELECT * FROM metric_alerts o WHERE o.batch = p.batch AND o.metric = p.metric AND o.state = {OPEN}
     ORDER BY o.severity DESC, o.alert_id DESC LIMIT 1

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from anomalyze.storage.metrics_board import Line, load_board, load_line
+from anomalyze.storage.metrics_view import load_metric
 from anomalyze.storage.query import fetch
 from tests.browser.metric_seed import HOUR, Series, Strange, last_hour, seed_batch
 
@@ -56,3 +57,29 @@ def test_a_series_that_ended_keeps_its_last_days(connection: Any) -> None:
     assert row.newest_ts is not None
     assert row.line.ts[-1] == row.newest_ts.timestamp()
     assert (row.anomalies, old.rate, old.now) == (0, 0.0, 0)
+
+
+def test_what_a_detector_by_name_found_is_counted_once_and_marked(connection: Any) -> None:
+    newest = last_hour()
+    for detector, back, severity in (
+        ("shift", 3, 2),
+        ("seasonal_z", 3, 3),
+        ("seasonal_z", 7, 2),
+        ("novelty", 9, 4),
+    ):
+        connection.execute(
+            "INSERT INTO metric_scores SELECT batch, metric, ts, %s, 77, 0, 0, 0, 0, 0, 0, 0, %s, 0 FROM metric_scores "
+            "WHERE metric = 'orders' AND detector = 'novelty' AND version = 1 AND ts = %s",
+            [detector, severity, newest - back * HOUR],
+        )
+    (shop,) = fetch(connection, load_board(["shop"], newest + HOUR, words="orders"))
+    (row,) = shop.rows
+    assert row.anomalies == 2, "one at 7 that two found, one at 3; an older version of novelty does not count"
+    assert [severity for severity in row.line.severity if severity] == [2, 3]
+    assert row.line.points == 7 * 24
+    listed = fetch(connection, load_metric("shop", "orders", newest + HOUR))
+    assert listed is not None
+    assert (listed.recent_anomalies, listed.recent_points) == (2, 7 * 24)
+    line = line_of(connection, 2, 24)
+    assert (line.points, [severity for severity in line.severity if severity]) == (48, [2, 3])
+    assert all(line.value), "values are those that the default detector saw"
