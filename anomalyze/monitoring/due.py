@@ -22,6 +22,7 @@ from cronsim import CronSim
 from anomalyze.config import Problem
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.library import BatchEntry, Library
+from anomalyze.metrics.window import Window
 
 __all__ = [
     "Asked",
@@ -31,6 +32,7 @@ __all__ = [
     "load_last_read",
     "longest_gap",
     "span_to_read",
+    "window_to_read",
 ]
 
 # A Friday: schedules of working days show their longest gap at once. So many times of a schedule are looked at, in so
@@ -167,3 +169,9 @@ def span_to_read(batch: Batch, last_read: datetime | None, now: datetime) -> tim
     if last_read is None:
         return batch.history
     return max(batch.window, min(batch.history, batch.window + (now - last_read)))
+
+
+def window_to_read(connection: psycopg.Connection[Any], entry: BatchEntry, now: datetime) -> Window:
+    """What a run at ``now`` reads, whoever asked for it: up to the newest complete step, as far back as `span_to_read`."""
+    last_read = load_last_read(connection, entry.name)
+    return entry.batch.window_at(now, span_to_read(entry.batch, last_read, now))

@@ -23,7 +23,7 @@ from anomalyze.metrics.prepare import prepare
 from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sources import read
 from anomalyze.metrics.window import Window, floor_to_step, go_back
-from anomalyze.monitoring.due import load_last_read, span_to_read
+from anomalyze.monitoring.due import window_to_read
 from anomalyze.monitoring.score import Scored, retrain_batch, score_batch, tell_batch
 from anomalyze.monitoring.turn import DETECTOR, VERSION
 from anomalyze.storage.metrics_runs import begin_run, finish_run
@@ -116,8 +116,7 @@ def run_batch(
         As ``sources.read``; the run is noted with the reason, and what was read before is stored and scored.
     """
     now = now or dt.datetime.now(dt.UTC)
-    last_read = load_last_read(connection, entry.name)
-    window = entry.batch.window_at(now, span_to_read(entry.batch, last_read, now))
+    window = window_to_read(connection, entry, now)
     return backfill_batch(connection, entry, folder, window, own_dsn, now, progress)
 
 
@@ -250,9 +249,7 @@ def _kind(
     connection: psycopg.Connection[Any], entry: BatchEntry, window: Window, now: dt.datetime
 ) -> Literal["ingest", "backfill"]:
     """Whether a read takes in all that is missing: only then the next one may begin where this one ends."""
-    missing = entry.batch.window_at(
-        now, span_to_read(entry.batch, load_last_read(connection, entry.name), now)
-    )
+    missing = window_to_read(connection, entry, now)
     return "ingest" if window.start <= missing.start and window.end >= missing.end else "backfill"
 
 

@@ -61,12 +61,12 @@ def find_entry(name: str, kept: str | None, loaded: "LoadResult") -> "BatchEntry
 
 def work_off(entry: "BatchEntry", postgres: PostgresResource, say: Callable[[str], None]) -> Done:
     """Run a batch as of now: its window, and what was missed."""
-    from anomalyze.monitoring.due import load_last_read, span_to_read
+    from anomalyze.monitoring.due import load_last_read, window_to_read
 
     now = datetime.now(UTC)
     with postgres.connect() as connection:
         last = load_last_read(connection, entry.name)
-        window = entry.batch.window_at(now, span_to_read(entry.batch, last, now))
+        window = window_to_read(connection, entry, now)
         # Metadata lie in Dagster's database: a picture when something began, and otherwise one an hour.
         is_due = last is None or (last.date(), last.hour) != (now.date(), now.hour)
         days = tuple(_days(entry, window)) if window.end - window.start > entry.batch.window else ()
