@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from anomalyze.storage.metrics_board import Line, load_board, load_line
-from anomalyze.storage.metrics_view import load_metric
+from anomalyze.storage.metrics_view import list_metrics, load_metric
 from anomalyze.storage.query import fetch
 from tests.browser.metric_seed import HOUR, Series, Strange, last_hour, seed_batch
 
@@ -83,3 +83,16 @@ def test_what_a_detector_by_name_found_is_counted_once_and_marked(connection: An
     line = line_of(connection, 2, 24)
     assert (line.points, [severity for severity in line.severity if severity]) == (48, [2, 3])
     assert all(line.value), "values are those that the default detector saw"
+
+
+def test_a_list_counts_a_week_of_the_detector_that_judges(connection: Any) -> None:
+    """Of three strange points one is of the last seven days; another version's are not counted beside."""
+    connection.execute(
+        "INSERT INTO metric_scores SELECT batch, metric, ts, detector, version + 1, value, novelty, surprise, rarity, "
+        "expected, lower, upper, 4, flags FROM metric_scores WHERE batch = 'shop' AND ts > now() - interval '1 day'"
+    )
+    visits, calm, orders = fetch(connection, list_metrics(["old", "shop"])).rows
+    assert (orders.metric, orders.recent_anomalies, calm.recent_anomalies) == ("orders", 1, 0)
+    assert 167 <= orders.recent_points <= 168
+    assert (visits.metric, visits.recent_anomalies, visits.recent_points) == ("visits", 0, 0)
+    assert fetch(connection, load_metric("shop", "orders")) == orders
