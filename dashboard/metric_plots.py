@@ -48,18 +48,28 @@ def pieces(line: Line) -> list[list[int]]:
 
 
 def marked(line: Line) -> Iterator[tuple[int, int]]:
-    """Index and severity of the worst point of each run of anomalies.
+    """Index and severity of the worst point of each run of anomalies; of equal ones the furthest out.
 
-    >>> list(marked(Line([0, 1, 2, 3], [9.0, 9.0, 1.0, 9.0], [], [], [1, 3, 0, 2], 4)))
+    >>> list(marked(Line([0, 1, 2, 3], [9.0, 9.0, 1.0, 9.0], [0.0] * 4, [2.0] * 4, [1, 3, 0, 2], 4)))
     [(1, 3), (3, 2)]
+    >>> list(marked(Line([0, 1, 2], [5.0, 9.0, 7.0], [0.0] * 3, [2.0] * 3, [2, 2, 2], 3)))
+    [(1, 2)]
     """
     worst, level = -1, 0
     for index, severity in enumerate([*line.severity, 0]):
-        if severity and severity > level:
+        if severity and (
+            severity > level or (severity == level and _beyond(line, index) > _beyond(line, worst))
+        ):
             worst, level = index, severity
         elif not severity and level:
             yield worst, level
             level = 0
+
+
+def _beyond(line: Line, index: int) -> float:
+    """How far a point lies outside its band; negative within, nothing without one."""
+    value, lower, upper = line.value[index], line.lower[index], line.upper[index]
+    return 0.0 if value is None or lower is None or upper is None else max(value - upper, lower - value)
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:

@@ -85,6 +85,7 @@
       c.stroke();
       c.restore();
     };
+    const beyond = (i) => (data.lo[i] === null ? 0 : Math.max(data.y[i] - data.hi[i], data.lo[i] - data.y[i]));
     const marks = (u) => {
       const c = u.ctx;
       c.save();
@@ -97,7 +98,7 @@
         const last = runs[runs.length - 1];
         if (!close && last && last.end === i - 1) {
           last.end = i;
-          if (data.s[i] > data.s[last.worst]) last.worst = i;
+          if (data.s[i] > data.s[last.worst] || (data.s[i] === data.s[last.worst] && beyond(i) > beyond(last.worst))) last.worst = i;
         } else runs.push({ worst: i, end: i });
       }
       for (const { worst: i } of runs.sort((a, b) => data.s[a.worst] - data.s[b.worst])) {
