@@ -10,11 +10,13 @@ from anomalyze.metrics.library import BatchEntry
 from anomalyze.storage.metrics_board import SHOWN
 from dashboard.routes import METRICS, with_query
 
-__all__ = ["PERIODS", "MetricsView", "parse_metrics_view", "parse_period"]
+__all__ = ["FAILED", "PERIODS", "MetricsView", "parse_metrics_view", "parse_period"]
 
 WORDS_LENGTH_MAX = 200
 AT_LENGTH_MAX = 300
 PAGES_MAX = 1000
+# Beside what metrics are: batches whose last run failed.
+FAILED = "failed"
 PERIODS = {
     "1d": timedelta(days=1),
     "7d": timedelta(days=7),
@@ -84,7 +86,7 @@ def parse_metrics_view(query: Mapping[str, str]) -> MetricsView:
         words=text("q").strip(),
         tag=text("tag").strip(),
         batch=text("batch").strip(),
-        shown=text("show") if text("show") in SHOWN else "all",
+        shown=text("show") if text("show") in (*SHOWN, FAILED) else "all",
         page=min(int(page), PAGES_MAX) if page.isascii() and page.isdigit() and int(page) else 1,
         at=(batch, metric) if batch and metric else None,
     )

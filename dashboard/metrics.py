@@ -17,7 +17,7 @@ from dashboard import routes
 from dashboard.components import ago, copyable, empty_row, head_cell, icon, table
 from dashboard.element import FT, A, Div, Form, Input, P, Span, ft
 from dashboard.frame import frame, page_head, zone_note
-from dashboard.metric_filter import MetricsView, parse_metrics_view
+from dashboard.metric_filter import FAILED, MetricsView, parse_metrics_view
 from dashboard.metric_panel import empty_panel, load_panel, panel
 from dashboard.metric_row import COLUMNS, batch_head, fold_row, metric_row
 from dashboard.page import Answer, open_page, remember
@@ -30,8 +30,16 @@ ROWS = 48
 ROWS_A_BATCH_MIN = 4
 # Heads on a page; what comes behind them is found by searching.
 HEADS_MAX = 60
+# What is shown with every metric of its batches.
+WHOLE = ("all", FAILED)
 
-_SHOWN = (("all", "All"), ("strange", "Strange in 7 days"), ("now", "Strange now"), ("late", "Late"))
+_SHOWN = (
+    ("all", "All"),
+    ("strange", "Strange in 7 days"),
+    ("now", "Strange now"),
+    ("late", "Late"),
+    (FAILED, "Failed batches"),
+)
 _FIRST_BATCH = """\
 description: Visits of our site, by hour
 account: {account}
@@ -48,8 +56,12 @@ async def metrics_page(request: Request) -> Answer:
     mistakes = await asyncio.to_thread(batches.mistakes, viewer.account_id)
     channel = await request.app.state.hub.refresh(viewer.account_id)
     chosen = view.choose(owned)
-    one = len(chosen) == 1
     async with open_page(request) as connection:
+        runs = await fetch_async(connection, load_last_runs(list(chosen)))
+        failed = [name for name, run in runs.items() if run.error is not None]
+        if view.shown == FAILED:
+            chosen = {name: entry for name, entry in chosen.items() if name in failed}
+        one = len(chosen) == 1
         board = await fetch_async(
             connection,
             load_board(
@@ -64,14 +76,13 @@ async def metrics_page(request: Request) -> Answer:
             ),
         )
         heads = _heads(board, chosen, view)
-        runs = await fetch_async(connection, load_last_runs([name for name, _ in heads[:HEADS_MAX]]))
         at = view.at if view.at is not None and view.at[0] in owned else _first(heads)
         shown = await load_panel(connection, owned[at[0]], at[1], viewer.now) if at else None
     marked = MetricsView(view.words, view.tag, view.batch, view.shown, view.page, at if shown else None)
     strange = sum(batch.now for batch in board)
     content = [
         _head(board, chosen, viewer),
-        _bar(view, board, owned) if owned else None,
+        _bar(view, board, owned, len(failed)) if owned else None,
         _quiet(board, viewer) if not view.narrowed else None,
         Div(
             Div(_list(heads, owned, runs, mistakes, marked, one, viewer), cls="sheet-m"),
@@ -97,9 +108,9 @@ def _heads(
 ) -> list[tuple[str, BoardBatch | None]]:
     """Batches in the order of the page: those with something to show, then those without a metric yet."""
     found: list[tuple[str, BoardBatch | None]] = [
-        (batch.name, batch) for batch in board if batch.kept or (not view.words and view.shown == "all")
+        (batch.name, batch) for batch in board if batch.kept or (not view.words and view.shown in WHOLE)
     ]
-    if not view.words and view.shown == "all":
+    if not view.words and view.shown in WHOLE:
         known = {batch.name for batch in board}
         found += [(name, None) for name in chosen if name not in known]
     return found
@@ -121,12 +132,13 @@ def _head(board: Sequence[BoardBatch], chosen: Mapping[str, BatchEntry], viewer:
     )
 
 
-def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, BatchEntry]) -> FT:
+def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, BatchEntry], failed: int) -> FT:
     counts = {
         "all": sum(batch.metrics for batch in board),
         "strange": sum(batch.strange for batch in board),
         "now": sum(batch.now for batch in board),
         "late": sum(batch.late for batch in board),
+        FAILED: failed,
     }
     tags = sorted({tag for entry in owned.values() for tag in entry.batch.tags})
     hidden = {"tag": view.tag, "batch": view.batch, "show": "" if view.shown == "all" else view.shown}
@@ -140,6 +152,7 @@ def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, Bat
                     aria_current="true" if view.shown == key else None,
                 )
                 for key, word in _SHOWN
+                if key != FAILED or failed
             ),
             cls="seg",
             role="group",

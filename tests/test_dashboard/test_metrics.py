@@ -98,6 +98,7 @@ def test_a_batch_says_how_its_last_run_ended(client: httpx.Client) -> None:
         ("show=now&tag=latency", {"acquirer_latency", "p95_ms_b"}),
         ("show=strange&q=payments", {"payments_hourly", "auth_rate", "soft_declines", "challenge_rate_3ds", ODD_NAME}),
         ("show=late", {"fx_rates", "eur_usd"}),
+        ("show=failed", {"fx_rates", "eur_usd"}),
         ("q=a%2Fb%3Fc", {"payments_hourly", ODD_NAME}),
         ("q=%25", {"payments_hourly", ODD_NAME}),
         ("batch=elsewhere", set()),
