@@ -33,7 +33,8 @@ def follow_batches(servicer: Any, ended: threading.Event) -> None:
     shown = None
     while True:
         try:
-            if library.refresh():
+            # A batch whose file has a mistake runs as it was, and keeps its place.
+            if library.refresh() and not library.stale:
                 graph = describe_graph()
                 if shown not in (None, graph):
                     reload(servicer)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from anomalyze.errors import AnomalyzeError, TransientError
 from anomalyze.settings import Settings
-from anomalyze_dagster.metrics.assets import asset_key
+from anomalyze_dagster.metrics.assets import WHOLE, asset_key
 from anomalyze_dagster.metrics.work import NAMED_MAX, Done, find_entry, show_check, work_off
 from anomalyze_dagster.resources import PostgresResource
 
@@ -17,6 +17,8 @@ __all__ = ["run_metric_batches"]
 # A source that does not answer is asked again after the others, so often; then when its schedule comes.
 ROUNDS = 3
 PAUSE_S = 5.0
+# A little less than a day, so that a daily batch says it each day.
+SAID_AGAIN_S = 80_000.0
 
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output  # type: ignore[type-arg]
@@ -58,7 +60,7 @@ def run_batches(
             if reason:
                 failed[name] = reason
                 context.log.warning(f"{name}: {reason}")
-            yield dg.AssetCheckEvaluation(asset_key=asset_key(name), **show_check(reason))
+            yield from _checked(context.instance, name, reason)
         waiting = again
         if not waiting or number == ROUNDS - 1:
             break
@@ -82,6 +84,21 @@ def _made(name: str, done: Done) -> Iterator[dg.AssetMaterialization]:
     for day in earlier:
         yield dg.AssetMaterialization(asset_key(name), partition=day)
     yield dg.AssetMaterialization(asset_key(name), partition=newest, metadata=done.metadata)
+
+
+def _checked(instance: dg.DagsterInstance, name: str, reason: str) -> Iterator[dg.AssetCheckEvaluation]:
+    """Whether a metric failed; where that is as it was, once a day.
+
+    Dagster keeps each of these for good, also when it forgets their run.
+    """
+    check = dg.AssetCheckEvaluation(asset_key=asset_key(name), **show_check(reason))
+    before = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(asset_key(name), WHOLE))
+    event = None if before is None else before.event
+    if event is not None and event.dagster_event is not None and time.time() - event.timestamp < SAID_AGAIN_S:
+        said = event.dagster_event.asset_check_evaluation_data
+        if (said.passed, said.description) == (check.passed, check.description):
+            return
+    yield check
 
 
 @dg.job(

@@ -23,6 +23,7 @@ from anomalyze.metrics.library import load_batches
 from anomalyze.metrics.window import floor_to_step
 from anomalyze.monitoring.due import Asked, Watch, build_entry, describe_entry, last_due_s, span_to_read
 from anomalyze.monitoring.run import window_between
+from anomalyze_dagster import follow
 from anomalyze_dagster.definitions import build_definitions, definitions
 from anomalyze_dagster.metrics.assets import build_assets, describe_graph
 from anomalyze_dagster.metrics.sensors import metric_batches
@@ -348,10 +349,23 @@ def test_a_batch_whose_metric_failed_fails_its_check_which_names_it(folder: Path
         (check,) = result.get_asset_check_evaluations()
         assert not check.passed
         assert "strange: " in str(check.description)
-    (folder / "shop.db").unlink()
-    (check,) = run_job("run_metric_batches", RUN).get_asset_check_evaluations()
-    assert not check.passed
-    assert "shop.db" in str(check.description)
+    (folder / "shop.db").rename(folder / "away.db")
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def checks() -> list[tuple[bool, str | None]]:
+            run = definitions.resolve_job_def("run_metric_batches").execute_in_process(
+                instance=instance, run_config=RUN, raise_on_error=False
+            )
+            return [(check.passed, check.description) for check in run.get_asset_check_evaluations()]
+
+        ((passed, said),) = checks()
+        assert not passed
+        assert "shop.db" in str(said)
+        # What is as it was is not said with each run.
+        assert checks() == []
+        (folder / "metrics/shop.yaml").write_text(SHOP)
+        (folder / "away.db").rename(folder / "shop.db")
+        assert checks() == [(True, "Every metric was read and stored.")]
 
 
 def test_every_batch_says_how_long_it_is_fresh(folder: Path) -> None:
@@ -405,3 +419,36 @@ def test_days_that_are_chosen_are_read_whole_across_daylight_saving(
     assert since - window.start < batch.step
     assert window.end - until < batch.step + HOUR
     assert window_between(batch, since, until, since) is None
+
+
+def test_the_graph_is_built_again_for_another_graph_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[list[str]] = []
+
+    class Ended:
+        """Changes the files between two looks, as if time went by."""
+
+        steps = iter(
+            [
+                lambda: (folder / "metrics/more.yaml").write_text(SHOP),
+                lambda: (folder / "metrics/more.yaml").write_text(SHOP + "unit: EUR\n"),
+                lambda: (folder / "metrics/shop.yaml").write_text(SHOP + "sheduled: 1h\n"),
+                lambda: (folder / "metrics/shop.yaml").write_text(SHOP + "owner: ann@example.com\n"),
+                lambda: (folder / "metrics/more.yaml").unlink(),
+            ]
+        )
+
+        def wait(self, timeout: float) -> bool:
+            time.sleep(0.01)
+            step = next(self.steps, None)
+            if step is not None:
+                step()
+            return step is None
+
+    def reload(servicer: object) -> None:
+        built.append(sorted(asset.key.path[-1] for asset in build_assets()))
+
+    monkeypatch.setattr(follow, "reload", reload)
+    follow.follow_batches(None, Ended())  # type: ignore[arg-type]
+    assert built == [["more", "shop"], ["more", "shop"], ["shop"]]
