@@ -11,7 +11,7 @@ from anomalyze.metrics.detectors.setting import PLAIN, DetectorSetting, version_
 __all__ = ["build_detectors"]
 
 # Raised when a detector's code would say something else of the same values.
-CODE_VERSIONS = {"seasonal_z": 1, "level_shift": 1, "knn_shape": 1, "pyod": 1, "ensemble": 1}
+CODE_VERSIONS = {"seasonal_z": 2, "level_shift": 1, "knn_shape": 1, "pyod": 1, "ensemble": 1}
 
 
 def build_detectors(settings: Sequence[DetectorSetting], period_s: float) -> tuple[Detector, ...]:
