@@ -215,7 +215,7 @@ def _print_ran(name: str, ran: Ran, as_json: bool) -> None:
     )
     for note in ran.notes:
         print_line(f"  {note}")
-    for failure in ran.failures:
+    for failure in (*ran.failures, *ran.scored.failures):
         print_line(f"  {failure.metric}: {failure.reason}")
     if ran.scored.is_busy:
         print_line("  Another run is scoring this batch: it takes these values too.")

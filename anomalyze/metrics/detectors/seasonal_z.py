@@ -2,7 +2,7 @@
 
 The expectation is the median of the same time on the same weekday, once three weeks of it are known, else of all days.
 The deviation is 1.4826 times the median absolute one (Rousseeuw and Croux, JASA 88, 1993) of all days, each against its
-weekday's median, a little more while few are known, and not below an eighth of their range. Nothing looks ahead.
+weekday's median, a little more while few are known, and not below a sixteenth of their range. Nothing looks ahead.
 """
 
 # mypy: allow-untyped-defs, no-check-untyped-defs
@@ -27,8 +27,8 @@ DAYS_MIN, VALUES_MIN, WEEKS_MIN = 7, 10, 3
 # What counts as the same time: the neighbours of a point, five minutes at least, half an hour at most.
 NEAR_STEPS, NEAR_MS_MIN, NEAR_MS_MAX = 1.25, 300_000, 1_800_000
 POOL_MAX = 1_024
-# At the threshold of 8 a value lies their whole range away.
-RANGE_SHARE = 0.125
+# At the threshold of 8 a value lies half their range away, about where they end.
+RANGE_SHARE = 0.0625
 # The deviation of n values is taken for (1 + 8/n) times as large: that of ten is often far too small.
 FEW_VALUES = 8.0
 
