@@ -28,6 +28,9 @@ def import_anomstack(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report; nothing is written.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are others.")] = False,
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Its PyOD models in place of the detectors here.")
+    ] = False,
     config_dir: Annotated[
         Path | None, typer.Option(help="Folder with metrics/; the setting CONFIG_DIR when not given.")
     ] = None,
@@ -44,7 +47,7 @@ def import_anomstack(
         target = _target(own / FOLDER, into)
         taken = {path.stem for path in batch_files(own) if path.parent != target}
         schema = Path(os.path.relpath(own / "schema" / "metrics.json", target)).as_posix()
-        plan = plan_import(Folder(folder), taken, find_variables("ANOMSTACK_"), schema)
+        plan = plan_import(Folder(folder), taken, find_variables("ANOMSTACK_"), schema, keep_models)
         plan = check_plan(plan, own, target)
         written = 0 if dry_run else write_plan(plan, target, force)
     lost = sum(not one.name for one in plan.batches)

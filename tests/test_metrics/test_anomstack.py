@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
@@ -351,10 +351,34 @@ def test_names_are_made_ours_and_stay_apart(theirs: Path) -> None:
     assert "the batch Defaults is called defaults_anomstack here" in said(found)
 
 
+def test_models_are_kept_where_they_are_wanted(theirs: Path, ours: Path) -> None:
+    put(theirs, "two.yaml", ingest_sql="select 1 as a", train_max_n=500, disable_change=True)
+    put(
+        theirs, "one.yaml", ingest_sql="select 1 as a", disable_change=True, preprocess_params={"diff_n": 0, "lags_n": 9},
+        model_configs=[{"model_name": "IForest"}, {"model_name": "DeepSVDD"}],
+    )  # fmt: skip
+    done = ask(theirs, ours, "--keep-models")
+    assert done.exit_code == 0
+    assert "one.yaml:9: there is no model DeepSVDD here: left out" in done.stdout
+    assert "Models learn from the newest train_max_n values" in done.stdout
+    loaded = load_batches(ours, {})
+    assert loaded.problems == ()
+    (both,), (one,) = (loaded.batches[name].batch.detectors for name in ("two", "one"))
+    assert both.ensemble is not None
+    assert both.ensemble.combine == "mean"
+    made = [pyod for entry in both.ensemble.of if (pyod := entry.pyod)]
+    assert [(pyod.name, pyod.lags, pyod.differences, pyod.train) for pyod in made] == [
+        ("pca", 5, True, 500),
+        ("knn", 5, True, 500),
+    ]
+    assert one.pyod is not None
+    assert (one.pyod.name, one.pyod.lags, one.pyod.differences) == ("iforest", 9, False)
+
+
 KEYS = [
     "metric_batch", "db", "table_key", "ingest_sql", "ingest_fn", "ingest_cron_schedule", "alert_snooze_n",
     "alert_methods", "alert_exclude_metrics", "change_include_metrics", "tholdalert_thresholds", "disable_tholdalert",
-    "disable_alert", "disable_score", "disable_delete", "delete_after_n_days", "metric_tags", "preprocess_params",
+    "disable_alert", "disable_score", "disable_delete", "model_configs", "model_combination_method", "train_max_n", "delete_after_n_days", "metric_tags", "preprocess_params",
 ]  # fmt: skip
 words = st.text(max_size=12) | st.sampled_from(["duckdb", "* * * * *", "select 1 as a", "p1", "true", "1h"])
 plain = st.none() | st.booleans() | st.integers() | st.floats() | words
@@ -369,13 +393,14 @@ anything = st.recursive(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example({"alert_snooze_n": 0.5})
 @given(st.dictionaries(st.sampled_from(KEYS), anything))
 def test_whatever_stands_in_a_file_it_is_imported_or_named(tmp_path: Path, keys: dict[str, Any]) -> None:
     (tmp_path / "defaults").mkdir(exist_ok=True)
     (tmp_path / "defaults/defaults.yaml").write_text(DEFAULTS)
     whole = {"metric_batch": "one", "ingest_sql": "select 1 as a"} | keys
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
-    found = plan_import(Folder(tmp_path))
+    found = plan_import(Folder(tmp_path), keep_models=True)
     for one in found.batches:
         if one.name:
             Batch.model_validate(yaml.safe_load(one.files[f"{one.name}.yaml"]))

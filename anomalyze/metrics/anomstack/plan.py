@@ -28,13 +28,20 @@ __all__ = ["GENERAL", "Imported", "Plan", "plan_import"]
 
 NAME_LENGTH_MAX = 64
 SCHEMA_LINE = "# yaml-language-server: $schema="
+LEFT_MODELS = (
+    "Models, train_max_n and the features of preprocess_params are not carried over: the detectors here learn from each "
+    "value as it comes, and remember up to 8,000 of a metric. --keep-models has the models instead."
+)
+KEPT_MODELS = (
+    "Models learn from the newest train_max_n values of a metric and again each week, on lags_n values before and, where "
+    "diff_n is not 0, differences; smoothing is not carried over, and alerts begin beyond 99.9 % of what training values score."
+)
 # What holds for whatever is imported: keys that are not carried over, and what is there instead.
 GENERAL: tuple[tuple[str, str], ...] = (
     (r"(train|score|alert|change|plot|llmalert|delete|summary)_cron_schedule|\w+_default_schedule_status",
      "One run reads, scores and tells; its schedule is that of ingest, and it is on from the start."),
     (r"model_\w+|train_(max|min)_n|train_metric_timestamp\w+|score_\w+|preprocess_fn|preprocess_params",
-     "Models, train_max_n and the features of preprocess_params are not carried over: the detectors here learn "
-     "from each value as it comes, and remember up to 8,000 of a metric."),
+     LEFT_MODELS),
     (r"alert_(threshold|smooth_n|recent_n|max_n|always|metric_timestamp\w+)|tholdalert_(recent_n|snooze_n)",
      "alert_threshold and its like are not carried over: an incident is one alert, with a severity; see alerts in docs/metrics.md."),
     (r"alert_methods|tholdalert_methods",
@@ -107,7 +114,11 @@ class Plan:
 
 
 def plan_import(
-    folder: Folder, taken: Collection[str] = (), variables: Mapping[str, str] | None = None, schema: str = ""
+    folder: Folder,
+    taken: Collection[str] = (),
+    variables: Mapping[str, str] | None = None,
+    schema: str = "",
+    keep_models: bool = False,
 ) -> Plan:
     """Read a folder of Anomstack's.
 
@@ -119,6 +130,8 @@ def plan_import(
         ``ANOMSTACK_…`` of the environment: overrides of batches, paths of databases.
     schema
         Path of the JSON Schema, as editors of the new files find it.
+    keep_models
+        Its models become PyOD's detectors of ours, in place of novelty and rarity.
 
     Raises
     ------
@@ -136,7 +149,7 @@ def plan_import(
             notes.append(Note(file, 1, f"expected at most {BATCHES_MAX:,} batches; the rest is left out"))
             break
         try:
-            spec = _spec(folder, file, defaults, variables, notes)
+            spec = _spec(folder, file, defaults, variables, notes, keep_models)
         except ConfigProblems as error:
             told = [Note(file, one.line, one.message) for one in error.problems]
             found.append(Imported(file.rpartition("/")[2], file, notes=tuple(told)))
@@ -148,7 +161,11 @@ def plan_import(
             keys |= set(spec.values)
             found.append(_import(spec, file, folder, names, variables, schema))
             names.add(found[-1].name)
-    general = tuple(text for pattern, text in GENERAL if any(re.fullmatch(pattern, key) for key in keys))
+    general = tuple(
+        KEPT_MODELS if text == LEFT_MODELS and keep_models else text
+        for pattern, text in GENERAL
+        if any(re.fullmatch(pattern, key) for key in keys)
+    )
     return Plan(tuple(found), (*folder.notes, *notes), general if found else ())
 
 
@@ -165,13 +182,18 @@ def _defaults(folder: Folder, notes: list[Note]) -> dict[str, Any]:
 
 
 def _spec(
-    folder: Folder, file: str, defaults: Mapping[str, Any], variables: Mapping[str, str], notes: list[Note]
+    folder: Folder,
+    file: str,
+    defaults: Mapping[str, Any],
+    variables: Mapping[str, str],
+    notes: list[Note],
+    keep_models: bool,
 ) -> Spec | None:
     document = parse_document(folder.read(file), file)
     if not isinstance(document.data, dict) or not document.data.get("metric_batch"):
         notes.append(Note(file, 1, "it has no metric_batch, and is no batch"))
         return None
-    return Spec(file, document, defaults, variables)
+    return Spec(file, document, defaults, variables, keep_models)
 
 
 def _import(

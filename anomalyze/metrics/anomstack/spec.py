@@ -37,12 +37,19 @@ class Spec:
         Documents whose ``data`` are keys and values.
     variables
         Of the environment that override a batch.
+    keep_models
+        Whether its models are wanted in place of what detects here.
     """
 
     def __init__(
-        self, file: str, own: Document, defaults: Mapping[str, Any], variables: Mapping[str, str]
+        self,
+        file: str,
+        own: Document,
+        defaults: Mapping[str, Any],
+        variables: Mapping[str, str],
+        keep_models: bool = False,
     ) -> None:
-        self._file, self._own = file, own
+        self._file, self._own, self.keep_models = file, own, keep_models
         self.own: dict[str, Any] = dict(own.data)
         self.name = str(self.own["metric_batch"]).strip()
         self.overrides = _overrides(self.name, variables)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from anomalyze.metrics.anomstack.folder import Note
+from anomalyze.metrics.anomstack.models import models_of
 from anomalyze.metrics.anomstack.spec import Spec
 from anomalyze.metrics.duration import format_duration, parse_duration
 
@@ -20,17 +21,17 @@ _UNITS = {"s": "s", "min": "m", "t": "m", "h": "h", "d": "d", "w": "w"}
 def build_treatment(spec: Spec, step: str) -> tuple[dict[str, Any], list[Note]]:
     """Keys of our batch, and what could not be carried over."""
     made: dict[str, Any] = {}
-    notes: list[Note] = []
+    models, notes = models_of(spec) if spec.keep_models else ([], [])
     days = spec.number("delete_after_n_days")
     made["retention"] = _KEPT_FOR_EVER if spec.flag("disable_delete") or not days else f"{int(max(days, 1))}d"
     alerts: dict[str, Any] = {}
     if spec.flag("disable_alert") or not spec.text("alert_methods").strip():
         alerts["enabled"] = False
-    elif snooze := spec.number("alert_snooze_n"):
+    elif (snooze := spec.number("alert_snooze_n") or 0) >= 1:
         alerts["cooldown"] = format_duration(parse_duration(step) * min(int(snooze), 1_000))
     if alerts:
         made["alerts"] = alerts
-    usual = [] if spec.flag("disable_score") else ["novelty", "rarity"]
+    usual = [] if spec.flag("disable_score") else models or ["novelty", "rarity"]
     shifts = [] if spec.flag("disable_change") else ["level_shift"]
     only = spec.names("change_include_metrics")
     made["detectors"] = usual if only else usual + shifts
