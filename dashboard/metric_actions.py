@@ -186,7 +186,7 @@ async def post_snooze(request: Request) -> Answer:
     sent = await request.form()
     if not viewer.may_decide:
         return PlainTextResponse(no_permission(viewer), 403)
-    batch, metric, span = (str(sent.get(name, "")) for name in ("batch", "metric", "for"))
+    batch, metric, span = (str(sent.get(name, "")).replace("\x00", "") for name in ("batch", "metric", "for"))
     owned = await asyncio.to_thread(request.app.state.batches.of, viewer.account_id)
     if batch not in owned:
         return await not_found(request, f"No batch of this name in {viewer.account_id}.")
