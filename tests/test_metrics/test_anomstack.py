@@ -394,6 +394,10 @@ anything = st.recursive(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example({"alert_snooze_n": 0.5})
+@example({"delete_after_n_days": 10**8})
+@example({"preprocess_params": {"freq": "99999W"}})
+@example({"preprocess_params": {"freq": "0H"}})
+@example({"preprocess_params": {"freq": "36H"}})
 @given(st.dictionaries(st.sampled_from(KEYS), anything))
 def test_whatever_stands_in_a_file_it_is_imported_or_named(tmp_path: Path, keys: dict[str, Any]) -> None:
     (tmp_path / "defaults").mkdir(exist_ok=True)

@@ -9,12 +9,12 @@ from typing import Any
 from anomalyze.metrics.anomstack.folder import Note
 from anomalyze.metrics.anomstack.models import models_of
 from anomalyze.metrics.anomstack.spec import Spec
-from anomalyze.metrics.duration import format_duration, parse_duration
+from anomalyze.metrics.duration import fits_days, format_duration, parse_duration
 
 __all__ = ["build_treatment", "resample_of", "tags_of"]
 
 TAGS_MAX, METRICS_MAX = 50, 2_000
-_KEPT_FOR_EVER = "36500d"
+KEPT_DAYS_MAX = 36_500
 _UNITS = {"s": "s", "min": "m", "t": "m", "h": "h", "d": "d", "w": "w"}
 
 
@@ -23,7 +23,11 @@ def build_treatment(spec: Spec, step: str) -> tuple[dict[str, Any], list[Note]]:
     made: dict[str, Any] = {}
     models, notes = models_of(spec) if spec.keep_models else ([], [])
     days = spec.number("delete_after_n_days")
-    made["retention"] = _KEPT_FOR_EVER if spec.flag("disable_delete") or not days else f"{int(max(days, 1))}d"
+    made["retention"] = (
+        f"{KEPT_DAYS_MAX}d"
+        if spec.flag("disable_delete") or not days
+        else f"{int(min(max(days, 1), KEPT_DAYS_MAX))}d"
+    )
     alerts: dict[str, Any] = {}
     if spec.flag("disable_alert") or not spec.text("alert_methods").strip():
         alerts["enabled"] = False
@@ -118,6 +122,14 @@ def tags_of(spec: Spec) -> tuple[list[str], list[Note]]:
     return [tag for tag in dict.fromkeys(tags) if tag][:TAGS_MAX], notes
 
 
+def _is_span(text: str) -> bool:
+    try:
+        fits_days(parse_duration(text))
+    except ValueError:
+        return False
+    return True
+
+
 def resample_of(spec: Spec, is_measured: bool) -> tuple[dict[str, str], list[Note]]:
     """Our ``preprocessing``, of ``preprocess_params``: only ``freq``, as our detectors take values as they are."""
     params = spec.mapping("preprocess_params")
@@ -129,7 +141,7 @@ def resample_of(spec: Spec, is_measured: bool) -> tuple[dict[str, str], list[Not
     unit = _UNITS.get(found[2].lower()) if found else None
     if is_measured:
         text = f"freq {freq} is not carried over: a run reads one value; set step to the distance you want between points"
-    elif found is None or unit is None or aggregate not in ("mean", "sum"):
+    elif found is None or not _is_span(f"{found[1] or 1}{unit}") or aggregate not in ("mean", "sum"):
         text = (
             f"freq {freq} with {aggregate} is not carried over: see preprocessing.resample in docs/metrics.md"
         )
