@@ -48,6 +48,8 @@ RARITY_ALERT, RARITY_NOVELTY_MIN = 4.0, 0.1
 # A run of rare values is over after so many that are not; runs of a day ago weigh 1/e.
 RUN_PAUSE_POINTS, RUN_MEMORY_S = 6, 86_400.0
 NORMAL_DECILES = 2.56  # from the 10th to the 90th percentile of a normal distribution, in deviations
+# Against its season a value counts from the outermost 5 % of a normal distribution on, in deviations.
+SEASON_USUAL = 1.645
 
 # Words of the pace of a bank, by its period (`pace_of`).
 HALF_LIFE, SEASON_DECAY, OPEN_POINTS, MEMORY_POINTS, RUN_DECAY = range(5)
@@ -97,8 +99,11 @@ def judge(words, numbers, surprise, faded, pace, out, marks):
 
 
 @njit(**COMPILED)
-def measure_rarity(words, ring, order, x, place, out):
-    """Distance to the k-th nearest kept value, in spreads; and the share of values as far out on x's side."""
+def measure_rarity(words, ring, order, x, place, residual, deviation, out):
+    """Distance to the k-th nearest kept value, in spreads, or how far out it is for its hour, if that is more.
+
+    And the share of values as far out on x's side.
+    """
     count = words[I_COUNT]
     kept = min(count, VALUES_MAX)
     spread, neighbours = _scale(ring, order, kept)
@@ -119,6 +124,8 @@ def measure_rarity(words, ring, order, x, place, out):
         rarity = GAP_Z_MAX
         if spread > 0.0:
             rarity = min(rarity, distance / spread)
+    if deviation > 0.0:
+        rarity = max(rarity, min(GAP_Z_MAX, abs(residual) / deviation) - SEASON_USUAL)
     out[RARITY] = rarity
     out[RARITY_SCORE] = 3.0 * rarity / (rarity + 4.0)
     below = place
@@ -128,20 +135,24 @@ def measure_rarity(words, ring, order, x, place, out):
 
 
 @njit(**COMPILED)
-def find_band(words, numbers, ring, order, predicted, in_season, faded, out):
+def find_band(words, numbers, ring, order, predicted, deviation, faded, out):
     """What was expected, and where novelty or rarity of the value itself, or against its season, would alert."""
     kept = min(words[I_COUNT], VALUES_MAX)
     spread, neighbours = _scale(ring, order, kept)
     limit = NOVELTY_ALERT * _youth(words[I_COUNT]) * _habit(words, numbers, NOVELTY_ALERT, faded)
-    rare = RARITY_ALERT * _runs_habit(numbers) * spread
+    rare = RARITY_ALERT * _runs_habit(numbers)
     raw = order[RAW]
     reach = numbers[F_GAP_MEAN + RAW] + limit * math.sqrt(numbers[F_GAP_VARIANCE + RAW])
     lower, upper = ring[raw[0], RAW] - reach, ring[raw[kept - 1], RAW] + reach
-    lower = max(lower, ring[raw[neighbours - 1], RAW] - rare)
-    upper = min(upper, ring[raw[kept - neighbours], RAW] + rare)
+    lower = max(lower, ring[raw[neighbours - 1], RAW] - rare * spread)
+    upper = min(upper, ring[raw[kept - neighbours], RAW] + rare * spread)
     expected = ring[raw[kept // 2], RAW]
-    if in_season:
+    if deviation >= 0.0:
         expected = min(max(predicted, lower), upper)
+        if deviation > 0.0:
+            reach = (SEASON_USUAL + rare) * deviation
+            lower = min(max(lower, predicted - reach), expected)
+            upper = max(min(upper, predicted + reach), expected)
         taken = min(words[I_TAKEN + SEASON], VALUES_MAX)
         if taken >= LEARNING_VALUES:
             residuals = order[SEASON]

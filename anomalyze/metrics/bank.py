@@ -52,8 +52,9 @@ class Scores:
     surprise
         S: the sum of the channels' gap novelties, in deviations.
     rarity
-        k: how far the 5 % nearest values are, in spreads of the series. 4 is where a repeat is told of, more where
-        there were other runs of such values within days.
+        k: how far the 5 % nearest values are, in spreads of the series; or, where it has a season, how far out the
+        value is for its hour, if that is more. 4 is where a repeat is told of, more where there were other runs of
+        such values within days.
     rarity_score
         3k/(k + 4): rarity on the scale of e, always below the novelty that alerts (3).
     expected

@@ -192,15 +192,17 @@ def _take(
     count = words[I_COUNT]
     if count == 0:
         numbers[F_LEVEL] = x
-    residual, predicted, in_season = predict(
+    residual, predicted, deviation = predict(
         numbers, season, visits, local_ms, x, day_bins, week_bins, pace[HALF_LIFE], pace[SEASON_DECAY]
     )
     place = find_place(ring, order[RAW], RAW, min(count, VALUES_MAX), x, True)
     if count >= LEARNING_VALUES:
         fade(words, numbers, pace, faded)
-        find_band(words, numbers, ring, order, predicted, in_season, faded, out)
-        measure_rarity(words, ring, order, x, place, out)
-    surprise, marks[CHANNEL_MARK] = _surprise(words, numbers, ring, order, x, place, residual, in_season)
+        find_band(words, numbers, ring, order, predicted, deviation, faded, out)
+        measure_rarity(words, ring, order, x, place, residual, deviation, out)
+    surprise, marks[CHANNEL_MARK] = _surprise(
+        words, numbers, ring, order, x, place, residual, deviation >= 0.0
+    )
     if count >= LEARNING_VALUES:
         judge(words, numbers, surprise, faded, pace, out, marks)
     numbers[F_LEVEL] += max(LEVEL_RATE, 1.0 / (count + 1)) * (x - numbers[F_LEVEL])

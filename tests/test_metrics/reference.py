@@ -81,11 +81,13 @@ class Reference:
         n = len(self.values)
         if n == 0:
             self.level = x
-        residual = self._residual(ts_ms, x)
+        residual, deviation = self._residual(ts_ms, x)
         out = {"rarity": math.nan, "rarity_alert": False, "novelty": math.nan, "surprise": math.nan}
         out["novelty_alert"] = False
         if n >= 30:
             out["rarity"] = self._rarity(x)
+            if residual is not None and deviation > 0:
+                out["rarity"] = max(out["rarity"], min(1e6, abs(residual) / deviation) - 1.645)
         last3, last6 = [*self.values[-2:], x][::-1], [*self.values[-5:], x]
         self.scale += (abs(x) - self.scale) / (n + 1)
         magnitude = math.log(1 + abs(x) / self.scale) if self.scale > 0 else 0.0
@@ -106,8 +108,8 @@ class Reference:
         self.values.append(x)
         return out
 
-    def _residual(self, ts_ms: int, x: float) -> float | None:
-        best, residual = 0.7, None
+    def _residual(self, ts_ms: int, x: float) -> tuple[float | None, float]:
+        best, residual, deviation = 0.7, None, 0.0
         for phase in self.phases:
             if phase.bins < 2:
                 continue
@@ -115,15 +117,17 @@ class Reference:
             place = (into * phase.bins + phase.length_ms // 2) // phase.length_ms % phase.bins
             mean, visits = phase.means.get(place, (0.0, 0))
             if visits:
+                decay = 0.5 ** (1 / self.half_life)
                 learned = phase.compared >= self.half_life / 4 and visits >= 2
                 if learned and phase.error < best * phase.base:
                     best, residual = phase.error / phase.base, x - mean
-                decay = 0.5 ** (1 / self.half_life)
+                    weights = (1 - decay**phase.compared) / (1 - decay)
+                    deviation = math.sqrt(math.pi / 2) * phase.error / weights
                 phase.error = decay * phase.error + abs(x - mean)
                 phase.base = decay * phase.base + abs(x - self.level)
                 phase.compared += 1
             phase.means[place] = (mean + max(0.3, 1 / (visits + 1)) * (x - mean), visits + 1)
-        return residual
+        return residual, deviation
 
     def _rarity(self, x: float) -> float:
         kept = sorted(self.values[-VALUES:])

@@ -171,6 +171,24 @@ def test_a_spike_a_jump_and_a_repeat(tmp_path: Path) -> None:
     assert len(alerts) < 12
 
 
+def test_a_value_usual_at_night_alerts_by_day(tmp_path: Path) -> None:
+    """Orders of a shop fall at ten in the morning to what they are each night, and not on any other day."""
+    rng = np.random.default_rng(4)
+    hours = np.arange(60 * 24)
+    values = rng.poisson(40 + 35 * np.sin((hours - 8) / 24 * 2 * np.pi)).astype(float)
+    fall = 59 * 24 + 10
+    values[fall : fall + 4] = 3.0
+    with SeriesBank.open(tmp_path, ["a"], HOUR_S) as bank:
+        scores = take(bank, 0, values, -2)
+    alerts = scores.novelty_alert | scores.rarity_alert
+    assert alerts[fall : fall + 3].any()
+    assert alerts[30 * 24 : fall].sum() <= 2
+    assert np.all(scores.rarity[fall + 1 : fall + 4] > 4)
+    assert np.all(values[fall + 1 : fall + 4] < scores.lower[fall + 1 : fall + 4])
+    night = fall - 8
+    assert scores.lower[night] < 3.0 < scores.upper[night]
+
+
 def test_novelty_and_rarity_confirm_each_other(tmp_path: Path) -> None:
     """A gap between usual values is new and not rare; a value seen before is rare and not new: neither alerts."""
     rng = np.random.default_rng(3)
