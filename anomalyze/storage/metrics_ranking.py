@@ -28,16 +28,29 @@ __all__ = [
 RANKED_MAX = 1_000
 Order = Literal["strangest", "anomaly_rate"]
 _ORDERS: dict[Order, str] = {
-    "strangest": "r.severity DESC, r.strangeness DESC, r.anomalies DESC",
-    "anomaly_rate": "r.anomalies::float8 / r.points DESC, r.severity DESC, r.strangeness DESC",
+    "strangest": "severity DESC, strangeness DESC, anomalies DESC, batch, metric",
+    "anomaly_rate": "anomalies::float8 / greatest(points, 1) DESC, severity DESC NULLS LAST, "
+    "strangeness DESC NULLS LAST, batch, metric",
 }
 # As `anomalyze.metrics.judgement.strangeness`, to a factor.
-_STRANGENESS = f"({RARITY_WEIGHT} * q.rarity / (q.rarity + {RARITY_HALF}) + q.novelty)"
-# Scores of a series in the period, of the detector that its newest point was judged by.
-_OF_SERIES = (
-    "FROM metric_scores q WHERE q.batch = p.batch AND q.metric = p.metric "
-    "AND q.ts BETWEEN %(since)s AND %(until)s AND q.detector = p.detector AND q.version = p.version"
+_STRANGENESS = f"({RARITY_WEIGHT} * rarity / (rarity + {RARITY_HALF}) + novelty)"
+# Strange points are found by an index that holds nothing else, and held against the points that the batch's step makes
+# possible: to count the points of a week by the minute takes seconds. Of the detector that judged the newest point.
+_COUNTED = f"""
+WITH strange AS MATERIALIZED (
+    SELECT batch, metric, detector, version, count(*) AS anomalies, max(severity) AS severity,
+        max({_STRANGENESS}) AS strangeness
+    FROM metric_scores WHERE batch = ANY(%(batches)s) AND severity > 0 AND ts BETWEEN %(since)s AND %(until)s
+    GROUP BY 1, 2, 3, 4
+), counted AS (
+    SELECT p.batch, p.metric, p.detector, p.version, p.newest_ts, r.severity, r.strangeness,
+        coalesce(r.anomalies, 0) AS anomalies, CASE WHEN p.newest_ts < %(since)s THEN 0 ELSE greatest(r.anomalies, 0,
+            least(p.points, 1 + floor(extract(epoch FROM least(p.newest_ts, %(until)s) - %(since)s)
+                / greatest(b.period_s, 0.001))))::bigint END AS points
+    FROM metric_series p JOIN metric_batches b USING (batch)
+    LEFT JOIN strange r USING (batch, metric, detector, version) WHERE p.batch = ANY(%(batches)s)
 )
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +60,9 @@ class MetricRank:
     Attributes
     ----------
     points, anomalies
-        Scored in it, and those of them that were strange.
+        Points that the batch's step makes possible in it, and those that were strange.
     ts, value, expected, lower, upper, novelty, severity
-        Of its strangest point there; no band: it was being learnt.
+        Of its strangest point there, None without one; no band: it was being learnt.
     alerts
         Incidents that are open now.
     """
@@ -58,13 +71,13 @@ class MetricRank:
     metric: str
     points: int
     anomalies: int
-    ts: datetime
-    value: float
+    ts: datetime | None
+    value: float | None
     expected: float | None
     lower: float | None
     upper: float | None
-    novelty: float
-    severity: int
+    novelty: float | None
+    severity: int | None
     alerts: int
 
 
@@ -75,7 +88,7 @@ class BatchRank:
     Attributes
     ----------
     points, anomalies
-        Scored in the period over all metrics, and those that were strange.
+        As of `MetricRank`, over all metrics.
     alerts
         Incidents that are open now.
     """
@@ -100,12 +113,12 @@ def rank_metrics(
     text: str | None = None,
     limit: int = 20,
 ) -> Query[list[MetricRank]]:
-    """Metrics of these batches that were scored in a period, both ends included, the strangest first.
+    """Metrics of these batches with points in a period, both ends included, the strangest first.
 
     Parameters
     ----------
     order
-        By their strangest point, or by the share of strange points.
+        By their strangest point, without those that had none; or by the share of strange points.
     text
         Only metrics with it in their names, in any case.
 
@@ -117,22 +130,22 @@ def rank_metrics(
     if text is not None:
         check_text("text", text)
     return Query(
-        "WITH ranked AS (SELECT p.batch, p.metric, p.detector, p.version, r.* FROM metric_series p "
-        "CROSS JOIN LATERAL (SELECT count(*) AS points, count(*) FILTER (WHERE q.severity > 0) AS anomalies, "
-        f"max(q.severity) AS severity, max({_STRANGENESS}) AS strangeness {_OF_SERIES}) r "
-        "WHERE p.batch = ANY(%(batches)s) AND r.points > 0 "
-        "AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(p.metric)) > 0) "
-        f"ORDER BY {_ORDERS[order]}, p.batch, p.metric LIMIT %(limit)s) "
-        "SELECT p.batch, p.metric, p.points, p.anomalies, t.*, (SELECT count(*) FROM metric_alerts a "
-        f"WHERE a.batch = p.batch AND a.metric = p.metric AND a.state = {OPEN}) AS alerts "
-        "FROM ranked p CROSS JOIN LATERAL (SELECT q.ts, q.value, q.expected, q.lower, q.upper, q.novelty, q.severity "
-        f"{_OF_SERIES} ORDER BY q.severity DESC, {_STRANGENESS} DESC, q.ts DESC LIMIT 1) t "
-        f"ORDER BY {_ORDERS[order].replace('r.', 'p.')}, p.batch, p.metric",
+        f"{_COUNTED} SELECT c.batch, c.metric, c.points, c.anomalies, t.*, (SELECT count(*) FROM metric_alerts a "
+        f"WHERE a.batch = c.batch AND a.metric = c.metric AND a.state = {OPEN}) AS alerts "
+        "FROM (SELECT *, row_number() OVER () AS place FROM (SELECT * FROM counted WHERE points > 0 "
+        "AND (anomalies > 0 OR NOT %(strange_only)s) "
+        "AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(metric)) > 0) "
+        f"ORDER BY {_ORDERS[order]} LIMIT %(limit)s) o) c LEFT JOIN LATERAL (SELECT q.ts, q.value, q.expected, q.lower, "
+        "q.upper, q.novelty, q.severity FROM metric_scores q WHERE q.batch = c.batch AND q.metric = c.metric "
+        "AND q.detector = c.detector AND q.version = c.version AND q.severity > 0 "
+        f"AND q.ts BETWEEN %(since)s AND %(until)s ORDER BY q.severity DESC, {_STRANGENESS} DESC, q.ts DESC LIMIT 1) t "
+        "ON true ORDER BY c.place",
         {
             "batches": TextArray(list(batches)),
             "since": since,
             "until": until,
             "text": text,
+            "strange_only": order == "strangest",
             "limit": _limit(limit),
         },
         lambda rows: [MetricRank(**row) for row in rows],
@@ -144,15 +157,13 @@ def rank_batches(
 ) -> Query[list[BatchRank]]:
     """These batches, those with the largest share of strange points in a period first; those without points last."""
     return Query(
-        "WITH counted AS (SELECT p.batch, count(*) AS metrics, max(p.newest_ts) AS newest_ts, "
-        "sum(r.points)::bigint AS points, sum(r.anomalies)::bigint AS anomalies FROM metric_series p "
-        "CROSS JOIN LATERAL (SELECT count(*) AS points, count(*) FILTER (WHERE q.severity > 0) AS anomalies "
-        f"{_OF_SERIES}) r WHERE p.batch = ANY(%(batches)s) GROUP BY p.batch) "
+        f"{_COUNTED}, summed AS (SELECT batch, count(*) AS metrics, max(newest_ts) AS newest_ts, "
+        "sum(points)::bigint AS points, sum(anomalies)::bigint AS anomalies FROM counted GROUP BY batch) "
         "SELECT n.batch, coalesce(c.metrics, 0) AS metrics, c.newest_ts, coalesce(c.points, 0) AS points, "
         "coalesce(c.anomalies, 0) AS anomalies, (SELECT count(*) FROM metric_alerts a WHERE a.batch = n.batch "
         f"AND a.state = {OPEN}) AS alerts, l.started_at AS run_at, l.error AS run_error, "
         "jsonb_array_length(l.failures) AS run_failures FROM unnest(%(batches)s) AS n(batch) "
-        "LEFT JOIN counted c USING (batch) LEFT JOIN LATERAL (SELECT * FROM metric_runs r WHERE r.batch = n.batch "
+        "LEFT JOIN summed c USING (batch) LEFT JOIN LATERAL (SELECT * FROM metric_runs r WHERE r.batch = n.batch "
         "AND r.kind <> 'score' AND r.finished_at IS NOT NULL ORDER BY r.run_id DESC LIMIT 1) l ON true "
         "ORDER BY c.anomalies::float8 / nullif(c.points, 0) DESC NULLS LAST, n.batch LIMIT %(limit)s",
         {"batches": TextArray(list(batches)), "since": since, "until": until, "limit": _limit(limit)},

@@ -107,7 +107,9 @@ def plot_batches(context: dg.OpExecutionContext, config: Back, postgres: Postgre
     def plot(connection: "psycopg.Connection[Any]", entry: "BatchEntry") -> Shown:
         until = datetime.now(UTC)
         since = until - min(_span(config.back), POINTS_MAX * entry.batch.step)
-        ranked = fetch(connection, rank_metrics([entry.name], since, until, limit=PLOTS_MAX))
+        ranked = fetch(
+            connection, rank_metrics([entry.name], since, until, order="anomaly_rate", limit=PLOTS_MAX)
+        )
         for row in ranked[: PLOTS_MAX - len(plots)]:
             unit = entry.batch.settings(row.metric).unit
             plots[f"{entry.name}: {row.metric}"[:200]] = show_period(

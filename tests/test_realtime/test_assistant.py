@@ -189,7 +189,7 @@ def test_a_long_series_is_thinned_and_says_so(desk: Desk) -> None:
 def test_an_account_sees_its_own_alone(desk: Desk) -> None:
     async def conversation(ask: Ask, client: Client) -> None:
         assert [one["batch"] for one in (await ask("list_batches"))["batches"]] == ["secret"]
-        assert [one["batch"] for one in (await ask("strangest"))["metrics"]] == ["secret"] * 3
+        assert {one["batch"] for one in (await ask("strangest"))["metrics"]} == {"secret"}
         with psycopg.connect(desk.dsn) as connection:
             (theirs,) = connection.execute(
                 "SELECT max(alert_id) FROM metric_alerts WHERE batch = 'shop'"

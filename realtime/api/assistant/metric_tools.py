@@ -119,7 +119,7 @@ class MetricTools:
         self, since: SinceTime = None, until: SinceTime = None, batch: BatchOrAll = None, limit: Rows = 10
     ) -> dict[str, Any]:
         """The metrics whose strangest point of a period (the last 24 hours unless said otherwise) is the strangest:
-        severity first, then novelty (0 to 1, 1: nothing like it was ever seen)."""
+        severity first, then novelty (0 to 1, 1: nothing like it was ever seen). Empty: nothing was strange."""
         return self._rank("strangest", batch, None, period(since, until, timedelta(days=1)), limit)
 
     def metric_series(
@@ -274,14 +274,16 @@ def _metrics(sitting: Sitting, ranked: list[MetricRank]) -> list[dict[str, Any]]
             "points": row.points,
             "anomalies": row.anomalies,
             "anomaly_rate": _rate(row.anomalies, row.points),
-            "strangest": {
+            "strangest": None
+            if row.ts is None
+            else {
                 "timestamp": time_text(row.ts),
                 "value": row.value,
                 "expected": row.expected,
                 "lower": row.lower,
                 "upper": row.upper,
                 "novelty": row.novelty,
-                "severity": Severity(row.severity).name,
+                "severity": Severity(row.severity or 0).name,
             },
             "open_alerts": row.alerts,
         }
