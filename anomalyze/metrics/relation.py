@@ -45,10 +45,9 @@ class Relation(StrictModel):
         return pair
 
     def _value(self, first: pl.Expr, second: pl.Expr) -> pl.Expr:
-        import polars as pl
 
         if self.ratio:
-            return pl.when(second != 0).then(first / second)
+            return first / second
         return first - second if self.difference else first + second
 
 
@@ -79,7 +78,7 @@ def relate(frame: pl.DataFrame, relations: Mapping[str, Relation]) -> pl.DataFra
         )
         both = first.join(second, on="timestamp", suffix="_second")
         value: Any = relation._value(pl.col("value"), pl.col("value_second"))
-        # What overflows is no value either.
+        # Neither by zero nor beyond floating point.
         value = pl.when(value.is_finite()).then(value)
         parts.append(both.select(metric=pl.lit(name), timestamp=pl.col("timestamp"), value=value))
     return pl.concat(parts).sort("metric", "timestamp")

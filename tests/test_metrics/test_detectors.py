@@ -18,6 +18,7 @@ from anomalyze.metrics.detectors.build import build_detectors
 from anomalyze.metrics.detectors.lag_table import lag_table, learn
 from anomalyze.metrics.detectors.search import find_best
 from anomalyze.metrics.detectors.setting import PYOD_NAMES, DetectorSetting, Pyod, Search, from_words
+from anomalyze.metrics.incident import Incident
 from anomalyze.metrics.preprocess import offsets_ms
 
 HOUR_MS = 3_600_000
@@ -54,7 +55,7 @@ ENTRIES = [
     "seasonal_z",
     {"level_shift": {"points": 24, "spans": 5}},
     {"knn_shape": {"lags": 6, "memory": 200, "quantile": 0.99}},
-    {"pyod": {"name": "pca", "lags": 3, "train": 150, "refit": "3d"}},
+    {"pyod": {"name": "pca", "lags": 3, "train": 110, "refit": "10d"}},
     {"pyod": {"name": "ecod", "differences": True, "train": 120, "refit": "2d"}},
     {"pyod": {"name": "pca", "train": 120, "refit": "5d", "search": {"trials": 3}}},
     {"ensemble": {"of": ["seasonal_z", "level_shift", {"pyod": {"name": "pca", "train": 100}}]}},
@@ -230,3 +231,27 @@ def test_a_batch_written_out_and_read_again_is_the_same() -> None:
     assert Batch.model_validate_json(batch.model_dump_json(exclude_unset=True)) == batch
     words = Batch.model_validate({"python": "x:y", "detectors": "rarity, seasonal_z"})
     assert [one.kind for one in words.settings("any").detectors] == ["rarity", "seasonal_z"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            {"pyod": {"name": "iforest", "lags": 10}},
+            "orders = 7 EUR: to PyOD's isolation forest on 10 lags stranger than 99.9 % of what it was trained on, "
+            "2 times as far out as that",
+        ),
+        (
+            "knn_shape",
+            "orders = 7 EUR: the shape of its last 50 values is farther from any before than 99.9 % were",
+        ),
+        (
+            {"ensemble": {"of": ["novelty", {"pyod": "pca"}], "combine": "max"}},
+            "orders = 7 EUR: one of novelty and pyod pca finds it strange",
+        ),
+    ],
+)
+def test_each_says_in_a_sentence_what_is_strange(entry: Any, said: str) -> None:
+    nan = float("nan")
+    incident = Incident("x", 0, 1, 2, 0, 0, 0, 1, 0, 0, 7.0, nan, nan, nan, 6.0)
+    assert build(entry).describe(incident, "orders", lambda value: f"{value:g} EUR").startswith(said)

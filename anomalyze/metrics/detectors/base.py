@@ -132,6 +132,16 @@ def spoken(first: int, out: Floats, since_ms: Ints | None = None) -> Found:
     return Found(strength, measure, level, expected, lower, upper, times)
 
 
+def times_as_far(strength: float) -> str:
+    """How far beyond the point where a detector alerts, for the end of a sentence; nothing where it is just there.
+
+    >>> times_as_far(3.1), times_as_far(6.2)
+    ('', ', 2.1 times as far out as that')
+    """
+    times = strength / ALERT
+    return f", {times:,.2g} times as far out as that" if times >= 1.1 else ""
+
+
 def usable(value: Floats) -> Floats:
     """Values with NaN for all that cannot be reckoned with."""
     return np.where(np.abs(value) <= VALUE_MAX, value, np.nan)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from anomalyze.metrics.detectors.base import ALERT, Detector, Floats, Found, Reach, Stretch, nothing
+from anomalyze.metrics.detectors.base import Detector, Floats, Found, Reach, Stretch, nothing, times_as_far
 from anomalyze.metrics.detectors.setting import Ensemble
 from anomalyze.metrics.incident import Incident
 
@@ -53,8 +53,10 @@ class EnsembleDetector:
     def describe(self, incident: Incident, metric: str, shown: Callable[[float], str]) -> str:
         """See the protocol."""
         names = [one.kind.replace("_", " ") for one in self._setting.of]
-        way = {"mean": "on average", "max": "one of them", "median": "half of them"}[self._setting.combine]
-        return (
-            f"{metric} = {shown(incident.peak_value)}: strange to {', '.join(names[:-1])} and {names[-1]} ({way}, "
-            f"{incident.peak_strength / ALERT:.2g} times what is told of)"
-        )
+        who = f"{', '.join(names[:-1])} and {names[-1]}"
+        said = {
+            "mean": f"{who} find it strange on average",
+            "max": f"one of {who} finds it strange",
+            "median": f"half of {who} find it strange",
+        }[self._setting.combine]
+        return f"{metric} = {shown(incident.peak_value)}: {said}{times_as_far(incident.peak_strength)}"

@@ -14,7 +14,16 @@ import numpy as np
 from numba import njit
 
 from anomalyze.features.compiled import COMPILED
-from anomalyze.metrics.detectors.base import ALERT, STRENGTH_MAX, Found, Reach, Stretch, spoken, usable
+from anomalyze.metrics.detectors.base import (
+    ALERT,
+    STRENGTH_MAX,
+    Found,
+    Reach,
+    Stretch,
+    spoken,
+    times_as_far,
+    usable,
+)
 from anomalyze.metrics.detectors.order import median, quantile
 from anomalyze.metrics.detectors.setting import KnnShape
 from anomalyze.metrics.incident import Incident
@@ -51,8 +60,8 @@ class ShapeDetector:
     def describe(self, incident: Incident, metric: str, shown: Callable[[float], str]) -> str:
         """See the protocol."""
         return (
-            f"{metric} = {shown(incident.peak_value)}: its last {self._setting.lags} values form a shape unlike any "
-            f"before ({incident.peak_strength / ALERT:.2g} times as far as what is told of)"
+            f"{metric} = {shown(incident.peak_value)}: the shape of its last {self._setting.lags} values is farther from "
+            f"any before than {100 * self._setting.quantile:.4g} % were{times_as_far(incident.peak_strength)}"
         )
 
 

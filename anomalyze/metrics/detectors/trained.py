@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from anomalyze.metrics.detectors.base import ALERT, STRENGTH_MAX, Found, Reach, Stretch, nothing, usable
+from anomalyze.metrics.detectors.base import (
+    ALERT,
+    STRENGTH_MAX,
+    Found,
+    Reach,
+    Stretch,
+    nothing,
+    times_as_far,
+    usable,
+)
 from anomalyze.metrics.detectors.lag_table import Learned, lag_table, learn
 from anomalyze.metrics.detectors.search import Candidate, find_best
 from anomalyze.metrics.detectors.setting import Pyod
@@ -79,7 +88,7 @@ class TrainedDetector:
         what = f"{setting.lags} lags" if setting.search is None else "its lags"
         return (
             f"{metric} = {shown(incident.peak_value)}: to PyOD's {TITLES[setting.name]} on {what} stranger than "
-            f"{100 * setting.quantile:.4g} % of what it was trained on, {incident.peak_strength / ALERT:.2g} times as far out"
+            f"{100 * setting.quantile:.4g} % of what it was trained on{times_as_far(incident.peak_strength)}"
         )
 
     def _spans(self, ts_ms: Ints, value: Floats, first: int) -> Iterator[tuple[Ints, Learned, Floats]]:
