@@ -1,6 +1,7 @@
 """Columns of thousands of values as parameters, in PostgreSQL's binary array format.
 
-psycopg writes a list value by value, which for the sink's counters costs more than counting.
+psycopg writes a list value by value, which for the sink's counters costs more than counting. A connection knows what
+was registered when it was made: `pool` imports this module, so that each does.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-import numpy as np
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
@@ -22,7 +22,6 @@ _TEXT, _TEXT_ARRAY = 25, 1009
 # Dimensions, has-nulls flag, element type, length, lower bound.
 _HEADER = struct.Struct(">iiiii").pack
 _LENGTH = struct.Struct(">i").pack
-_BIGINT_ELEMENT = np.dtype([("length", ">i4"), ("value", ">i8")])
 
 
 class TextArray:
@@ -46,8 +45,11 @@ class BigintArray:
     __slots__ = ("content",)
 
     def __init__(self, values: Iterable[int]) -> None:
+        # Programs without numpy connect too.
+        import numpy as np
+
         column = np.fromiter(values, np.int64)
-        elements = np.empty(len(column), _BIGINT_ELEMENT)
+        elements = np.empty(len(column), np.dtype([("length", ">i4"), ("value", ">i8")]))
         elements["length"] = 8
         elements["value"] = column
         self.content = _HEADER(1, 0, _BIGINT, len(column), 1) + elements.tobytes()

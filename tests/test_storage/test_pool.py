@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -85,3 +87,26 @@ def test_limits_and_mistakes(empty_database: str) -> None:
             assert connection.execute("SELECT 1").fetchone() == (1,)
     finally:
         pool.close()
+
+
+CONNECTS_FIRST = """
+import sys
+from anomalyze.storage.pool import connect
+with connect(sys.argv[1]) as connection:
+    assert "anomalyze.storage.metrics_values" not in sys.modules
+    from anomalyze.storage.array import BigintArray, TextArray
+    values = [TextArray(["a", "é"]), BigintArray([7, -1])]
+    print(connection.execute("SELECT %s::text[], %s::bigint[]", values).fetchone())
+"""
+
+
+def test_a_connection_knows_arrays_that_are_imported_after_it(database: str) -> None:
+    """In a process of its own: here everything is imported already."""
+    ran = subprocess.run(
+        [sys.executable, "-c", CONNECTS_FIRST, database],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.stdout.strip() == "(['a', 'é'], [7, -1])", ran.stderr
