@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-import anomalyze.storage.array  # registers its types with each connection that is made from here on
+import anomalyze.storage.array  # noqa: F401 - registers its types with each connection made from here on
 from anomalyze.errors import TransientError
 
 __all__ = ["AsyncPool", "Pool", "connect", "postgres_errors"]
