@@ -73,9 +73,10 @@ def load_context(
             "CROSS JOIN LATERAL (SELECT to_timestamp(w.since_ms / 1000.0) AS ts) b "
             "CROSS JOIN LATERAL (SELECT coalesce(min(n.ts), b.ts) AS ts FROM (SELECT o.ts FROM metric_values o "
             "WHERE o.batch = s.batch AND o.metric = s.metric AND o.ts < b.ts ORDER BY o.ts DESC LIMIT w.points) n) f "
-            "JOIN metric_values v ON v.batch = s.batch AND v.metric = s.metric "
-            "AND v.ts < to_timestamp(w.before_ms / 1000.0) AND v.ts >= f.ts - make_interval(secs => w.further_s) "
-            "ORDER BY s.series_id, v.ts",
+            # OFFSET 0 keeps it a look-up a series: joined at once, every value of the batch is read.
+            "CROSS JOIN LATERAL (SELECT o.ts, o.value FROM metric_values o WHERE o.batch = s.batch "
+            "AND o.metric = s.metric AND o.ts < to_timestamp(w.before_ms / 1000.0) "
+            "AND o.ts >= f.ts - make_interval(secs => w.further_s) OFFSET 0) v ORDER BY s.series_id, v.ts",
             [list(series_id), list(before_ms), list(since_ms), list(points), list(further_s)],
             "iif",
         )
