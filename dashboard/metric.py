@@ -165,7 +165,7 @@ def _lede(data: PanelData, settings: MetricSettings, viewer: Viewer) -> FT:
         H1(describe_now(row, settings.unit, viewer.zone)),
         P(
             Span("Last ", ft("b", format_measure(row.value, settings.unit))),
-            Span("has shown ", ft("b", format_range(row.lower, row.upper, settings.unit))),
+            Span("usual ", ft("b", format_range(row.lower, row.upper, settings.unit))),
             Span("off by ", ft("b", off.text), title=off.why),
             Span(
                 "anomalies ",
@@ -201,11 +201,11 @@ def _figure(
     ends = "" if until == viewer.now else f" to {form.format_day(until, viewer.zone)}, where its values end"
     found = [alert for alert in alerts if alert.last_ts >= since and alert.opened_ts <= until]
     label = (
-        f"{row.metric}{judged}{unit} over {PERIODS[period].days} days{ends}, with the band that it has shown: "
+        f"{row.metric}{judged}{unit} over {PERIODS[period].days} days{ends}, with the usual band: "
         f"{form.plural(sum(1 for s in line.severity if s), 'anomaly', 'anomalies')}, {form.plural(len(found), 'incident')}."
     )
     limits = settings.thresholds
-    keys = [Span(ft("i", cls="sw"), "has shown")]
+    keys = [Span(ft("i", cls="sw"), "usual")]
     keys += [
         Span(ft("i", cls="dash limit-k"), f"{word} limit {format_measure(value, settings.unit)}")
         for word, value in (("upper", limits.upper), ("lower", limits.lower))
@@ -322,7 +322,7 @@ def _as_table(row: MetricRow, line: Line, unit: str, viewer: Viewer) -> FT:
     heads = (
         head_cell("Time"),
         head_cell("Value", "num"),
-        head_cell("Has shown", "num"),
+        head_cell("Usual", "num"),
         head_cell("Anomaly"),
     )
     return folded_table(f"Values of {row.metric}, newest first", heads, body)

@@ -83,7 +83,7 @@ def panel(data: PanelData, viewer: Viewer) -> FT:
     said = describe_now(row, settings.unit, viewer.zone)
     here = routes.metric_at(row.batch, row.metric)
     strange = sum(1 for severity in data.line.severity if severity)
-    label = f"{row.metric} over 7 days with the band that it has shown; {form.plural(strange, 'anomaly', 'anomalies')}. {said}"
+    label = f"{row.metric} over 7 days with the usual band; {form.plural(strange, 'anomaly', 'anomalies')}. {said}"
     return Aside(
         Div(
             mark(level) if level else None,
@@ -186,7 +186,7 @@ def _readings(row: MetricRow, settings: MetricSettings, viewer: Viewer) -> FT:
     pairs = (
         ("Time", form.format_age(row.newest_ts, viewer.now, viewer.zone) if row.newest_ts else missing("nothing was scored yet")),
         ("Value", format_measure(row.value, unit)),
-        ("Has shown", format_range(row.lower, row.upper, unit)),
+        ("Usual", format_range(row.lower, row.upper, unit)),
         ("Novelty", novelty),
     )  # fmt: skip
     return Dl(*(Div(Dt(name), Dd(value)) for name, value in pairs), cls="read")

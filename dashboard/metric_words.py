@@ -132,7 +132,7 @@ def off_by(row: BoardRow | MetricRow, unit: str, *, late: bool = False) -> OffBy
         return OffBy(form.MISSING, "missing", "the newest value is known to be missing")
     if row.lower is None or row.upper is None:
         return OffBy("learning", "learning", "what is usual is still being learnt")
-    band = f"it has shown {format_range(row.lower, row.upper, unit)}"
+    band = f"usual are {format_range(row.lower, row.upper, unit)}"
     if row.lower <= judged <= row.upper:
         return OffBy("in range", "in", band)
     edge = row.upper if judged > row.upper else row.lower
@@ -165,6 +165,6 @@ def describe_now(row: MetricRow, unit: str, zone: ZoneInfo) -> str:
         return f"{value} on {at}. What is usual is being learnt: {points} so far."
     band = format_range(row.lower, row.upper, unit)
     if row.lower <= judged <= row.upper:
-        return f"{value} on {at}, within the {band} that it has shown."
+        return f"{value} on {at}, within the usual {band}."
     way = "above" if judged > row.upper else "below"
-    return f"{value} on {at}, {way} the {band} that it has shown; no incident is open."
+    return f"{value} on {at}, {way} the usual {band}; no incident is open."

@@ -229,7 +229,7 @@ def _list(
         head_cell("Metric", "m-n"),
         head_cell("7 days and expected band", "m-sp"),
         head_cell("Last", "num m-v"),
-        head_cell("Off by", "num m-d", title="how far beyond what it has shown"),
+        head_cell("Off by", "num m-d", title="how far beyond what is usual"),
         head_cell("Anomaly rate", "num m-r", sort="descending", title="of the points of the last 7 days"),
         head_cell("Data of", "num m-l", title="when the newest value is of"),
     )

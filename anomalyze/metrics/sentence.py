@@ -76,12 +76,11 @@ def describe(metric: str, incident: Incident, rules: SeriesRules) -> str:
         if math.isnan(incident.peak_expected):
             said = f"{subject}, {way} what it has shown before"
         elif incident.peak_lower <= value <= incident.peak_upper:
-            said = f"{subject}: within {shown(incident.peak_lower)} to {shown(incident.peak_upper)}, but unusual where it is or for how long it stays"
+            lower, upper, _ = _rounded(incident)
+            said = f"{subject}: within {format_number(lower)} to {shown(upper)}, but unusual where it is or for how long it stays"
         else:
-            said = (
-                f"{subject}, {way} the {shown(incident.peak_lower)} to {shown(incident.peak_upper)} that it has shown "
-                f"(expected about {shown(incident.peak_expected)})"
-            )
+            lower, upper, expected = _rounded(incident)
+            said = f"{subject}, {way} the usual {format_number(lower)} to {shown(upper)} (expected about {shown(expected)})"
     elif incident.kind == "upper":
         said = f"{subject}, above its limit of {shown(rules.upper or 0.0)}"
     elif incident.kind == "lower":
@@ -92,6 +91,18 @@ def describe(metric: str, incident: Incident, rules: SeriesRules) -> str:
     else:
         said = f"{subject} has not changed for {_span(incident.peak_strength)}"
     return f"{said}{_one_in(incident)}, {_since(incident)}"
+
+
+def _rounded(incident: Incident) -> tuple[float, float, float]:
+    """The band and what was expected, to a hundredth of the band's width; as they are where that would hide the gap."""
+    band = (incident.peak_lower, incident.peak_upper, incident.peak_expected)
+    width = incident.peak_upper - incident.peak_lower
+    if not 0.0 < width < math.inf:
+        return band
+    digits = 2 - math.floor(math.log10(width))
+    lower, upper, expected = (round(value, digits) for value in band)
+    is_within = incident.peak_lower <= incident.peak_value <= incident.peak_upper
+    return (lower, upper, expected) if (lower <= incident.peak_value <= upper) == is_within else band
 
 
 def add_also(sentence: str, names: Sequence[str], count: int) -> str:

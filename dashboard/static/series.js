@@ -1,4 +1,4 @@
-// One metric over time with uPlot: the band that it has shown as an area, limits as lines, incidents as spans, anomalies
+// One metric over time with uPlot: the usual band as an area, limits as lines, incidents as spans, anomalies
 // as severity marks, gaps hatched and left open, no smoothing.
 "use strict";
 (() => {

@@ -166,7 +166,7 @@ def add_incident(
         [
             batch, one.name, off.kind, 1 if off.deviations > 0 else -1, 1 if is_open else 2, off.severity, opened, last,
             last, off.first - off.last + 1, last, value, one.level, lower, upper,
-            f"{one.name} = {value:,.6g}, {way} the {lower:,.6g} to {upper:,.6g} that it has shown (expected about "
+            f"{one.name} = {value:,.6g}, {way} the usual {lower:,.6g} to {upper:,.6g} (expected about "
             f"{one.level:,.6g}), since {opened:%Y-%m-%d %H:%M} UTC ({off.first - off.last + 1} points)",
             opened + HOUR, opened + HOUR, None if is_open else last + HOUR, None if is_open else "calm",
         ],

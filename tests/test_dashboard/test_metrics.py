@@ -187,7 +187,7 @@ def test_a_metric_says_what_is_strange_and_how_it_is_judged(client: httpx.Client
     text = words(page.text)
     headline = re.search(r"<h1>(.*?)</h1>", page.text)
     assert headline is not None
-    assert "soft_declines = 1,589.28, above the 963.2 to 1,444.8 that it has shown" in words(headline[1])
+    assert "soft_declines = 1,589.28, above the usual 963.2 to 1,444.8" in words(headline[1])
     assert "Strange in the same hoursauth_ratechallenge_rate_3ds" in text
     assert "upper limit 1,800" in text
     assert "Thresholdsupper 1800" in text
