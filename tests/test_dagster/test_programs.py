@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,30 @@ def test_the_graph_follows_the_files_of_batches_without_a_restart(programs: Prog
     _, status, _ = programs.run("forget_metrics")
     assert status == "SUCCESS", programs.logs()
     assert [process.pid for process in programs.processes] == started
+
+
+def test_a_new_file_over_a_database_is_read_and_scored(programs: Programs, tmp_path: Path) -> None:
+    """By a run's own process, which has imported nothing before it connects."""
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("CREATE TABLE orders (hour TEXT)")
+        hours = "WITH RECURSIVE h (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM h WHERE n < 200)"
+        shop.execute(
+            f"{hours} INSERT INTO orders SELECT strftime('%Y-%m-%d %H:00:00', 'now', '-' || n || ' hours') FROM h"
+        )
+        shop.commit()
+    file = programs.settings.config_dir / "metrics" / "own_shop.yaml"
+    file.write_text(
+        f"source: {{kind: sqlite, path: {tmp_path / 'shop.db'}}}\n"
+        "sql: SELECT hour AS timestamp, count(*) AS orders FROM orders WHERE hour >= :start AND hour < :end GROUP BY 1\n"
+    )
+
+    def scored() -> list[tuple[str, int]]:
+        with connect(programs.dsn) as connection:
+            return connection.execute(
+                "SELECT metric, count(*) FROM metric_scores WHERE batch = 'own_shop' GROUP BY metric"
+            ).fetchall()
+
+    assert programs.wait(scored, "the batch is scored") == [("orders", 200)]
 
 
 def test_a_failed_run_raises_an_alarm_in_its_own_words(programs: Programs) -> None:
