@@ -43,7 +43,7 @@ async def alert_routes_page(request: Request) -> Answer:
         title="Routes of alerts",
         active="alerts",
         content=remember(request, content),
-        styles=("lists.css", "metric.css", "metrics.css", "alerts.css"),
+        styles=("lists.css", "metric.css", "alerts.css"),
     )
 
 

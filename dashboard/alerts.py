@@ -123,7 +123,7 @@ async def alerts_page(request: Request) -> Answer:
         title="Alerts",
         active="alerts",
         content=remember(request, [one for one in content if one is not None]),
-        styles=("lists.css", "metric.css", "metrics.css", "alerts.css"),
+        styles=("lists.css", "metric.css", "alerts.css"),
     )
 
 

@@ -145,7 +145,8 @@ def test_first_load_keeps_the_budget(name: str, opened: Any, site: Site) -> None
         return sum(compressed(client, url) for url in whole if url.split("?")[0].endswith(ending))
 
     sheets = tuple(
-        f"/{sheet}.css" for sheet in ("tokens", "frame", "now", "anomaly", "lists", "metric", "metrics")
+        f"/{sheet}.css"
+        for sheet in ("tokens", "frame", "now", "anomaly", "lists", "metric", "metrics", "alerts")
     )
     assert 1000 < body((address(name, site),)) < HTML_MAX
     assert 1000 < body(sheets) < CSS_MAX
