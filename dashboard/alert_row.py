@@ -9,10 +9,9 @@ from anomalyze.metrics.incident import OPEN
 from anomalyze.storage.metrics_alerts import Alert
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.case_row import no_permission
-from dashboard.components import ago, cell, icon, moment, severity
-from dashboard.element import FT, A, Button, Details, Div, Form, Input, P, Small, Span, Summary, Tr, ft
-from dashboard.metric_actions import snooze_form
+from dashboard.components import ago, cell, moment, severity
+from dashboard.element import FT, A, Details, Div, P, Small, Span, Summary, Tr
+from dashboard.metric_actions import feedback_form, snooze_form
 from dashboard.metric_words import kind_word
 from dashboard.security import Viewer
 
@@ -58,7 +57,7 @@ def alert_row(alert: Alert, here: str, snoozed_until: datetime | None, viewer: V
             cls="i-s",
         ),
         cell(
-            _feedback(alert, back, viewer),
+            feedback_form(alert, back, viewer, keys="data_act"),
             snooze_form(_Place(alert.batch, alert.metric, snoozed_until), back, viewer),
             cls="i-f",
         ),
@@ -103,38 +102,4 @@ def _picture(alert: Alert) -> FT:
         hx_get=routes.alert_picture(alert.alert_id),
         hx_trigger="toggle once",
         hx_target="find .pic-slot",
-    )
-
-
-def _feedback(alert: Alert, back: str, viewer: Viewer) -> FT:
-    """Confirm and Dismiss of the same weight; ``c`` and ``d`` mean those of the row that is chosen."""
-    off = not viewer.may_decide
-    said = {"confirm": "Confirmed.", "dismiss": "Dismissed: those like it are told less."}.get(
-        alert.feedback or ""
-    )
-
-    def button(verdict: str, state: str, word: str, sign: str) -> FT:
-        return Button(
-            icon(sign),
-            word,
-            cls="btn",
-            name="verdict",
-            value=verdict,
-            disabled=off,
-            title=no_permission(viewer) if off else None,
-            data_act=state,
-            aria_pressed="true" if alert.feedback == verdict else None,
-        )
-
-    return Form(
-        Input(type="hidden", name="csrf", value=viewer.csrf),
-        Input(type="hidden", name="next", value=back),
-        Div(
-            button("confirm", "confirmed", "Confirm", "check"),
-            button("dismiss", "dismissed", "Dismiss", "x"),
-            cls="pair pair-b",
-        ),
-        ft("p", said, cls="muted small") if said else None,
-        action=routes.alert_feedback(alert.alert_id),
-        method="post",
     )

@@ -54,14 +54,21 @@ class Snoozable(Protocol):
 
 
 def feedback_form(
-    alert: Alert, back: str, viewer: Viewer, *, keys: bool = True, cls: str | None = None, title: str = ""
+    alert: Alert,
+    back: str,
+    viewer: Viewer,
+    *,
+    keys: str | None = "data_decide",
+    cls: str | None = None,
+    title: str = "",
 ) -> FT:
     """Confirm and Dismiss of an alert, side by side and of the same weight; what was said of it before.
 
     Parameters
     ----------
     keys
-        The one form of the page that ``c`` and ``d`` mean.
+        The attribute by which ``c`` and ``d`` find the buttons: ``data_decide`` of the page's one form, ``data_act`` of
+        the row that is chosen; None: they mean others.
     """
     off = not viewer.may_decide
     why_off = no_permission(viewer) if off else None
@@ -78,8 +85,8 @@ def feedback_form(
             value=verdict,
             disabled=off,
             title=why_off,
-            data_decide=state if keys else None,
             aria_pressed="true" if alert.feedback == verdict else None,
+            **({keys: state} if keys else {}),
         )
 
     return Form(

@@ -37,7 +37,7 @@ def incidents_section(alerts: Sequence[Alert], here: str, unit: str, viewer: Vie
                 P(_since(alert, viewer), _told(alert), cls="small muted"),
                 cls="i-s",
             ),
-            cell(feedback_form(alert, here, viewer, keys=False), cls="i-f"),
+            cell(feedback_form(alert, here, viewer, keys=None), cls="i-f"),
             role="row",
             cls="open" if alert.state == OPEN else None,
         )
