@@ -31,6 +31,7 @@ from dashboard.components import (
     head_cell,
     mark,
     moment,
+    search_box,
     table,
 )
 from dashboard.element import (
@@ -208,10 +209,7 @@ def _bar(view: AlertsView, owned: Mapping[str, BatchEntry]) -> FT:
         ),
         Form(
             Input(type="hidden", name="view", value=view.view) if view.view else None,
-            Input(
-                type="search", name="q", value=view.words, placeholder="Metric", cls="input",
-                aria_label="Part of a metric's name", data_search="1",
-            ),
+            search_box(view.words, "Metric", "Part of a metric's name"),
             Label(Span("Batch", cls="vh"), Select(*batches, name="batch", cls="input")),
             Label(Span("Severity", cls="vh"), Select(*levels, name="severity", cls="input")),
             Button("Show", cls="btn", type="submit"),

@@ -25,6 +25,7 @@ from dashboard.element import (
     Div,
     Dl,
     Dt,
+    Input,
     Kbd,
     NotStr,
     Span,
@@ -95,7 +96,13 @@ SPRITE = NotStr(
     "</defs></svg>"
 )
 
-missing_text = form.MISSING
+
+def search_box(words: str, placeholder: str, label: str) -> FT:
+    """The field ``q`` that a page is filtered by; ``/`` goes to it."""
+    return Input(
+        type="search", name="q", value=words, placeholder=placeholder, aria_label=label, cls="input",
+        data_search=True,
+    )  # fmt: skip
 
 
 @cache

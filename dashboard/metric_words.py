@@ -12,7 +12,6 @@ from anomalyze.storage.metrics_view import MetricRow
 from dashboard import formatters as form
 
 __all__ = [
-    "BAND_FROM",
     "OffBy",
     "describe_now",
     "describe_step",
@@ -22,9 +21,6 @@ __all__ = [
     "off_by",
     "source_word",
 ]
-
-# As many points a series shows before people are told of it.
-BAND_FROM = 100
 
 _KINDS = {
     "unusual": "Unusual",

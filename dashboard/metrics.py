@@ -14,7 +14,7 @@ from anomalyze.storage.metrics_board import BatchRun, BoardBatch, load_board, lo
 from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.components import ago, copyable, empty_row, head_cell, icon, table
+from dashboard.components import ago, copyable, empty_row, head_cell, icon, search_box, table
 from dashboard.element import FT, A, Div, Form, Input, P, Span, ft
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.metric_filter import FAILED, MetricsView, parse_metrics_view
@@ -160,15 +160,7 @@ def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, Bat
         ),
         Form(
             *(Input(type="hidden", name=name, value=value) for name, value in hidden.items() if value),
-            Input(
-                type="search",
-                name="q",
-                value=view.words,
-                placeholder="Metric, batch or owner",
-                aria_label="Filter metrics",
-                cls="input",
-                data_search=True,
-            ),
+            search_box(view.words, "Metric, batch or owner", "Filter metrics"),
             action=routes.METRICS,
             method="get",
         ),

@@ -19,6 +19,7 @@ from dashboard.components import (
     icon,
     key_cap,
     mark,
+    search_box,
 )
 from dashboard.element import (
     FT,
@@ -89,15 +90,7 @@ def filter_bar(view: NowView, figures: board.QueueFigures, upload_name: str = ""
         ),
         Form(
             *hidden,
-            Input(
-                type="search",
-                name="q",
-                value=wanted.words,
-                placeholder="User, merchant, rule or words",
-                aria_label="Filter cases",
-                cls="input",
-                data_search=True,
-            ),
+            search_box(wanted.words, "User, merchant, rule or words", "Filter cases"),
             action=routes.NOW,
             method="get",
         ),

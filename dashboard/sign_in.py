@@ -47,8 +47,7 @@ async def sign_in(request: Request) -> Answer:
         message = "This key sends transactions and sees none. Ask an admin for one with the scope read."
         return _form(request, status=403, message=message, following=following)
     _, token = state.signer.sign(principal.key_id)
-    ours = following.startswith("/") and not following.startswith(("//", "/\\"))
-    answer = RedirectResponse(following if ours else routes.NOW, 303)
+    answer = RedirectResponse(routes.own_path(following, routes.NOW), 303)
     secure = request.url.scheme == "https"
     answer.set_cookie(
         SESSION_COOKIE, token, max_age=SESSION_AGE_MAX_S, httponly=True, samesite="lax", secure=secure

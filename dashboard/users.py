@@ -12,8 +12,18 @@ from anomalyze.storage.period import load_period_end
 from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.components import cell, copyable, empty_row, head_cell, moment, severity, table, user_link
-from dashboard.element import FT, A, Div, Form, Input, P, Span, Tr
+from dashboard.components import (
+    cell,
+    copyable,
+    empty_row,
+    head_cell,
+    moment,
+    search_box,
+    severity,
+    table,
+    user_link,
+)
+from dashboard.element import FT, A, Div, Form, P, Span, Tr
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.page import Answer, open_page, remember
 from dashboard.period import describe_days
@@ -58,15 +68,7 @@ async def users_page(request: Request) -> Answer:
         page_head("Users", right=(order, zone_note(viewer))),
         P(order, cls="small muted phone") if end < viewer.now else None,
         Form(
-            Input(
-                type="search",
-                name="q",
-                value=words,
-                placeholder="User id or part of it",
-                aria_label="Find users",
-                cls="input",
-                data_search=True,
-            ),
+            search_box(words, "User id or part of it", "Find users"),
             action=routes.USERS,
             method="get",
             cls="filters",

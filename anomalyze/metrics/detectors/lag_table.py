@@ -23,7 +23,6 @@ NORMAL_DECILES = 2.56  # from the 10th to the 90th percentile of a normal distri
 DEVIATIONS_MAX = 30.0  # one wild value does not shape everything
 # Bits of a score that count: a library may add in another order when it is given other rows beside.
 SCORE_BITS = 33
-NEIGHBOURS = 5
 
 # By name: PyOD's module, class, and what is not its default.
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {

@@ -18,7 +18,7 @@ from numba import njit
 
 from anomalyze.features.compiled import COMPILED
 from anomalyze.metrics.detectors.base import ALERT, STRENGTH_MAX, Found, Reach, Stretch, spoken, usable
-from anomalyze.metrics.detectors.order import deviation, median
+from anomalyze.metrics.detectors.order import deviation, in_scales, median
 from anomalyze.metrics.detectors.setting import LevelShift
 from anomalyze.metrics.incident import Incident
 
@@ -102,11 +102,7 @@ def shift_scores(ts, value, first, points, spans, threshold, levels, noise, is_k
         before = _gather(noise, row, points, spans, room)
         scale = max(scale, NOISE_SHARE * median(room, before))
         away = max(level - high, low - level, 0.0)
-        measure = 0.0
-        if away > 0.0:
-            measure = STRENGTH_MAX * threshold
-            if scale > 0.0:
-                measure = min(measure, away / scale)
+        measure = in_scales(away, scale, STRENGTH_MAX * threshold)
         out[row, 0] = min(STRENGTH_MAX, ALERT * measure / threshold)
         out[row, 1] = measure
         out[row, 2] = level

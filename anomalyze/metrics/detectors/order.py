@@ -1,4 +1,4 @@
-"""Medians in compiled loops, in room that the caller lends: what is compiled here allocates nothing."""
+"""Medians and distances in compiled loops, in room that the caller lends: what is compiled here allocates nothing."""
 
 # mypy: allow-untyped-defs, no-check-untyped-defs
 from __future__ import annotations
@@ -7,7 +7,7 @@ from numba import njit
 
 from anomalyze.features.compiled import COMPILED
 
-__all__ = ["DEVIATIONS", "deviation", "first_not_below", "median", "quantile", "select"]
+__all__ = ["DEVIATIONS", "deviation", "first_not_below", "in_scales", "median", "quantile", "select"]
 
 # The median absolute deviation of a normal distribution, as a multiple of its standard deviation, inverted.
 DEVIATIONS = 1.4826
@@ -76,3 +76,11 @@ def first_not_below(sorted_values, count, value):
         else:
             high = middle
     return low
+
+
+@njit(**COMPILED)
+def in_scales(away, scale, most):
+    """A distance in scales, ``most`` at most; what is away at all from what never moves is as far as can be."""
+    if away > 0.0:
+        return min(most, away / scale) if scale > 0.0 else most
+    return 0.0

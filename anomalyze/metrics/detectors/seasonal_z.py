@@ -15,7 +15,7 @@ from numba import njit
 
 from anomalyze.features.compiled import COMPILED
 from anomalyze.metrics.detectors.base import ALERT, STRENGTH_MAX, Found, Reach, Stretch, spoken, usable
-from anomalyze.metrics.detectors.order import deviation, first_not_below, median
+from anomalyze.metrics.detectors.order import deviation, first_not_below, in_scales, median
 from anomalyze.metrics.detectors.setting import SeasonalZ
 from anomalyze.metrics.incident import Incident
 
@@ -98,12 +98,7 @@ def seasonal_scores(ts, offset, value, first, weeks, near_ms, threshold, room, o
             low, high = min(low, values[place]), max(high, values[place])
         expected, scale = _usual(values, weekdays, some, count, weeks_seen >= WEEKS_MIN)
         scale = max(scale * (1.0 + FEW_VALUES / count), RANGE_SHARE * (high - low))
-        away = abs(x - expected)
-        z = 0.0
-        if away > 0.0:
-            z = STRENGTH_MAX * threshold
-            if scale > 0.0:
-                z = min(z, away / scale)
+        z = in_scales(abs(x - expected), scale, STRENGTH_MAX * threshold)
         out[row, 0] = min(STRENGTH_MAX, ALERT * z / threshold)
         out[row, 1] = z
         out[row, 2] = x
