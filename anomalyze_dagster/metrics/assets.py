@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from anomalyze.settings import Settings
+from anomalyze_dagster.metrics.work import FIRST_DAY, WHOLE, load_entry, show_check, work_off_days
 from anomalyze_dagster.resources import PostgresResource
 from anomalyze_dagster.retry import RETRY, retried
 from anomalyze_dagster.sources import TRANSACTIONS
@@ -17,13 +18,9 @@ if TYPE_CHECKING:
     from anomalyze.metrics.batch import Batch
     from anomalyze.metrics.library import BatchEntry
 
-__all__ = ["FIRST_DAY", "GROUP", "WHOLE", "asset_key", "build_assets", "describe_graph"]
+__all__ = ["GROUP", "asset_key", "build_assets", "describe_graph"]
 
 GROUP = "metrics"
-# The check of each batch: every metric of its newest run was read and stored.
-WHOLE = "no_metric_failed"
-# Days before it cannot be chosen; a batch keeps two years unless it says otherwise.
-FIRST_DAY = "2020-01-01"
 # What Dagster takes as a tag or an owner.
 TAG_LENGTH_MAX = 63
 NOBODY = "team:metrics"
@@ -74,8 +71,6 @@ def _build(entry: "BatchEntry") -> dg.AssetsDefinition:
         **_attributes(entry),
     )
     def days(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from anomalyze_dagster.metrics.work import load_entry, show_check, work_off_days
-
         since, until = context.partition_time_window
         with retried():
             done = work_off_days(load_entry(name), postgres, since, until, context.log.info)

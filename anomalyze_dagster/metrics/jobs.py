@@ -8,8 +8,8 @@ from pydantic import Field
 
 from anomalyze.errors import AnomalyzeError, TransientError
 from anomalyze.settings import Settings
-from anomalyze_dagster.metrics.assets import WHOLE, asset_key
-from anomalyze_dagster.metrics.work import NAMED_MAX, Done, find_entry, show_check, work_off
+from anomalyze_dagster.metrics.assets import asset_key
+from anomalyze_dagster.metrics.work import NAMED_MAX, WHOLE, Done, find_entry, show_check, work_off
 from anomalyze_dagster.resources import PostgresResource
 
 __all__ = ["run_metric_batches"]

@@ -18,9 +18,23 @@ if TYPE_CHECKING:
     from anomalyze.monitoring.run import Ran
     from anomalyze.storage.metrics_values import Failure
 
-__all__ = ["NAMED_MAX", "Done", "find_entry", "load_entry", "show_check", "work_off", "work_off_days"]
+__all__ = [
+    "FIRST_DAY",
+    "NAMED_MAX",
+    "WHOLE",
+    "Done",
+    "find_entry",
+    "load_entry",
+    "show_check",
+    "work_off",
+    "work_off_days",
+]
 
 NAMED_MAX = 20
+# The check of each batch: every metric of its newest run was read and stored.
+WHOLE = "no_metric_failed"
+# Days before it cannot be chosen; a batch keeps two years unless it says otherwise.
+FIRST_DAY = "2020-01-01"
 # Days that a run marks as read: a first one reads years.
 DAYS_MAX = 1_000
 DAY = timedelta(days=1)
@@ -94,8 +108,6 @@ def work_off_days(
 
 def show_check(reason: str) -> Mapping[str, Any]:
     """The fields of the check that no metric failed, from what failed of which metric."""
-    from anomalyze_dagster.metrics.assets import WHOLE
-
     return {
         "check_name": WHOLE,
         "passed": not reason,
@@ -146,8 +158,6 @@ def _show(ran: "Ran", window: "Window") -> dict[str, Any]:
 
 def _days(entry: "BatchEntry", window: "Window") -> Iterator[str]:
     """The days of the batch's zone that a window touches, from the first that can be chosen on."""
-    from anomalyze_dagster.metrics.assets import FIRST_DAY
-
     zone = ZoneInfo(entry.batch.timezone)
     day = max(window.start.astimezone(zone).date(), date.fromisoformat(FIRST_DAY))
     last = (window.end - timedelta(microseconds=1)).astimezone(zone).date()
