@@ -47,6 +47,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header 
 lock: env
 	$(LOCK) --extra dev pyproject.toml -o requirements.lock
 	$(LOCK) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.lock
+	$(LOCK) tests/engines/requirements.in -o tests/engines/requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache

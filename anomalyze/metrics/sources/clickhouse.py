@@ -6,6 +6,8 @@ import datetime as dt
 import json
 from typing import Any
 
+import httpx
+
 from anomalyze.errors import ConfigError
 from anomalyze.metrics.source_file import ClickHouseSource
 from anomalyze.metrics.sources.contract import Request, Table, limited
@@ -13,6 +15,11 @@ from anomalyze.metrics.sources.web import ask, web_address
 
 __all__ = ["fetch"]
 
+# The server answers most mistakes with the status 500, too; what it means stands in a header.
+_CODE = "X-ClickHouse-Exception-Code"
+# Out of time, too slow, a quota, too many queries, no connection, a socket, the network, Keeper, stopped, out of memory,
+# no replica, no shard, cancelled, the system, no thread, a deadlock.
+_PASSING = {159, 160, 201, 202, 203, 209, 210, 225, 236, 241, 265, 279, 394, 425, 439, 473, 999}
 _TYPES = ((bool, "Bool"), (int, "Int64"), (float, "Float64"), (dt.datetime, "DateTime64(3,'UTC')"))
 
 
@@ -38,7 +45,12 @@ def fetch(request: Request) -> Table:
         query[f"param_{name}"] = _text(value)
     text = statement.written(lambda name: f"{{{name}:{_type(statement.values[name])}}}")
     body = ask(
-        request, url.copy_with(path="/"), query, source.timeout_s + 5, body=f"{text}\nFORMAT JSONCompact"
+        request,
+        url.copy_with(path="/"),
+        query,
+        source.timeout_s + 5,
+        body=f"{text}\nFORMAT JSONCompact",
+        is_passing=_is_passing,
     )
     try:
         document = json.loads(body)
@@ -48,6 +60,12 @@ def fetch(request: Request) -> Table:
         # An error in the midst of an answer is text at its end.
         raise ConfigError(f"batch {request.name}: expected JSON, got {body[-200:]!r}") from None
     return Table(columns, limited(rows, source.rows_max, request.name))
+
+
+def _is_passing(answer: httpx.Response) -> bool | None:
+    code = answer.headers.get(_CODE, "")
+    # Without a code it is not ClickHouse that answers, but what stands before it.
+    return int(code) in _PASSING if code.isdecimal() else None
 
 
 def _type(value: Any) -> str:

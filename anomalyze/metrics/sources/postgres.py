@@ -19,6 +19,8 @@ from anomalyze.metrics.sources.contract import (
 __all__ = ["fetch"]
 
 CHUNK_ROWS = 5_000
+# What a server says that will not have us; a connection that never was carries no code to tell by.
+_REFUSALS = ("authentication failed", "no pg_hba.conf entry", "does not exist")
 
 
 def fetch(request: Request) -> Table:
@@ -52,7 +54,8 @@ def fetch(request: Request) -> Table:
                 columns = tuple(column.name for column in cursor.description or ())
                 rows = limited(cursor, source.rows_max, request.name)
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise silent(request, error, secrets) from None
+        refused = error.sqlstate is None and any(said in str(error) for said in _REFUSALS)
+        raise (broken if refused else silent)(request, error, secrets) from None
     except psycopg.Error as error:
         raise broken(request, error, secrets) from None
     return Table(columns, rows)

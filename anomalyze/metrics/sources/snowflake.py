@@ -24,7 +24,10 @@ from anomalyze.metrics.sources.contract import (
 
 __all__ = ["fetch"]
 
-_OPTIONS = ("warehouse", "role")
+# The last three for who reaches Snowflake by another way than its public name.
+_OPTIONS = ("warehouse", "role", "host", "port", "protocol")
+# A statement that was ended: by whom else, or after its time.
+_ENDED = (604, 630)
 
 
 def fetch(request: Request) -> Table:
@@ -55,10 +58,10 @@ def fetch(request: Request) -> Table:
             cursor.execute(text, {"anomalyze": None} | dict(statement.values))
             columns = tuple(column[0] for column in cursor.description or ())
             rows = limited(iter(cursor.fetchone, None), source.rows_max, request.name)
-    except (driver.errors.OperationalError, driver.errors.InterfaceError) as error:
-        raise silent(request, error, secrets) from None
     except driver.errors.Error as error:
-        raise broken(request, error, secrets) from None
+        passing = isinstance(error, driver.errors.OperationalError | driver.errors.InterfaceError)
+        told = silent if passing or error.errno in _ENDED else broken
+        raise told(request, error, secrets) from None
     return Table(columns, rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -37,8 +37,14 @@ def ask(
     timeout_s: float,
     token: str | None = None,
     body: str | None = None,
+    is_passing: Callable[[httpx.Response], bool | None] | None = None,
 ) -> bytes:
     """The body of the answer.
+
+    Parameters
+    ----------
+    is_passing
+        Whether a refusal passes by itself; None, of it or instead of it: its status says so.
 
     Raises
     ------
@@ -77,6 +83,7 @@ def ask(
         return bytes(got)
     said = bytes(got[:SHOWN_BYTES]).decode(errors="replace")
     refusal = RuntimeError(f"status {answer.status_code}: {said}")
-    if answer.status_code >= 500 or answer.status_code in _RETRIED:
-        raise silent(request, refusal, secrets)
-    raise broken(request, refusal, secrets)
+    passes = is_passing(answer) if is_passing is not None else None
+    if passes is None:
+        passes = answer.status_code >= 500 or answer.status_code in _RETRIED
+    raise (silent if passes else broken)(request, refusal, secrets)
