@@ -1,7 +1,7 @@
 """A YAML file as plain values, with the line and column of every part.
 
 YAML is read as version 1.2 does: only ``true`` and ``false`` are truth values, so that a list of countries
-may hold ``NO``. Anchors and aliases are refused: short files need none, and they can make a small file huge.
+may hold ``NO``; ``10:30`` is text and ``010`` is ten. Anchors and aliases are refused: short files need none, and they can make a small file huge.
 """
 
 from __future__ import annotations
@@ -20,19 +20,38 @@ __all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "load_document", "parse_documen
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 
-_BOOL = "tag:yaml.org,2002:bool"
+_BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float"))
 _WHITE = " \t\r\n"
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML whose truth values are ``true`` and ``false`` alone."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML with the truth values and numbers of version 1.2; compiled where it can be, ten times as fast."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL, _INT, _FLOAT)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    _INT, re.compile("^(?:[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+.0123456789"),
+)
+
+
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
+    written = node.value.replace("_", "")
+    return int(written, {"0x": 16, "0o": 8}.get(written[:2], 10))
+
+
+_Loader.add_constructor(_INT, _whole)
 
 
 class Document:
@@ -130,6 +149,10 @@ def load_document(path: Path, file: str = "") -> Document:
     """
     name = file or str(path)
     try:
+        # A pipe would be waited for, and a device such as /dev/zero has no end.
+        if path.exists() and not path.is_file():
+            message = f"expected a file, got {'a folder' if path.is_dir() else 'a pipe or a device'}"
+            raise ConfigProblems([Problem(name, 1, 1, "", message)])
         if path.stat().st_size > MAX_BYTES:
             message = f"expected at most {MAX_BYTES:,} bytes, got {path.stat().st_size:,}"
             raise ConfigProblems([Problem(name, 1, 1, "", message)])
@@ -160,9 +183,12 @@ def parse_document(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise ConfigProblems(
-            [Problem(file, line, column, "", f"expected YAML, got: {error.problem}")]
-        ) from error
+        # What is never closed is missed behind the end.
+        line = min(line, text.rstrip().count("\n") + 1)
+        message = f"expected YAML, got: {error.problem}"
+        if mark and text.split("\n")[line - 1].lstrip(" ").startswith("\t"):
+            message = "expected spaces before the first word of a line, got a tab"
+        raise ConfigProblems([Problem(file, line, column, "", message)]) from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigProblems([Problem(file, 1, 1, "", f"expected YAML, got: {error}")]) from error
 

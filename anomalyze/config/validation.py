@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,6 +16,10 @@ __all__ = ["StrictModel", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN_MAX = 80
+# Whoever has more of them in one file has one mistake: each costs a look for what was meant.
+PROBLEMS_MAX = 100
+# In an address that was written where the name of its variable belongs.
+_PASSWORD = re.compile(r"://[^\s/@]*@")
 
 
 class StrictModel(BaseModel):
@@ -38,8 +44,31 @@ def validate(document: Document, model: type[Model]) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         schema = model.model_json_schema()
-        problems = {_problem(document, item, schema) for item in error.errors(include_url=False)}
+        items = error.errors(include_url=False)
+        problems = _once_a_place(_problem(document, item, schema) for item in items[:PROBLEMS_MAX])
+        if len(items) > PROBLEMS_MAX:
+            message = f"expected fewer mistakes, got {len(items):,}: the first {PROBLEMS_MAX} are told"
+            problems.append(document.problem((), message))
         raise ConfigProblems(sorted(problems)) from None
+
+
+def _once_a_place(problems: Iterable[Problem]) -> list[Problem]:
+    """Each mistake once; of a value that is none of several kinds, one that names them all."""
+    by_place: dict[tuple[str, int, int, str, str], list[Problem]] = {}
+    for problem in problems:
+        got = problem.message.rpartition(", got ")[2]
+        by_place.setdefault((problem.file, problem.line, problem.column, problem.path, got), []).append(
+            problem
+        )
+    found = []
+    for same in by_place.values():
+        kinds = list(
+            dict.fromkeys(one.message.removeprefix("expected ").rpartition(", got ")[0] for one in same)
+        )
+        got = same[0].message.rpartition(", got ")[2]
+        message = same[0].message if len(kinds) == 1 else f"expected {' or '.join(kinds)}, got {got}"
+        found.append(replace(same[0], message=message))
+    return found
 
 
 def _problem(document: Document, item: Any, schema: Mapping[str, Any]) -> Problem:
@@ -63,6 +92,14 @@ def _problem(document: Document, item: Any, schema: Mapping[str, Any]) -> Proble
         words = [str(word) for word in _schema_at(schema, path, document.data).get("enum", [])]
         meant = closest(item["input"], words)
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if item["type"] == "string_pattern_mismatch":
+        described = known.get(path[-1], {}).get("description") if path else None
+        described = described or _schema_at(schema, path, document.data).get("description")
+        message = (
+            f"expected {described}" if described else message.replace("String should", "expected text to")
+        )
+    if item["type"] == "value_error" and isinstance(item["input"], dict | BaseModel) and ", got " in message:
+        return document.problem(path, message)  # it told what came; the whole would hide it
     return document.problem(path, f"{message}, got {_shown(item['input'])}", meant)
 
 
@@ -110,4 +147,5 @@ def _schema_at(schema: Mapping[str, Any], path: Sequence[str | int], data: Any) 
 
 def _shown(value: Any) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
+    text = _PASSWORD.sub("://…@", text)
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"

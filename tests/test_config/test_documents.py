@@ -59,11 +59,16 @@ def test_countries_are_text() -> None:
     assert data == {"a": ["NO", "on", "off", "y", "n", "yes"], "b": [True, False], "c": 7}
 
 
+def test_numbers_are_what_they_look_like() -> None:
+    data = parse_document("a: [10:30, 010, 0x1f, 1_000, -5, 1e3, .5, -.inf, 1.2.3, 190:20:30.15]", "f").data
+    assert data == {"a": ["10:30", 10, 31, 1000, -5, 1000.0, 0.5, float("-inf"), "1.2.3", "190:20:30.15"]}
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
         ("a: [1", 1, "expected YAML"),
-        ("a: 1\n\tb: 2", 2, "expected YAML"),
+        ("a: 1\n\tb: 2", 2, "got a tab"),
         ("a: 1\nb: 2\na: 3", 3, "a already on line 1"),
         ("a: &x 1", 1, "anchors"),
         ("a: 1\nb: *x", 2, "anchors"),
