@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import fnmatch
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -25,6 +27,7 @@ __all__ = ["NAME", "Batch", "BatchDefaults", "merge"]
 
 NAME = r"^[a-z0-9]+(_[a-z0-9]+)*$"
 SQL_CHARACTERS_MAX = 100_000
+_WILD = frozenset("*?[")
 RESERVED_PARAMETERS = ("start", "end", "account")
 
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
@@ -164,6 +167,15 @@ class Batch(BatchDefaults):
                 )
         return self
 
+    @cached_property
+    def _patterns(self) -> list[tuple[str, Callable[[str], object], MetricSettings]]:
+        """Keys of ``metrics`` that match more than themselves: most are plain names, and there may be thousands."""
+        return [
+            (pattern, re.compile(fnmatch.translate(pattern)).match, own)
+            for pattern, own in self.metrics.items()
+            if not _WILD.isdisjoint(pattern)
+        ]
+
     def settings(self, metric: str) -> MetricSettings:
         """How a metric is treated: the batch's own keys, then what its name or a pattern of it overrides.
 
@@ -173,8 +185,8 @@ class Batch(BatchDefaults):
         merged = self.model_dump(include=keys, exclude_unset=True)
         overrides = [
             own
-            for pattern, own in self.metrics.items()
-            if pattern != metric and fnmatch.fnmatchcase(metric, pattern)
+            for pattern, matches, own in self._patterns
+            if pattern != metric and matches(metric) is not None
         ]
         if metric in self.metrics:
             overrides.append(self.metrics[metric])

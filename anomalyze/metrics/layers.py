@@ -44,6 +44,8 @@ class LayeredDocument(Document):
                 ):
                     break
                 value, depth = value[step], depth + 1
+            if depth == len(path) > 0 and not isinstance(value, dict):
+                return layer  # the strongest that has the value is the one that counts; mappings are merged
             if depth > best or (depth == best and layer is self._own):
                 best, found = depth, layer
         return found
@@ -118,7 +120,7 @@ def _value(text: str, below: Any) -> Any:
     if text[:1] in ("{", "["):
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"expected JSON, got {text[:80]!r}: {error}") from None
     if isinstance(below, bool) and text.lower() in ("true", "false"):
         return text.lower() == "true"

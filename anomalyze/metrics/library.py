@@ -65,10 +65,14 @@ class LoadResult:
 
 def batch_files(config_dir: Path) -> list[Path]:
     """All batch files, in order; names that begin with ``_`` or ``.`` are none."""
+    return _files(config_dir, "*.yaml")
+
+
+def _files(config_dir: Path, pattern: str) -> list[Path]:
     folder = config_dir / FOLDER
     return [
         path
-        for path in sorted(folder.rglob("*.yaml"))
+        for path in sorted(folder.rglob(pattern))
         if not any(part[0] in "_." for part in path.relative_to(folder).parts)
     ]
 
@@ -89,6 +93,9 @@ def load_batches(config_dir: Path, variables: Mapping[str, str] | None = None) -
     if (config_dir / FOLDER / DEFAULTS_FILE).is_file():
         files.append(config_dir / FOLDER / DEFAULTS_FILE)
         defaults = _defaults(files[-1], problems)
+    for path in _files(config_dir, "*.yml"):
+        message = f"expected the suffix .yaml, got {path.name}: rename it, else it is not read"
+        problems.append(Problem(str(path), 1, 1, "", message))
     documents = _documents(paths, problems)
     below = {DEFAULTS: defaults.data or {}} | {
         path.stem: document.data for path, document in documents.items() if isinstance(document.data, dict)

@@ -31,7 +31,16 @@ __all__ = [
 ]
 
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)]
+Positive = Annotated[float, Field(allow_inf_nan=False, gt=0), BeforeValidator(_no_truth)]
 FUNCTION = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 # What came before is read again for each new point.
 LAG_MAX = dt.timedelta(days=35)
@@ -39,6 +48,11 @@ _YEAR = 2000
 
 
 def _check_cron(value: str) -> str:
+    # A sixth field would be seconds, which nothing here begins by.
+    if len(value.split()) == 6:
+        raise ValueError(
+            "expected minute, hour, day of month, month, day of week, such as 5 * * * *: got six fields"
+        )
     try:
         next(CronSim(value, dt.datetime(_YEAR, 1, 1, tzinfo=dt.UTC)))
     except StopIteration:
@@ -112,7 +126,7 @@ class Thresholds(StrictModel):
 
     upper: Finite | None = Field(default=None, description="an alert above it")
     lower: Finite | None = Field(default=None, description="an alert below it")
-    change_percent: Annotated[Finite, Field(gt=0)] | None = Field(
+    change_percent: Positive | None = Field(
         default=None, description="an alert when a value leaves the one before by more"
     )
     flat_for: Duration | None = Field(default=None, description="an alert when nothing changed for so long")

@@ -95,6 +95,10 @@ def render(
         made = environment.from_string(tree).render(context)
     except TemplateSyntaxError as error:
         raise TemplateMistake(f"expected a template, got: {error.message}", error.lineno) from None
+    except RecursionError:
+        raise TemplateMistake(
+            "expected a template of a few levels, got one nested too deep to be read"
+        ) from None
     except (TemplateError, TypeError, ValueError, OverflowError) as error:
         raise TemplateMistake(str(error)) from None
     if len(made) > TEXT_MAX:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import doctest
 import importlib
+import os
 import re
+import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -140,7 +142,7 @@ def test_every_mistake_of_every_layer_has_its_place(folder: Path) -> None:
         ("kind.yaml", 1, "source.kind", "sqlite"),
         ("cron.yaml", 3, "schedule", ""),
         ("typo.yaml", 4, "sql", "start"),
-        ("yaml.yaml", 2, "", ""),
+        ("yaml.yaml", 1, "", ""),
         ("Two__words.yaml", 1, "", ""),
         ("environment", 1, "ANOMALYZE__METRICS__ORDRS__OWNER", "ORDERS"),
         ("environment", 1, "ANOMALYZE__METRICS__ORDERS__PRIORITY", ""),
@@ -166,7 +168,7 @@ def test_every_mistake_of_every_layer_has_its_place(folder: Path) -> None:
         ("source: {kind: anomalyze}\nsql_file: ../../x.sql\n", "expected a file in"),
         ("source: {kind: anomalyze}\nsql_file: x.sql\n", "expected a readable UTF-8 file"),
         ("source: {kind: postgres, url: 'postgresql://u:p@h/d'}\nsql: SELECT 1\n", "ANOMALYZE_SOURCE_"),
-        ("source: {kind: prometheus, url: 'http://u:p@h', queries: {a: up}}\n", "should match pattern"),
+        ("source: {kind: prometheus, url: 'http://u:p@h', queries: {a: up}}\n", "without a password, or"),
         ("source: {kind: anomalyze}\nsql: SELECT {{ params.x }}\nparams: {x: 1}\n", "bound as :name"),
         (
             "source: {kind: anomalyze}\nsql: SELECT {{ params.x | ident }}\nparams: {x: 'a; b'}\n",
@@ -174,6 +176,17 @@ def test_every_mistake_of_every_layer_has_its_place(folder: Path) -> None:
         ),
         ("source: {kind: anomalyze}\nsql: 'SELECT {% for a in params %}{% endfor %}'\n", "got for"),
         ("source: {kind: anomalyze}\nsql: SELECT {{ params.y | ident }}\n", "no attribute 'y'"),
+        (
+            f"source: {{kind: anomalyze}}\nsql: SELECT {{{{ {'not ' * 5_000}start | iso }}}}\n",
+            "nested too deep",
+        ),
+        ("python: os:a\nschedule: 0 5 * * * *\n", "such as 5 * * * *: got six fields"),
+        ("python: os:a\nthresholds: {upper: true}\n", "expected a number, got True"),
+        ("python: os.path\n", "expected module:function"),
+        (
+            "python: os:a\nparams: {days: [1]}\n",
+            "boolean or a valid integer or a valid number or a valid string",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(folder: Path, text: str, words: str) -> None:
@@ -327,3 +340,47 @@ def test_the_documentation_names_every_key_and_its_examples_have_no_mistake(fold
     write(folder, "judged", "source: {kind: push}\n" + detectors)
     write(folder, "web", source)
     assert told(folder) == []
+
+
+def test_a_mistake_tells_no_password(folder: Path) -> None:
+    write(folder, "one", "source: {kind: postgres, url: 'postgresql://me:hunter2@h/d'}\nsql: SELECT 1\n")
+    write(folder, "two", "source: {kind: http, url: 'https://me:hunter2@h/d'}\n")
+    found = load_batches(folder, {}).problems
+    assert [Path(one.file).stem for one in found] == ["one", "two"]
+    assert "hunter2" not in str(found)
+
+
+def test_files_that_look_like_batches_and_are_none_are_told(folder: Path) -> None:
+    (folder / "metrics" / "visits.yml").write_text("python: os:a\n")
+    os.mkfifo(folder / "metrics" / "pipe.yaml")  # nobody writes: reading it would never end
+    (folder / "metrics" / "endless.yaml").symlink_to("/dev/zero")
+    loaded = load_batches(folder, {})
+    assert [(Path(one.file).name, one.message.partition(":")[0]) for one in loaded.problems] == [
+        ("endless.yaml", "expected a file, got a pipe or a device"),
+        ("pipe.yaml", "expected a file, got a pipe or a device"),
+        ("visits.yml", "expected the suffix .yaml, got visits.yml"),
+    ]
+    assert list(loaded.batches) == ["orders"]
+
+
+def test_mistakes_of_the_environment_name_the_variable(folder: Path) -> None:
+    def found(key: str, text: str) -> Problem:
+        (problem,) = load_batches(folder, {f"ANOMALYZE__METRICS__ORDERS__{key}": text}).problems
+        return problem
+
+    # A key that the file has too, and one that is no end of brackets.
+    assert found("UNIT", "x" * 99).path == "ANOMALYZE__METRICS__ORDERS__UNIT"
+    assert found("SQL", "DROP TABLE x").path == "ANOMALYZE__METRICS__ORDERS__SQL"
+    assert "expected JSON" in found("METRICS", "[" * 100_000).message
+
+
+def test_thousands_of_keys_and_mistakes_are_read_in_a_moment(folder: Path) -> None:
+    names = "".join(f"  name_{index}: {{unit: a}}\n" for index in range(1_000))
+    write(folder, "names", f"python: os:a\nmetrics:\n{names}")
+    write(folder, "wrong", "python: os:a\n" + "".join(f"key_{index}: 1\n" for index in range(4_000)))
+    before = time.thread_time()
+    loaded = load_batches(folder, {})
+    assert time.thread_time() - before < 3
+    assert loaded.batches["names"].batch.settings("name_7").unit == "a"
+    assert len(loaded.problems) == 101
+    assert "got 4,000: the first 100 are told" in loaded.problems[0].message
