@@ -51,10 +51,11 @@ from dashboard.element import (
 )
 from dashboard.frame import frame, zone_note
 from dashboard.metric_actions import snooze_form
-from dashboard.metric_filter import PERIODS, parse_period
+from dashboard.metric_filter import DEFAULT_PERIOD, PERIOD_WORDS, PERIODS, parse_period
 from dashboard.metric_incidents import decide_panel, incidents_section, runs_section
 from dashboard.metric_panel import PanelData, also_list, load_panel, panel, period_end, settings_facts
 from dashboard.metric_plots import pieces
+from dashboard.metric_row import period_links
 from dashboard.metric_words import describe_now, format_measure, format_range, off_by
 from dashboard.page import Answer, not_found, open_page, remember
 from dashboard.security import Viewer, viewer_of
@@ -79,14 +80,14 @@ async def metric_page(request: Request) -> Answer:
     entry = owned.get(batch)
     if entry is None:
         return await not_found(request, f"No batch of this name in {viewer.account_id}.")
+    period = parse_period(request.query_params)
     if "panel" in request.query_params:
         async with open_page(request) as connection:
-            data = await load_panel(connection, entry, metric, viewer.now)
+            data = await load_panel(connection, entry, metric, viewer.now, period)
         return panel(data, viewer) if data else await _no_metric(request, entry)
     channel = await request.app.state.hub.refresh(viewer.account_id)
-    period = parse_period(request.query_params)
     async with open_page(request) as connection:
-        data = await load_panel(connection, entry, metric, viewer.now)
+        data = await load_panel(connection, entry, metric, viewer.now, period)
         if data is None:
             return await _no_metric(request, entry)
         until = period_end(data.row, viewer.now, PERIODS[period])
@@ -98,9 +99,10 @@ async def metric_page(request: Request) -> Answer:
     settings = entry.batch.settings(metric)
     # By when they were; the list of alerts goes by when they were found.
     incidents = sorted(alerts.rows, key=lambda one: (one.state != OPEN, -one.opened_ts.timestamp()))
-    here = routes.metric(batch, metric, period=None if period == "7d" else period)
+    asked = None if period == DEFAULT_PERIOD else period
+    here = routes.metric(batch, metric, period=asked)
     content = [
-        _crumbs(data.row, viewer),
+        _crumbs(data.row, asked, viewer),
         _lede(data, settings, viewer),
         Div(
             Div(
@@ -131,12 +133,12 @@ async def _no_metric(request: Request, entry: BatchEntry) -> Answer:
     return await not_found(request, f"No metric of this name in the batch {entry.name}.")
 
 
-def _crumbs(row: MetricRow, viewer: Viewer) -> FT:
+def _crumbs(row: MetricRow, asked: str | None, viewer: Viewer) -> FT:
     return Div(
         A(
             icon("left"),
             "Metrics",
-            href=routes.metric_at(row.batch, row.metric),
+            href=routes.metric_at(row.batch, row.metric, period=asked),
             cls="btn bare",
             data_back=True,
             title="Back (esc)",
@@ -201,7 +203,7 @@ def _figure(
     ends = "" if until == viewer.now else f" to {form.format_day(until, viewer.zone)}, where its values end"
     found = [alert for alert in alerts if alert.last_ts >= since and alert.opened_ts <= until]
     label = (
-        f"{row.metric}{judged}{unit} over {PERIODS[period].days} days{ends}, with the usual band: "
+        f"{row.metric}{judged}{unit} over {PERIOD_WORDS[period]}{ends}, with the usual band: "
         f"{form.plural(sum(1 for s in line.severity if s), 'anomaly', 'anomalies')}, {form.plural(len(found), 'incident')}."
     )
     limits = settings.thresholds
@@ -219,7 +221,10 @@ def _figure(
                 H2(f"Values{judged}{unit}"),
                 Span(f"{form.plural(line.points, 'point')}{ends}", cls="small muted", title=thinned or None),
                 Div(*keys, cls="key desk"),
-                _periods(row, period),
+                Div(
+                    period_links(period, lambda key: routes.metric(row.batch, row.metric, period=key)),
+                    cls="end",
+                ),
                 cls="fh",
             ),
             P(HINT, cls="readout", data_default=HINT),
@@ -231,26 +236,10 @@ def _figure(
                 aria_label=label,
             )
             if line.ts
-            else P(f"No value in {PERIODS[period].days} days.", cls="empty"),
+            else P(f"No value in {PERIOD_WORDS[period]}.", cls="empty"),
             _as_table(row, line, settings.unit, viewer),
         ),
         cls="s first",
-    )
-
-
-def _periods(row: MetricRow, period: str) -> FT:
-    return Div(
-        *(
-            A(
-                f"{span.days}\u00a0d",
-                href=routes.metric(row.batch, row.metric, period=None if key == "7d" else key),
-                aria_current="true" if key == period else None,
-            )
-            for key, span in PERIODS.items()
-        ),
-        cls="seg end",
-        role="group",
-        aria_label="Period",
     )
 
 

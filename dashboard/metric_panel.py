@@ -22,7 +22,7 @@ from dashboard import routes
 from dashboard.components import facts, mark, missing
 from dashboard.element import FT, H2, H3, A, Aside, Dd, Div, Dl, Dt, Kbd, P, Section, Span
 from dashboard.metric_actions import feedback_form, snooze_form
-from dashboard.metric_filter import PERIODS
+from dashboard.metric_filter import DEFAULT_PERIOD, PERIOD_WORDS, PERIODS
 from dashboard.metric_plots import series_chart
 from dashboard.metric_words import describe_now, format_measure, format_range, kind_word
 from dashboard.security import Viewer
@@ -30,7 +30,6 @@ from dashboard.security import Viewer
 __all__ = ["PanelData", "also_list", "empty_panel", "load_panel", "panel", "period_end", "settings_facts"]
 
 PARTS = 84
-PERIOD = PERIODS["7d"]
 NAMES_SHOWN = 6
 
 
@@ -41,6 +40,7 @@ class PanelData:
     entry: BatchEntry
     row: MetricRow
     line: Line
+    period: str
     since: datetime
     until: datetime
     alert: Alert | None
@@ -48,17 +48,18 @@ class PanelData:
 
 
 async def load_panel(
-    connection: psycopg.AsyncConnection[Any], entry: BatchEntry, metric: str, now: datetime
+    connection: psycopg.AsyncConnection[Any], entry: BatchEntry, metric: str, now: datetime, period: str
 ) -> PanelData | None:
-    """A metric of a batch; None when there is none of that name."""
+    """A metric of a batch over one of `PERIODS`; None when there is none of that name."""
     try:
         row = await fetch_async(connection, load_metric(entry.name, metric, now))
     except FilterError:
         return None
     if row is None:
         return None
-    until = period_end(row, now, PERIOD)
-    line = await fetch_async(connection, load_line(entry.name, metric, until - PERIOD, until, PARTS))
+    until = period_end(row, now, PERIODS[period])
+    since = until - PERIODS[period]
+    line = await fetch_async(connection, load_line(entry.name, metric, since, until, PARTS))
     alerts = await fetch_async(connection, page_alerts([entry.name], metric=metric, state="open", limit=20))
     alert = max(alerts.rows, key=lambda one: (one.severity, one.alert_id), default=None)
     also = (
@@ -68,7 +69,7 @@ async def load_panel(
         if alert is not None
         else None
     )
-    return PanelData(entry, row, line, until - PERIOD, until, alert, also)
+    return PanelData(entry, row, line, period, since, until, alert, also)
 
 
 def period_end(row: MetricRow, now: datetime, period: timedelta) -> datetime:
@@ -81,16 +82,18 @@ def panel(data: PanelData, viewer: Viewer) -> FT:
     row, settings = data.row, data.entry.batch.settings(data.row.metric)
     level = row.alert_severity or row.newest_severity
     said = describe_now(row, settings.unit, viewer.zone)
-    here = routes.metric_at(row.batch, row.metric)
+    asked = None if data.period == DEFAULT_PERIOD else data.period
+    here = routes.metric_at(row.batch, row.metric, period=asked)
     strange = sum(1 for severity in data.line.severity if severity)
-    label = f"{row.metric} over 7 days with the usual band; {form.plural(strange, 'anomaly', 'anomalies')}. {said}"
+    period = PERIOD_WORDS[data.period]
+    label = f"{row.metric} over {period} with the usual band; {form.plural(strange, 'anomaly', 'anomalies')}. {said}"
     return Aside(
         Div(
             mark(level) if level else None,
             H2(row.metric, title=row.metric),
             Span(row.batch, cls="muted small"),
             Span(
-                A("Open ", Kbd("enter"), href=routes.metric(row.batch, row.metric), cls="btn bare", title="Open (enter)"),
+                A("Open ", Kbd("enter"), href=routes.metric(row.batch, row.metric, period=asked), cls="btn bare", title="Open (enter)"),
                 cls="end",
             ),
             cls="t",
@@ -102,7 +105,7 @@ def panel(data: PanelData, viewer: Viewer) -> FT:
             (settings.thresholds.lower, settings.thresholds.upper),
         )
         if data.line.ts
-        else P("No value in 7 days.", cls="muted small"),
+        else P(f"No value in {period}.", cls="muted small"),
         Section(H3("Strange in the same hours"), also_list(row.batch, data.also), cls="sec")
         if data.also
         else None,

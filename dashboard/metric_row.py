@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from anomalyze.config import Problem
 from anomalyze.metrics.library import BatchEntry
 from anomalyze.storage.metrics_board import BatchRun, BoardBatch, BoardRow
-from anomalyze.storage.metrics_view import RATE_WINDOW
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.components import SEVERITY_WORDS, ago, cell, mark, missing
 from dashboard.element import FT, A, Div, Small, Span, Tr, ft
-from dashboard.metric_filter import MetricsView
+from dashboard.metric_filter import DEFAULT_PERIOD, PERIOD_LINKS, PERIOD_WORDS, PERIODS, MetricsView
 from dashboard.metric_plots import sparkline
 from dashboard.metric_words import describe_step, format_measure, off_by, source_word
 from dashboard.security import Viewer
 
-__all__ = ["COLUMNS", "batch_head", "fold_row", "metric_row", "state_sign"]
+__all__ = ["COLUMNS", "batch_head", "fold_row", "metric_row", "period_links", "state_sign"]
 
 COLUMNS = 7
 ERROR_LENGTH_MAX = 300
@@ -134,13 +134,19 @@ def metric_row(row: BoardRow, unit: str, number: int, view: MetricsView, viewer:
         ),
         ft(
             "th",
-            A(row.metric, href=routes.metric(row.batch, row.metric), cls="name", title=row.metric),
+            A(
+                row.metric,
+                href=routes.metric(row.batch, row.metric, period=view.period_query),
+                cls="name",
+                title=row.metric,
+                dir="auto",
+            ),
             _snoozed(row, viewer),
             scope="row",
             role="rowheader",
             cls="m-n",
         ),
-        cell(sparkline(row.line, *_edges(row, viewer.now), late=row.late), cls="m-sp"),
+        cell(sparkline(row.line, *_edges(row, viewer.now, PERIODS[view.period]), late=row.late), cls="m-sp"),
         cell(*_value(row, unit), cls="num wm m-v"),
         cell(off.text, cls=f"num m-d off-{off.state}", title=off.why),
         cell(
@@ -149,7 +155,7 @@ def metric_row(row: BoardRow, unit: str, number: int, view: MetricsView, viewer:
             cls="num m-r",
         )
         if total
-        else cell(missing("no point in 7 days"), cls="num m-r"),
+        else cell(missing(f"no point in {PERIOD_WORDS[view.period]}"), cls="num m-r"),
         cell(_age(row, viewer), cls="num muted m-l"),
         role="row",
         id=f"metric-{number}",
@@ -165,6 +171,23 @@ def fold_row(text: str, href: str) -> FT:
         cell(A(text, href=href, cls="link"), colspan=str(COLUMNS - 1)),
         role="row",
         cls="more",
+    )
+
+
+def period_links(chosen: str, address: Callable[[str | None], str]) -> FT:
+    """The periods to choose from; ``address`` gives the page with one, None: the usual."""
+    return Div(
+        *(
+            A(
+                PERIOD_LINKS[key],
+                href=address(None if key == DEFAULT_PERIOD else key),
+                aria_current="true" if key == chosen else None,
+            )
+            for key in PERIODS
+        ),
+        cls="seg",
+        role="group",
+        aria_label="Period",
     )
 
 
@@ -193,12 +216,12 @@ def _value(row: BoardRow, unit: str) -> tuple[object, ...]:
     return (exact, Span(unit, cls="cur")) if unit not in ("", "%") else (exact,)
 
 
-def _edges(row: BoardRow, now: datetime) -> tuple[float, float]:
-    """Of the sparkline: the last days, or those before the newest point of a series that ended earlier."""
+def _edges(row: BoardRow, now: datetime, period: timedelta) -> tuple[float, float]:
+    """Of the sparkline: the period, or as long before the newest point of a series that ended earlier."""
     end = now.astimezone(UTC)
-    if row.newest_ts is not None and row.newest_ts < end - RATE_WINDOW:
+    if row.newest_ts is not None and row.newest_ts < end - period:
         end = row.newest_ts
-    return (end - RATE_WINDOW).timestamp(), end.timestamp()
+    return (end - period).timestamp(), end.timestamp()
 
 
 def _short(text: str) -> str:

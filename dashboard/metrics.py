@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, timedelta
 
 from starlette.requests import Request
@@ -14,12 +15,12 @@ from anomalyze.storage.metrics_board import BatchRun, BoardBatch, load_board, lo
 from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
 from dashboard import routes
-from dashboard.components import ago, copyable, empty_row, head_cell, icon, search_box, table
-from dashboard.element import FT, A, Div, Form, Input, P, Span, ft
+from dashboard.components import ago, copyable, empty_row, head_cell, search_box, table
+from dashboard.element import FT, A, Button, Div, Form, Input, Label, Option, P, Select, Span, ft
 from dashboard.frame import frame, page_head, zone_note
-from dashboard.metric_filter import FAILED, MetricsView, parse_metrics_view
+from dashboard.metric_filter import FAILED, PERIOD_WORDS, PERIODS, MetricsView, parse_metrics_view
 from dashboard.metric_panel import empty_panel, load_panel, panel
-from dashboard.metric_row import COLUMNS, batch_head, fold_row, metric_row
+from dashboard.metric_row import COLUMNS, batch_head, fold_row, metric_row, period_links
 from dashboard.page import Answer, open_page, remember
 from dashboard.security import Viewer, viewer_of
 
@@ -33,13 +34,19 @@ HEADS_MAX = 60
 # What is shown with every metric of its batches.
 WHOLE = ("all", FAILED)
 
+# Batches, tags and owners to choose from.
+CHOICES_MAX = 200
+
 _SHOWN = (
     ("all", "All"),
-    ("strange", "Strange in 7 days"),
+    ("strange", "Strange in {period}"),
     ("now", "Strange now"),
     ("late", "Late"),
+    ("snoozed", "Snoozed"),
     (FAILED, "Failed batches"),
 )
+# Shown where there is one.
+_RARE = ("snoozed", FAILED)
 _FIRST_BATCH = """\
 description: Visits of our site, by hour
 account: {account}
@@ -67,8 +74,8 @@ async def metrics_page(request: Request) -> Answer:
             load_board(
                 list(chosen),
                 viewer.now,
-                words=view.words,
-                named=view.names(chosen),
+                window=PERIODS[view.period],
+                patterns=view.patterns(chosen),
                 shown=view.shown,
                 per_batch=ROWS if one else max(ROWS_A_BATCH_MIN, ROWS // max(len(chosen), 1)),
                 skip=(view.page - 1) * ROWS if one else 0,
@@ -77,8 +84,8 @@ async def metrics_page(request: Request) -> Answer:
         )
         heads = _heads(board, chosen, view)
         at = view.at if view.at is not None and view.at[0] in owned else _first(heads)
-        shown = await load_panel(connection, owned[at[0]], at[1], viewer.now) if at else None
-    marked = MetricsView(view.words, view.tag, view.batch, view.shown, view.page, at if shown else None)
+        shown = await load_panel(connection, owned[at[0]], at[1], viewer.now, view.period) if at else None
+    marked = replace(view, at=at if shown else None)
     strange = sum(batch.now for batch in board)
     content = [
         _head(board, chosen, viewer),
@@ -138,57 +145,63 @@ def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, Bat
         "strange": sum(batch.strange for batch in board),
         "now": sum(batch.now for batch in board),
         "late": sum(batch.late for batch in board),
+        "snoozed": sum(batch.snoozed for batch in board),
         FAILED: failed,
     }
-    tags = sorted({tag for entry in owned.values() for tag in entry.batch.tags})
-    hidden = {"tag": view.tag, "batch": view.batch, "show": "" if view.shown == "all" else view.shown}
-    chips = [(name, hidden[name]) for name in ("tag", "batch") if hidden[name]]
+    batches = [entry.batch for entry in owned.values()]
     return Div(
         Div(
             *(
                 A(
-                    f"{word} {form.format_count(counts[key])}",
+                    f"{word.format(period=PERIOD_WORDS[view.period])} {form.format_count(counts[key])}",
                     href=view.url(show=None if key == "all" else key),
                     aria_current="true" if view.shown == key else None,
                 )
                 for key, word in _SHOWN
-                if key != FAILED or failed
+                if key not in _RARE or counts[key] or view.shown == key
             ),
             cls="seg",
             role="group",
             aria_label="Show",
         ),
+        period_links(view.period, lambda key: view.url(period=key)),
         Form(
-            *(Input(type="hidden", name=name, value=value) for name, value in hidden.items() if value),
-            search_box(view.words, "Metric, batch or owner", "Filter metrics"),
+            *(
+                Input(type="hidden", name=name, value=str(value))
+                for name, value in view.query.items()
+                if value and name in ("show", "period")
+            ),
+            search_box(view.words, "Name, or a pattern: p95_*", "Filter metrics"),
+            _choice("batch", "any batch", list(owned), view.batch),
+            _choice("tag", "any tag", [tag for batch in batches for tag in batch.tags], view.tag),
+            _choice("owner", "any owner", [batch.owner for batch in batches], view.owner),
+            Button("Show", cls="btn", type="submit"),
+            A("Clear", href=routes.with_query(routes.METRICS, period=view.period_query), cls="btn bare")
+            if view.narrowed
+            else None,
             action=routes.METRICS,
             method="get",
+            cls="bar-form",
         ),
-        Div(
-            *(A(tag, href=view.url(tag=tag), cls="link") for tag in tags[:8] if tag != view.tag),
-            cls="tags desk",
-            role="group",
-            aria_label="Tags",
-        )
-        if tags
-        else None,
-        Div(
-            *(
-                A(
-                    Span(kind, cls="faint"),
-                    f" {value} ",
-                    icon("x"),
-                    href=view.url(**{kind: None}),
-                    cls="chip",
-                    aria_label=f"Remove filter {kind} {value}",
-                )
-                for kind, value in chips
-            ),
-            cls="chips",
-        )
-        if chips
-        else None,
         cls="bar",
+    )
+
+
+def _choice(name: str, any_word: str, values: Sequence[str], chosen: str) -> FT | None:
+    """A filter by one of some values, where there is something to choose."""
+    known = sorted({value for value in values if value})[:CHOICES_MAX]
+    if chosen and chosen not in known:
+        known.append(chosen)
+    if len(known) < 2 and not chosen:
+        return None
+    return Label(
+        Span(name.capitalize(), cls="vh"),
+        Select(
+            Option(any_word, value="", selected=not chosen),
+            *(Option(value, value=value, selected=value == chosen) for value in known),
+            name=name,
+            cls="input",
+        ),
     )
 
 
@@ -216,17 +229,21 @@ def _list(
         rows.append(
             empty_row(COLUMNS, f"{more}, with lower rates. Words, a tag or what is strange bring them here.")
         )
+    period = PERIOD_WORDS[view.period]
     captions = (
         ft("td", role="cell", cls="m-s"),
         head_cell("Metric", "m-n"),
-        head_cell("7 days and expected band", "m-sp"),
+        head_cell(f"{period[0].upper()}{period[1:]} and expected band", "m-sp"),
         head_cell("Last", "num m-v"),
         head_cell("Off by", "num m-d", title="how far beyond what is usual"),
-        head_cell("Anomaly rate", "num m-r", sort="descending", title="of the points of the last 7 days"),
+        head_cell("Anomaly rate", "num m-r", sort="descending", title=f"of the points of the last {period}"),
         head_cell("Data of", "num m-l", title="when the newest value is of"),
     )
     found = table(
-        "Metrics by batch, highest anomaly rate first, 7 days", captions, rows or [_no_match(view)], cls="mt"
+        f"Metrics by batch, highest anomaly rate first, {period}",
+        captions,
+        rows or [_no_match(view)],
+        cls="mt",
     )
     found.children[-1].attrs["id"] = "rows"
     return found
@@ -246,16 +263,21 @@ def _folded(batch: BoardBatch, view: MetricsView, one: bool) -> list[FT]:
         )
     if rest > 0:
         strange = batch.strange - sum(1 for row in batch.rows if row.anomalies) if not skipped else 0
-        words = f", {form.format_count(strange)} of them strange in 7 days" if strange > 0 else ""
+        period = PERIOD_WORDS[view.period]
+        words = f", {form.format_count(strange)} of them strange in {period}" if strange > 0 else ""
         if not skipped and strange <= 0 and view.shown == "all":
-            words = ", none strange in 7 days"
+            words = f", none strange in {period}"
         more = view.url(batch=batch.name, page=view.page + 1 if one else None)
         found.append(fold_row(f"{form.format_count(rest)} more{words}", more))
     return found
 
 
 def _no_match(view: MetricsView) -> FT:
-    return empty_row(COLUMNS, "None match. ", A("Clear filters", href=routes.METRICS, cls="link"))
+    return empty_row(
+        COLUMNS,
+        "None match. ",
+        A("Clear filters", href=routes.with_query(routes.METRICS, period=view.period_query), cls="link"),
+    )
 
 
 def _quiet(board: Sequence[BoardBatch], viewer: Viewer) -> FT | None:

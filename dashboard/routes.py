@@ -150,9 +150,9 @@ def metric(batch: str, name: str, **query: str | None) -> str:
     return with_query(f"/metrics/{quote(batch, safe='')}/{quote(name, safe='')}", **query)
 
 
-def metric_at(batch: str, name: str) -> str:
+def metric_at(batch: str, name: str, **query: str | None) -> str:
     """The list of metrics with one in its panel."""
-    return with_query(METRICS, at=f"{batch}/{name}")
+    return with_query(METRICS, at=f"{batch}/{name}", **query)
 
 
 def user(user_id: str) -> str:

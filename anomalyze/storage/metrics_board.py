@@ -7,10 +7,11 @@ and points are read for the rows that are shown. Batches are given by name, as i
 # ruff: noqa: S608 - only constants are put into statements
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from anomalyze.metrics.incident import OPEN
@@ -26,6 +27,7 @@ __all__ = [
     "BoardBatch",
     "BoardRow",
     "Line",
+    "like_pattern",
     "load_board",
     "load_last_runs",
     "load_line",
@@ -34,10 +36,12 @@ __all__ = [
 # Rows with a line each on a page.
 ROWS_MAX = 100
 BATCHES_MAX = 200
-# Which metrics: all, anomalies in the window, strange now, no values.
-SHOWN = ("all", "strange", "now", "late")
+# Which metrics: all, anomalies in the window, strange now, no values, snoozed.
+SHOWN = ("all", "strange", "now", "late", "snoozed")
 # A sparkline has the least, the greatest and the strangest point of so many parts of its time.
 SPARK_PARTS = 42
+# More points than that in the window are not read one by one: a week by the hour is.
+FINE_POINTS = 1_000
 # Newest runs of a batch among which one of each kind is found.
 RUNS_LOOKED_AT = 20
 
@@ -45,7 +49,7 @@ RUNS_LOOKED_AT = 20
 _THINNED = """
 SELECT array_agg(extract(epoch FROM ts)::bigint ORDER BY ts) AS at, array_agg(value ORDER BY ts) AS line,
     array_agg(lower ORDER BY ts) AS low, array_agg(upper ORDER BY ts) AS high,
-    array_agg(severity ORDER BY ts) AS marks, coalesce(max(points), 0) AS recent
+    array_agg(severity ORDER BY ts) AS marks, coalesce(max(points), 0) AS seen
 FROM (
     SELECT *, row_number() OVER (PARTITION BY part ORDER BY value) AS least,
         row_number() OVER (PARTITION BY part ORDER BY value DESC NULLS LAST) AS greatest,
@@ -54,25 +58,43 @@ FROM (
     FROM ({source}) points_of
 ) numbered WHERE points <= %(whole)s OR least = 1 OR greatest = 1 OR (strangest = 1 AND severity > 0)
 """
-# Values and band are of the default detector; what a detector by name found strange is marked too.
+# Values and band are of the default detector; what a detector by name found strange is marked too. Of a series with more
+# points than that, one in each half of a part is read, and what was strange: by the minute, 90 days of a page's rows are
+# six million points.
 _SPARK = """
 SELECT q.ts, max(q.value) FILTER (WHERE q.detector = p.detector) AS value,
     max(q.lower) FILTER (WHERE q.detector = p.detector)::real AS lower,
     max(q.upper) FILTER (WHERE q.detector = p.detector)::real AS upper, max(q.severity) AS severity,
     floor(extract(epoch FROM q.ts - begins) / %(part_s)s) AS part
-FROM (SELECT CASE WHEN p.newest_ts < %(since)s THEN p.newest_ts - %(window)s ELSE %(since)s END AS begins) w,
-    metric_scores q WHERE q.batch = p.batch AND q.metric = p.metric
-    AND (q.detector <> p.detector OR q.version = p.version) AND q.ts >= begins
+FROM (SELECT CASE WHEN p.newest_ts < %(since)s THEN p.newest_ts - %(window)s ELSE %(since)s END AS begins) w
+CROSS JOIN LATERAL (
+    SELECT ts, detector, value, lower, upper, severity FROM metric_scores
+    WHERE p.possible <= %(fine)s AND batch = p.batch AND metric = p.metric
+    AND (detector <> p.detector OR version = p.version) AND ts >= begins
+    UNION ALL
+    SELECT one.* FROM generate_series(begins, begins + %(window)s, %(half)s) AS at CROSS JOIN LATERAL (
+        SELECT ts, detector, value, lower, upper, severity FROM metric_scores
+        WHERE batch = p.batch AND metric = p.metric AND detector = p.detector AND version = p.version
+        AND ts >= at AND ts < at + %(half)s ORDER BY ts LIMIT 1
+    ) one WHERE p.possible > %(fine)s
+    UNION ALL
+    SELECT ts, p.detector, value, lower, upper, severity FROM marks m
+    WHERE p.possible > %(fine)s AND m.batch = p.batch AND m.metric = p.metric
+) q
 GROUP BY q.ts, begins HAVING bool_or(q.detector = p.detector)
 """
 
 _BOARD = f"""
-WITH series AS MATERIALIZED (
+WITH asked AS MATERIALIZED (
+    SELECT batch, ARRAY(SELECT jsonb_array_elements_text(%(patterns)s::jsonb -> batch)) AS patterns
+    FROM unnest(%(batches)s) batch
+), series AS MATERIALIZED (
     SELECT s.batch, s.metric, s.points, s.newest_ts, s.newest_severity, s.detector, s.version,
         greatest(s.snoozed_until, b.snoozed_until) AS snoozed_until,
         least(s.points, %(window_s)s / greatest(coalesce(b.period_s, 3600), 1)) AS possible
-    FROM metric_series s JOIN metric_batches b USING (batch) WHERE s.batch = ANY(%(batches)s)
-), strange AS (
+    FROM metric_series s JOIN metric_batches b USING (batch) JOIN asked a USING (batch)
+    WHERE CASE WHEN a.patterns = '{{}}' THEN true ELSE s.metric ILIKE ALL(a.patterns) END
+), strange AS MATERIALIZED (
     SELECT q.batch, q.metric, count(DISTINCT q.ts) AS anomalies FROM metric_scores q
     JOIN series s ON s.batch = q.batch AND s.metric = q.metric AND (q.detector <> s.detector OR q.version = s.version)
     WHERE q.batch = ANY(%(batches)s) AND q.severity > 0 AND q.ts >= %(since)s GROUP BY 1, 2
@@ -83,26 +105,37 @@ WITH series AS MATERIALIZED (
     ORDER BY batch, metric, severity DESC, alert_id DESC
 ), rated AS (
     SELECT *, coalesce(anomalies, 0) AS found, coalesce(anomalies, 0) / greatest(possible, 1) AS rate,
-        alert_severity IS NOT NULL OR newest_severity > 0 AS is_now, coalesce(is_late, false) AS late
+        alert_severity IS NOT NULL OR newest_severity > 0 AS is_now, coalesce(is_late, false) AS late,
+        coalesce(snoozed_until > %(now)s, false) AS snoozed
     FROM series LEFT JOIN strange USING (batch, metric) LEFT JOIN opened USING (batch, metric)
-    WHERE %(pattern)s::text IS NULL OR metric ILIKE %(pattern)s OR batch = ANY(%(named)s)
+), marked AS MATERIALIZED (
+    SELECT *, CASE %(shown)s WHEN 'all' THEN true WHEN 'strange' THEN found > 0 OR is_now WHEN 'now' THEN is_now
+        WHEN 'late' THEN late ELSE snoozed END AS is_kept FROM rated
 ), kept AS (
     SELECT *, row_number() OVER (PARTITION BY batch ORDER BY rate DESC, alert_severity DESC NULLS LAST, metric) AS place
-    FROM rated WHERE CASE %(shown)s WHEN 'all' THEN true WHEN 'strange' THEN found > 0 OR is_now
-        WHEN 'now' THEN is_now ELSE late END
+    FROM marked WHERE is_kept
 ), grouped AS (
     SELECT batch, count(*) AS metrics, count(*) FILTER (WHERE is_now) AS now, count(*) FILTER (WHERE found > 0) AS strange,
-        count(*) FILTER (WHERE late) AS late, max(newest_ts) AS newest_ts, sum(found) / greatest(sum(possible), 1) AS rate,
-        k.metrics AS kept
-    FROM rated LEFT JOIN (SELECT batch, count(*) AS metrics FROM kept GROUP BY batch) k USING (batch) GROUP BY batch, k.metrics
+        count(*) FILTER (WHERE late) AS late, count(*) FILTER (WHERE snoozed) AS snoozed, max(newest_ts) AS newest_ts, sum(found) / greatest(sum(possible), 1) AS rate,
+        count(*) FILTER (WHERE is_kept) AS kept
+    FROM marked GROUP BY batch
 ), page AS (
     SELECT k.* FROM kept k JOIN grouped g USING (batch) WHERE place > %(skip)s AND place <= %(skip)s + %(per_batch)s
     ORDER BY g.rate DESC, batch, place LIMIT %(rows)s
+), marks AS MATERIALIZED (
+    SELECT p.batch, p.metric, q.ts, max(f.value) AS value, max(f.lower) AS lower, max(f.upper) AS upper, max(q.severity) AS severity
+    FROM page p JOIN metric_scores q ON q.batch = p.batch AND q.metric = p.metric
+        AND (q.detector <> p.detector OR q.version = p.version)
+    JOIN metric_scores f ON f.batch = p.batch AND f.metric = p.metric AND f.ts = q.ts AND f.detector = p.detector
+        AND f.version = p.version
+    WHERE p.possible > %(fine)s AND q.batch = ANY(%(batches)s) AND q.severity > 0 AND q.ts >= %(since)s GROUP BY 1, 2, 3
 )
 SELECT g.batch, g.metrics AS batch_metrics, g.now AS batch_now, g.strange AS batch_strange, g.late AS batch_late,
-    g.newest_ts AS batch_newest_ts, g.rate::float8 AS batch_rate, coalesce(g.kept, 0) AS batch_kept,
+    g.snoozed AS batch_snoozed,
+    g.newest_ts AS batch_newest_ts, g.rate::float8 AS batch_rate, g.kept AS batch_kept,
     p.metric, p.points, p.newest_ts, p.newest_severity, p.found AS anomalies, p.is_now, p.late, p.snoozed_until,
-    p.alert_severity, p.alert_opened_ts, p.alert_kind, v.value, s.value AS judged, s.expected, s.lower, s.upper, spark.*
+    p.alert_severity, p.alert_opened_ts, p.alert_kind, v.value, s.value AS judged, s.expected, s.lower, s.upper, spark.*,
+    CASE WHEN p.possible > %(fine)s THEN p.possible::bigint ELSE spark.seen END AS recent
 FROM grouped g LEFT JOIN page p USING (batch)
 LEFT JOIN metric_values v ON v.batch = p.batch AND v.metric = p.metric AND v.ts = p.newest_ts
 LEFT JOIN metric_scores s ON s.batch = p.batch AND s.metric = p.metric AND s.ts = p.newest_ts
@@ -154,14 +187,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class BoardRow:
-    """A metric with its line of `RATE_WINDOW`; a late one's ends with its newest point.
+    """A metric with its line of the window that was asked for; a late one's ends with its newest point.
 
     Attributes
     ----------
     value, judged, expected, lower, upper
         Of the newest point that was scored: as it was stored, and as it was judged.
     anomalies
-        Of `RATE_WINDOW`; of ``line.points`` points.
+        Of that window; of ``line.points`` points.
     is_now
         Whether the newest point is an anomaly or an alert is open; ``late``: one that no value comes.
     """
@@ -195,6 +228,7 @@ class BoardBatch:
     now: int
     strange: int
     late: int
+    snoozed: int
     kept: int
     rate: float
     newest_ts: datetime | None
@@ -218,37 +252,37 @@ def load_board(
     batches: Sequence[str],
     now: datetime,
     *,
-    words: str = "",
-    named: Sequence[str] = (),
+    window: timedelta = RATE_WINDOW,
+    patterns: Mapping[str, Sequence[str]] | None = None,
     shown: str = "all",
     per_batch: int = ROWS_MAX,
     skip: int = 0,
     rows: int = ROWS_MAX,
 ) -> Query[list[BoardBatch]]:
-    """Batches by their share of anomalies in `RATE_WINDOW`, within each its metrics by theirs.
+    """Batches by their share of anomalies in a window that ends now, within each its metrics by theirs.
 
     Parameters
     ----------
-    words
-        Part of a metric's name; ``named`` are batches all of whose metrics match.
+    patterns
+        By batch, what a metric's name must be like, all of them (`like_pattern`); of a batch that is not named, any.
     shown
         One of `SHOWN`.
     per_batch, skip, rows
         Of each batch so many rows behind the first ``skip``, and ``rows`` of all of them.
     """
-    check_text("q", words)
-    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return Query(
         _BOARD,
         {
             "batches": TextArray(list(batches)),
-            "since": now - RATE_WINDOW,
-            "window": RATE_WINDOW,
-            "window_s": RATE_WINDOW.total_seconds(),
-            "part_s": RATE_WINDOW.total_seconds() / SPARK_PARTS,
+            "now": now,
+            "since": now - window,
+            "window": window,
+            "window_s": window.total_seconds(),
+            "part_s": window.total_seconds() / SPARK_PARTS,
+            "half": window / (2 * SPARK_PARTS),
             "whole": 2 * SPARK_PARTS,
-            "pattern": f"%{escaped}%" if words else None,
-            "named": TextArray(list(named)),
+            "fine": FINE_POINTS,
+            "patterns": json.dumps(patterns or {}),
             "shown": shown if shown in SHOWN else "all",
             "per_batch": per_batch,
             "skip": skip,
@@ -256,6 +290,22 @@ def load_board(
         },
         _board,
     )
+
+
+def like_pattern(word: str) -> str:
+    """A word of a search as an SQL pattern: it is part of the name, or with a star in it all of the name.
+
+    >>> like_pattern("p95_"), like_pattern("tenant_*.p95")
+    ('%p95\\\\_%', 'tenant\\\\_%.p95')
+
+    Raises
+    ------
+    FilterError
+        It holds what no stored name does.
+    """
+    check_text("q", word)
+    escaped = word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%") if "*" in word else f"%{escaped}%"
 
 
 def load_line(batch: str, metric: str, since: datetime, until: datetime, parts: int) -> Query[Line]:
@@ -270,7 +320,7 @@ def load_line(batch: str, metric: str, since: datetime, until: datetime, parts: 
             "part_s": max((until - since).total_seconds(), 1.0) / parts,
             "whole": 3 * parts,
         },
-        lambda rows: _line(rows[0]),
+        lambda rows: _line(rows[0], rows[0]["seen"]),
     )
 
 
@@ -301,6 +351,7 @@ def _board(rows: list[dict[str, Any]]) -> list[BoardBatch]:
                 now=row["batch_now"],
                 strange=row["batch_strange"],
                 late=row["batch_late"],
+                snoozed=row["batch_snoozed"],
                 kept=row["batch_kept"],
                 rate=row["batch_rate"],
                 newest_ts=row["batch_newest_ts"],
@@ -308,13 +359,13 @@ def _board(rows: list[dict[str, Any]]) -> list[BoardBatch]:
             )
         if row["metric"] is not None:
             own = {field: row[field] for field in BoardRow.__slots__ if field != "line"}
-            batches[name].rows.append(BoardRow(**own, line=_line(row)))
+            batches[name].rows.append(BoardRow(**own, line=_line(row, row["recent"])))
     return list(batches.values())
 
 
-def _line(row: dict[str, Any]) -> Line:
+def _line(row: dict[str, Any], points: int) -> Line:
     value, lower, upper = ([_finite(value) for value in row[name] or []] for name in ("line", "low", "high"))
-    return Line(row["at"] or [], value, lower, upper, row["marks"] or [], row["recent"])
+    return Line(row["at"] or [], value, lower, upper, row["marks"] or [], points)
 
 
 def _finite(value: float | None) -> float | None:
