@@ -12,7 +12,7 @@ from dashboard import routes
 from dashboard.components import ago, cell, moment, severity
 from dashboard.element import FT, A, Details, Div, P, Small, Span, Summary, Tr
 from dashboard.metric_actions import feedback_form, snooze_form
-from dashboard.metric_words import kind_word
+from dashboard.metric_words import kind_word, said
 from dashboard.security import Viewer
 
 __all__ = ["MUTED_WORDS", "alert_row"]
@@ -48,10 +48,10 @@ def alert_row(alert: Alert, here: str, snoozed_until: datetime | None, viewer: V
         ),
         cell(
             P(
-                A(alert.metric, href=routes.metric(alert.batch, alert.metric), cls="name"),
+                A(alert.metric, href=routes.metric(alert.batch, alert.metric), cls="name", dir="auto"),
                 Span(f" {alert.batch}", cls="muted"),
             ),
-            P(alert.sentence),
+            P(*said(alert.sentence, alert.metric, viewer.now, viewer.zone)),
             P(*_since(alert, viewer), " ", *_told(alert, viewer), cls="small muted"),
             _picture(alert),
             cls="i-s",

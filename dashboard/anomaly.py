@@ -94,6 +94,7 @@ async def anomaly_page(request: Request) -> Answer:
         active="now",
         content=remember(request, [part for part in content if part is not None]),
         styles=("anomaly.css",),
+        scripts=("amounts.js",),
         plots=True,
     )
 

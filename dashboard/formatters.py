@@ -65,20 +65,24 @@ def format_money(amount: Decimal | float | None, currency: str) -> str:
     return f"{amount:,.{currency_decimals(currency)}f}".replace("-", MINUS)
 
 
-def format_count(count: int | float | None) -> str:
-    """Exact below 10,000, then three digits with k or M.
+_SIZES = (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))
 
-    >>> [format_count(n) for n in (9999, 12_404, 999_960, 1_280_000, 3_000_000_000)]
-    ['9,999', '12.4\\xa0k', '1.00\\xa0M', '1.28\\xa0M', '3.00\\xa0G']
+
+def format_count(count: int | float | None) -> str:
+    """Exact below 10,000, then three digits with k, M, G or T; beyond those as a power of ten.
+
+    >>> [format_count(n) for n in (9999, 12_404, 999_960, 1_280_000, 3_000_000_000, 1.87e12, -4e21)]
+    ['9,999', '12.4\\xa0k', '1.00\\xa0M', '1.28\\xa0M', '3.00\\xa0G', '1.87\\xa0T', '−4e+21']
     """
     if count is None:
         return MISSING
     if abs(count) < 10_000:
         return f"{count:,.0f}".replace("-", MINUS)
-    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
-        scaled = float(f"{count / size:.3g}")
-        if abs(scaled) < 1000 or unit == "G":
-            break
+    if abs(count) >= 9.995e14:
+        return f"{count:.3g}".replace("-", MINUS)
+    unit, scaled = next(
+        (unit, scaled) for unit, size in _SIZES if abs(scaled := float(f"{count / size:.3g}")) < 1000
+    )
     digits = max(0, 2 - int(math.log10(abs(scaled))))
     return f"{scaled:.{digits}f}{NO_BREAK}{unit}".replace("-", MINUS)
 
@@ -86,8 +90,8 @@ def format_count(count: int | float | None) -> str:
 def format_percent(share: float | None, decimals: int = 1) -> str:
     """A share of one as percent; what is above nothing but below the last decimal says so.
 
-    >>> format_percent(0.042), format_percent(0.0004), format_percent(0.78, 0), format_percent(0.0)
-    ('4.2%', '<0.1%', '78%', '0%')
+    >>> format_percent(0.042), format_percent(0.0004), format_percent(0.78, 0), format_percent(0.0), format_percent(1.0)
+    ('4.2%', '<0.1%', '78%', '0%', '100%')
     """
     if share is None:
         return MISSING
@@ -95,7 +99,9 @@ def format_percent(share: float | None, decimals: int = 1) -> str:
     least = 10.0**-decimals
     if 0 < percent < least:
         return f"<{least:g}%"
-    return f"{percent:.{decimals}f}%".replace("-", MINUS) if percent else "0%"
+    if percent in (0, 100):
+        return f"{percent:.0f}%"
+    return f"{percent:.{decimals}f}%".replace("-", MINUS)
 
 
 def format_score(score: float | None) -> str:

@@ -135,7 +135,7 @@ def frame(
     scripts
         A page's own, of the static folder.
     plots
-        Load the plotting script.
+        Load what draws plots; ``scripts`` say what is drawn.
     refresh_s
         Load the page again after so many seconds (it could not be shown whole).
     """

@@ -160,15 +160,15 @@ def _lede(data: PanelData, settings: MetricSettings, viewer: Viewer) -> FT:
         Div(
             mark(level) if level else None,
             Span(SEVERITY_WORDS[level], cls=f"sev {form.SEVERITIES[level]}") if level else None,
-            Span(row.metric, cls="strong name-of"),
+            Span(row.metric, cls="strong name-of", dir="auto"),
             Span(row.batch, cls="muted"),
             cls="meta",
         ),
-        H1(describe_now(row, settings.unit, viewer.zone)),
+        H1(*describe_now(row, settings.unit, viewer.now, viewer.zone)),
         P(
             Span("Last ", ft("b", format_measure(row.value, settings.unit))),
             Span("usual ", ft("b", format_range(row.lower, row.upper, settings.unit))),
-            Span("off by ", ft("b", off.text), title=off.why),
+            Span("off by " if off.state == "out" else None, ft("b", off.text), title=off.why),
             Span(
                 "anomalies ",
                 ft("b", rate),

@@ -13,7 +13,7 @@ from dashboard.components import ago, cell, empty_row, head_cell, severity, tabl
 from dashboard.element import FT, H2, Div, P, Section, Small, Span, Tr
 from dashboard.metric_actions import feedback_form
 from dashboard.metric_row import state_sign
-from dashboard.metric_words import kind_word
+from dashboard.metric_words import kind_word, said
 from dashboard.security import Viewer
 
 __all__ = ["decide_panel", "incidents_section", "runs_section"]
@@ -33,7 +33,7 @@ def incidents_section(alerts: Sequence[Alert], here: str, unit: str, viewer: Vie
         Tr(
             cell(severity(alert.severity), Small(kind_word(alert.kind), cls="muted kind"), cls="i-k"),
             cell(
-                P(alert.sentence),
+                P(*said(alert.sentence, alert.metric, viewer.now, viewer.zone)),
                 P(_since(alert, viewer), _told(alert), cls="small muted"),
                 cls="i-s",
             ),

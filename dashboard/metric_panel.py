@@ -81,16 +81,16 @@ def panel(data: PanelData, viewer: Viewer) -> FT:
     """The panel."""
     row, settings = data.row, data.entry.batch.settings(data.row.metric)
     level = row.alert_severity or row.newest_severity
-    said = describe_now(row, settings.unit, viewer.zone)
+    name, rest = describe_now(row, settings.unit, viewer.now, viewer.zone)
     asked = None if data.period == DEFAULT_PERIOD else data.period
     here = routes.metric_at(row.batch, row.metric, period=asked)
     strange = sum(1 for severity in data.line.severity if severity)
     period = PERIOD_WORDS[data.period]
-    label = f"{row.metric} over {period} with the usual band; {form.plural(strange, 'anomaly', 'anomalies')}. {said}"
+    label = f"{row.metric} over {period} with the usual band; {form.plural(strange, 'anomaly', 'anomalies')}. {row.metric if name else ''}{rest}"
     return Aside(
         Div(
             mark(level) if level else None,
-            H2(row.metric, title=row.metric),
+            H2(row.metric, title=row.metric, dir="auto"),
             Span(row.batch, cls="muted small"),
             Span(
                 A("Open ", Kbd("enter"), href=routes.metric(row.batch, row.metric, period=asked), cls="btn bare", title="Open (enter)"),
@@ -98,7 +98,7 @@ def panel(data: PanelData, viewer: Viewer) -> FT:
             ),
             cls="t",
         ),
-        P(said, cls="say"),
+        P(name, rest, cls="say"),
         _readings(row, settings, viewer),
         series_chart(
             data.line, data.since, data.until, label, settings.unit, viewer.zone,

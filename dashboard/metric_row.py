@@ -151,8 +151,9 @@ def metric_row(row: BoardRow, unit: str, number: int, view: MetricsView, viewer:
         cell(off.text, cls=f"num m-d off-{off.state}", title=off.why),
         cell(
             Span(form.format_percent(row.anomalies / total), cls="wm"),
-            Span(f"{row.anomalies} of {form.format_count(total)}", cls="cur"),
+            Span(f"{form.format_count(row.anomalies)} of {form.format_count(total)}", cls="cur"),
             cls="num m-r",
+            title=f"{row.anomalies:,} of {total:,}",
         )
         if total
         else cell(missing(f"no point in {PERIOD_WORDS[view.period]}"), cls="num m-r"),

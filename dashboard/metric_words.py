@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from anomalyze.metrics.batch import Batch
 from anomalyze.storage.metrics_board import BoardRow
 from anomalyze.storage.metrics_view import MetricRow
 from dashboard import formatters as form
+from dashboard.element import FT, ft
 
 __all__ = [
     "OffBy",
@@ -17,8 +19,10 @@ __all__ = [
     "describe_step",
     "format_measure",
     "format_range",
+    "in_zone",
     "kind_word",
     "off_by",
+    "said",
     "source_word",
 ]
 
@@ -47,6 +51,8 @@ _SOURCES = {
     "http": "HTTP",
     "push": "Pushed",
 }
+# As an incident's sentence says it, which is stored in UTC.
+_MOMENT = re.compile(r"\b(\d{4}-\d\d-\d\d \d\d:\d\d) UTC\b", re.ASCII)
 _STEPS = {
     timedelta(minutes=1): "every minute",
     timedelta(hours=1): "every hour",
@@ -145,10 +151,46 @@ def off_by(row: BoardRow | MetricRow, unit: str, *, late: bool = False) -> OffBy
     return OffBy(text, "out", f"from the nearer edge: {band}")
 
 
-def describe_now(row: MetricRow, unit: str, zone: ZoneInfo) -> str:
+def in_zone(sentence: str, now: datetime, zone: ZoneInfo) -> str:
+    """An incident's sentence with its times by the reader's clock, which all others of a page are by.
+
+    >>> now = datetime(2026, 11, 21, tzinfo=UTC)
+    >>> in_zone("visits = 3, since 2026-11-20 23:00 UTC (2 points)", now, ZoneInfo("Europe/Berlin"))
+    'visits = 3, since 21\\xa0Nov, 00:00 (2 points)'
+    >>> in_zone("visits = 3, at 2025-02-31 23:00 UTC", now, ZoneInfo("Europe/Berlin"))
+    'visits = 3, at 2025-02-31 23:00 UTC'
+    """
+
+    def local(found: re.Match[str]) -> str:
+        try:
+            at = datetime.strptime(found[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC).astimezone(zone)
+        except (ValueError, OverflowError):
+            return found[0]
+        year = f" {at.year}" if at.year != now.astimezone(zone).year else ""
+        return f"{form.format_day(at, zone)}{year}, {form.format_clock(at, zone)}"
+
+    return _MOMENT.sub(local, sentence)
+
+
+def said(sentence: str, metric: str, now: datetime, zone: ZoneInfo) -> tuple[FT | str, str]:
+    """An incident's sentence for a page: times as of `in_zone`, and the name that it begins with kept to itself.
+
+    Without that a name written from right to left would turn the value behind it around.
+    """
+    text = in_zone(sentence, now, zone)
+    if text.startswith(metric):
+        return ft("bdi", metric), text.removeprefix(metric)
+    return "", text
+
+
+def describe_now(row: MetricRow, unit: str, now: datetime, zone: ZoneInfo) -> tuple[FT | str, str]:
     """How a metric stands, in a sentence: its open incident's, else its newest value beside its band."""
     if row.alert_sentence:
-        return row.alert_sentence
+        return said(row.alert_sentence, row.metric, now, zone)
+    return "", _describe_newest(row, unit, zone)
+
+
+def _describe_newest(row: MetricRow, unit: str, zone: ZoneInfo) -> str:
     if row.newest_ts is None:
         return "No value was scored yet."
     at = f"{form.format_day(row.newest_ts, zone)}, {form.format_clock(row.newest_ts, zone)}"

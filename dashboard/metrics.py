@@ -173,7 +173,7 @@ def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, Bat
             ),
             search_box(view.words, "Name, or a pattern: p95_*", "Filter metrics"),
             _choice("batch", "any batch", list(owned), view.batch),
-            _choice("tag", "any tag", [tag for batch in batches for tag in batch.tags], view.tag),
+            _choice("tag", "any tag", [tag for batch in batches for tag in batch.tags or [""]], view.tag),
             _choice("owner", "any owner", [batch.owner for batch in batches], view.owner),
             Button("Show", cls="btn", type="submit"),
             A("Clear", href=routes.with_query(routes.METRICS, period=view.period_query), cls="btn bare")
@@ -189,11 +189,11 @@ def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, Bat
 
 def _choice(name: str, any_word: str, values: Sequence[str], chosen: str) -> FT | None:
     """A filter by one of some values, where there is something to choose."""
+    if len(set(values)) < 2 and not chosen:
+        return None
     known = sorted({value for value in values if value})[:CHOICES_MAX]
     if chosen and chosen not in known:
         known.append(chosen)
-    if len(known) < 2 and not chosen:
-        return None
     return Label(
         Span(name.capitalize(), cls="vh"),
         Select(
@@ -233,7 +233,7 @@ def _list(
     captions = (
         ft("td", role="cell", cls="m-s"),
         head_cell("Metric", "m-n"),
-        head_cell(f"{period[0].upper()}{period[1:]} and expected band", "m-sp"),
+        head_cell(f"{period}, expected band", "m-sp"),
         head_cell("Last", "num m-v"),
         head_cell("Off by", "num m-d", title="how far beyond what is usual"),
         head_cell("Anomaly rate", "num m-r", sort="descending", title=f"of the points of the last {period}"),

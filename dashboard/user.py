@@ -92,6 +92,7 @@ async def user_page(request: Request) -> Answer:
         active="users",
         content=remember(request, content),
         styles=("anomaly.css", "lists.css"),
+        scripts=("amounts.js",),
         plots=True,
     )
 

@@ -32,11 +32,31 @@ def test_keys_fill_the_panel_and_open_the_page(page: Page, site: Site) -> None:
     plot.focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator("figure", has=plot).locator(".readout")).to_contain_text("critical")
+    page.keyboard.press("Home")
+    expect(page.locator("figure", has=plot).locator(".readout")).to_have_attribute("aria-live", "polite")
     page.get_by_role("group", name="Period").get_by_role("link", name="30").click()
     page.wait_for_url("**?period=30d")
     expect(page.get_by_role("table", name="Runs of the batch")).to_contain_text("score")
     page.get_by_text("The file").click()
     expect(page.locator("pre")).to_contain_text("account: acct_7")
+
+
+def test_a_period_and_filters_are_kept_on_the_way(page: Page, site: Site) -> None:
+    page.goto("/metrics")
+    page.get_by_role("group", name="Period").get_by_role("link", name="30").press("Enter")
+    page.get_by_label("Owner").select_option("Payments")
+    page.get_by_label("Filter metrics").fill("*rate*")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("period=30d.*q=.*owner=Payments"))
+    expect(page.locator("#rows a.name")).to_have_text(["payments_hourly", "auth_rate", "challenge_rate_3ds"])
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.locator("#one").get_by_role("img")).to_have_attribute(
+        "aria-label", re.compile("over 30 days")
+    )
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/challenge_rate_3ds?period=30d")
 
 
 def test_what_people_say_comes_back_to_the_list(page: Page, site: Site) -> None:

@@ -150,7 +150,7 @@ def test_first_load_keeps_the_budget(name: str, opened: Any, site: Site) -> None
     )
     assert 1000 < body((address(name, site),)) < HTML_MAX
     assert 1000 < body(sheets) < CSS_MAX
-    assert 1000 < body(("/app.js", "/plot.js", "/metrics.js", "/series.js")) < OWN_SCRIPT_MAX
+    assert 1000 < body(("/app.js", "/plot.js", "/amounts.js", "/metrics.js", "/series.js")) < OWN_SCRIPT_MAX
     forgive_404(name, opened)
 
 

@@ -100,7 +100,7 @@ def watched(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPath
 
 def names(page: str) -> list[str]:
     """The metrics of the list, in its order."""
-    return re.findall(r'<tr[^>]*id="alert-\d+".*?class="name">(.*?)</a>', page, re.S)
+    return re.findall(r'<tr[^>]*id="alert-\d+".*?class="name"[^>]*>(.*?)</a>', page, re.S)
 
 
 def test_open_ones_stand_first_by_priority_and_nobody_elses(watched: Watched) -> None:

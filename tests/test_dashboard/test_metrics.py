@@ -101,6 +101,13 @@ def test_a_batch_says_how_its_last_run_ended(client: httpx.Client) -> None:
         ("show=failed", {"fx_rates", "eur_usd"}),
         ("q=a%2Fb%3Fc", {"payments_hourly", ODD_NAME}),
         ("q=%25", {"payments_hourly", ODD_NAME}),
+        ("q=P95_*", {"acquirer_latency", "p95_ms_a", "p95_ms_b"}),
+        ("q=*_a+latency", {"acquirer_latency", "p95_ms_a"}),
+        ("q=payments+auth", {"payments_hourly", "auth_rate"}),
+        ("owner=Payments&show=now", {"payments_hourly", "auth_rate", "soft_declines", "challenge_rate_3ds"}),
+        ("show=now&period=1d&tag=latency", {"acquirer_latency", "p95_ms_b"}),
+        ("show=strange&period=1d&batch=acquirer_latency", {"acquirer_latency", "p95_ms_b"}),
+        ("show=snoozed", set()),
         ("batch=elsewhere", set()),
         ("q=nothing_like_it", set()),
     ],
@@ -109,6 +116,28 @@ def test_filters_are_the_address(client: httpx.Client, query: str, expected: set
     page = client.get(f"/metrics?{query}").text
     assert set(names_of(page)) == expected
     assert expected or "None match." in words(page)
+
+
+def test_the_period_is_in_the_address_of_all_that_follows(client: httpx.Client) -> None:
+    page = client.get("/metrics?period=90d&batch=payments_hourly").text
+    text = words(page)
+    assert "90 days, expected band" in text
+    assert "Strange in 90 days 4" in text
+    assert 'href="/metrics/payments_hourly/auth_rate?period=90d"' in page
+    assert "auth_rate over 90 days with the usual band" in page
+    assert re.search(r'name="period" value="90d"', page), "the form keeps it"
+    own = client.get("/metrics/payments_hourly/auth_rate?period=90d").text
+    assert 'href="/metrics?at=payments_hourly%2Fauth_rate&amp;period=90d"' in own
+    day = words(client.get("/metrics?period=1d&batch=payments_hourly").text)
+    assert re.search(r"auth_rate ?[\d.]+%−[\d.]+ pts1\d\.\d% ?4 of 2[34]", day)
+
+
+def test_a_sentence_tells_the_reader_s_time(client: httpx.Client) -> None:
+    page = client.get(AUTH_RATE).text
+    found = re.search(r"<h1><bdi>auth_rate</bdi>( = .*?)</h1>", page)
+    assert found is not None
+    assert re.search(r"since \d+\xa0\w{3}, \d\d:00 \(4 points\)", html.unescape(found[1]))
+    assert "UTC" not in found[1]
 
 
 def test_two_thousand_metrics_are_one_small_page(

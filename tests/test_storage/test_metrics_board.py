@@ -8,7 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from anomalyze.storage.metrics_board import Line, load_board, load_line
+from anomalyze.storage import metrics_board
+from anomalyze.storage.metrics_board import Line, like_pattern, load_board, load_line
 from anomalyze.storage.metrics_view import list_metrics, load_metric
 from anomalyze.storage.query import fetch
 from tests.browser.metric_seed import HOUR, Series, Strange, last_hour, seed_batch
@@ -72,7 +73,9 @@ def test_what_a_detector_by_name_found_is_counted_once_and_marked(connection: An
             "WHERE metric = 'orders' AND detector = 'novelty' AND version = 1 AND ts = %s",
             [detector, severity, newest - back * HOUR],
         )
-    (shop,) = fetch(connection, load_board(["shop"], newest + HOUR, words="orders"))
+    (shop,) = fetch(
+        connection, load_board(["shop"], newest + HOUR, patterns={"shop": [like_pattern("orders")]})
+    )
     (row,) = shop.rows
     assert row.anomalies == 2, "one at 7 that two found, one at 3; an older version of novelty does not count"
     assert [severity for severity in row.line.severity if severity] == [2, 3]
@@ -96,3 +99,22 @@ def test_a_list_counts_a_week_of_the_detector_that_judges(connection: Any) -> No
     assert 167 <= orders.recent_points <= 168
     assert (visits.metric, visits.recent_anomalies, visits.recent_points) == ("visits", 0, 0)
     assert fetch(connection, load_metric("shop", "orders")) == orders
+
+
+def test_of_many_points_some_are_read_and_all_that_is_strange(
+    connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, strange = last_hour() + HOUR, [3, 20]
+    connection.execute(
+        "UPDATE metric_scores SET severity = 3 WHERE metric = 'calm' AND ts = ANY(%s)",
+        [[last_hour() - back * HOUR for back in strange]],
+    )
+    whole = line_of(connection, 8, HOURS, "calm")
+    monkeypatch.setattr(metrics_board, "FINE_POINTS", 100)
+    asked = load_board(["shop"], now, window=7 * 24 * HOUR, patterns={"shop": ["calm"]})
+    some = fetch(connection, asked)[0].rows[0].line
+    assert set(zip(some.ts, some.value, strict=True)) < set(zip(whole.ts, whole.value, strict=True))
+    assert 60 < len(some.ts) <= 86
+    assert some.points == 7 * 24
+    marks = [ts for ts, severity in zip(some.ts, some.severity, strict=True) if severity == 3]
+    assert marks == [(last_hour() - back * HOUR).timestamp() for back in sorted(strange, reverse=True)]
