@@ -12,6 +12,7 @@ import numpy.typing as npt
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.detectors.build import build_detectors
 from anomalyze.metrics.judgement import Maintenance, SeriesRules
+from anomalyze.metrics.mark import mark_of, mark_of_shape
 from anomalyze.metrics.relation import Relation
 from anomalyze.metrics.setting import MetricSettings
 
@@ -56,6 +57,20 @@ class BatchRules:
                     place[at] = len(rules)
                     rules.append(self.named[name])
         return rules, place
+
+    def marks(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """By metric (columns) what its scores are made by, and what its values are made by before they are judged."""
+        usual = self._marks_of(self.default, None)
+        own = self.named.keys() | self.relations.keys()
+        found = [
+            self._marks_of(self.of(name), self.relations.get(name)) if name in own else usual
+            for name in names
+        ]
+        return np.array(found, np.int64).reshape(-1, 2).T
+
+    def _marks_of(self, rules: SeriesRules, relation: Relation | None) -> tuple[int, int]:
+        what = (rules, self.period_s, self.zone, relation)
+        return mark_of(*what), mark_of_shape(*what)
 
 
 def rules_of(batch: Batch, names: Sequence[str]) -> BatchRules:

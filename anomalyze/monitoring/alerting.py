@@ -6,21 +6,19 @@ case; ``muted`` says why nobody is told of it, and is asked again while it goes 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
-from cronsim import CronSim
 
+from anomalyze.metrics.columns import keep_rows
 from anomalyze.metrics.incident import OPEN, OVER, PENDING, Incident, Track, follow
 from anomalyze.metrics.judgement import (
     CALM_POINTS,
-    CRITICAL,
     KINDS,
     SEVERITY_OF_KIND,
     Flag,
@@ -29,24 +27,19 @@ from anomalyze.metrics.judgement import (
 )
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.sentence import describe, describe_late
-from anomalyze.monitoring.notice import Kept, Said, finish, say
+from anomalyze.monitoring.keep import Context, build_context, is_in_maintenance, keep
+from anomalyze.monitoring.notice import Said, finish, say
+from anomalyze.monitoring.settle import Settled, covers, is_told_already, settle
 from anomalyze.storage import metrics_alerts as store
-from anomalyze.storage.metrics_alerts import Dismissed, StoredIncident
-from anomalyze.storage.metrics_scores import SeriesState, load_batch
+from anomalyze.storage.metrics_alerts import StoredIncident
+from anomalyze.storage.metrics_scores import SeriesState
 
-__all__ = ["Judged", "build_track", "is_in_maintenance", "remind", "tell", "tell_late"]
+__all__ = ["Judged", "build_track", "remind", "tell", "tell_late"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
-# Nobody is told of what was over so long before it came to be known: a day, or three steps of slow metrics.
-HISTORY_S = 86_400.0
-HISTORY_STEPS = 3
-# A series this short is still showing its range: in its first hundred points one in eighty is unlike all before. Nobody
-# is told but of what would be critical.
-LEARNING_POINTS = 100
-# A dismissed alert lowers those up to so many times as strong.
-DISMISSED_SHARE = 0.5
 # Incidents of one turn and metric, the newest, that are kept: a backfill of noise is no reason for a million rows.
 INCIDENTS_A_TURN = 200
 
@@ -73,29 +66,24 @@ class Judged:
     kinds: Mapping[str, Flag] = field(default_factory=lambda: KINDS)
     peak_ms: Ints | None = None
 
-
-@dataclass(slots=True)
-class _Context:
-    """What decides who is told, loaded once a turn."""
-
-    connection: psycopg.Connection[Any]
-    batch: str
-    now: datetime
-    period_s: float
-    points: Mapping[str, int]
-    snoozed: Mapping[str, datetime | None]
-    batch_snoozed: datetime | None
-    resolved: Mapping[tuple[str, str], int]
-    dismissed: Mapping[tuple[str, str, int], Dismissed]
-    kept: list[Kept] = field(default_factory=list)
-    late: list[tuple[SeriesRules, str, Incident]] = field(default_factory=list)
+    def keep(self, mask: Flags) -> Judged:
+        """The same with some of its rows."""
+        columns = {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.name not in ("judgement", "kinds")
+        }
+        kept: dict[str, Any] = {
+            name: None if column is None else column[mask] for name, column in columns.items()
+        }
+        return replace(self, **kept, judgement=keep_rows(self.judgement, mask))
 
 
 def tell(
     connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState,
-    parts: Sequence[Judged], now: datetime,
+    parts: Sequence[Judged], now: datetime, settled: Settled,
 ) -> int:  # fmt: skip
-    """Bring alerts to what the points of a turn say; how many began."""
+    """Bring alerts to what the points of a turn say, and those of ``settled`` series to their settings; how many began."""
     open_ = {(one.metric, one.incident.kind): one for one in store.load_open(connection, batch)}
     places = {name: place for place, name in enumerate(series.names)}
     with_open = np.zeros(len(series.names), bool)
@@ -104,15 +92,16 @@ def tell(
     for part in parts:
         flagged = np.zeros(len(series.names), bool)
         begun = int(sum(part.kinds.values()))
-        flagged[part.at[((part.judgement.flags & begun) > 0) & part.changed]] = True
+        asked = part.changed | settled.looks_at(part.at, part.ts_ms)
+        flagged[part.at[((part.judgement.flags & begun) > 0) & asked]] = True
         # One at a time from here on, as few of them say anything.
-        rows = np.flatnonzero(part.changed & (with_open | flagged)[part.at])
+        rows = np.flatnonzero(asked & (with_open | flagged)[part.at])
         edges = np.flatnonzero(np.diff(part.at[rows])) + 1
         found += [(int(part.at[some[0]]), part, some) for some in np.split(rows, edges) if len(some)]
     unasked = [one for one in open_.values() if not _is_asked(one, rules)]
     if not found and not unasked:
         return 0
-    context = _context(
+    context = build_context(
         connection,
         batch,
         rules,
@@ -124,6 +113,10 @@ def tell(
     for place, part, rows in found:
         metric = series.names[place]
         rule, newest = rules.of(metric), int(series.newest_ms[place])
+        if settled.series[place]:
+            for kind in part.kinds:
+                _settle_kind(context, rule, metric, kind, open_.get((metric, kind)), part, rows, newest)
+            continue
         is_late = part.ts_ms[rows] < newest
         _look_again(context, rule, metric, open_, part, rows[part.ts_ms[rows] <= newest])
         for kind in part.kinds:
@@ -131,8 +124,9 @@ def tell(
             _follow_late_rows(context, rule, metric, kind, part, rows[is_late])
     for one in unasked:
         over = replace(one.incident, state=OVER, resolution="detector gone")
-        _keep(context, rules.of(one.metric), one.metric, over, one, store_sentence=None)
+        keep(context, rules.of(one.metric), one.metric, over, one, store_sentence=None)
     _keep_late(context)
+    _keep_settled(context)
     return finish(connection, batch, context.kept, context.period_s, now)
 
 
@@ -156,7 +150,7 @@ def tell_late(
             due.append((metric, rule, newest))
     if not due:
         return 0
-    context = _context(connection, batch, rules, series, now, [metric for metric, _, _ in due])
+    context = build_context(connection, batch, rules, series, now, [metric for metric, _, _ in due])
     for metric, rule, newest in due:
         before = open_.get(metric)
         if before is not None:
@@ -166,7 +160,7 @@ def tell_late(
                 resolution="data came",
                 last_ms=max(newest, before.incident.last_ms),
             )
-            _keep(context, rule, metric, over, before, store_sentence=None)
+            keep(context, rule, metric, over, before, store_sentence=None)
             continue
         assert rule.late_after_s is not None
         nan = float("nan")
@@ -174,7 +168,7 @@ def tell_late(
             "late", -1, OPEN, SEVERITY_OF_KIND["late"], newest, now_ms, now_ms, 1, 0, newest,
             nan, nan, nan, nan, (now_ms - newest) / 1000,
         )  # fmt: skip
-        _keep(
+        keep(
             context,
             rule,
             metric,
@@ -206,35 +200,6 @@ def remind(connection: psycopg.Connection[Any], batch: str, rules: BatchRules, n
             text = f"Still: {sentence}"
             said.append(Said(alert_id, metric, "reminder", number, severity, strength, text, sentence, rule))
     return say(connection, batch, said)
-
-
-def is_in_maintenance(rule: SeriesRules, now: datetime) -> bool:
-    """Whether one of a metric's maintenance windows is open; it begins by its zone's clock and lasts real time."""
-    for window in rule.maintenance:
-        zone = ZoneInfo(window.zone)
-        since = (now - timedelta(seconds=window.lasts_s)).astimezone(zone)
-        try:
-            begins = next(CronSim(window.begins, since))
-        except StopIteration:
-            continue
-        if begins.astimezone(UTC) <= now:
-            return True
-    return False
-
-
-def _context(
-    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, now: datetime,
-    metrics: Collection[str], points: Mapping[str, int] | None = None,
-) -> _Context:  # fmt: skip
-    state = load_batch(connection, batch)
-    return _Context(
-        connection, batch, now, rules.period_s,
-        points or {},
-        dict(zip(series.names, series.snoozed_until, strict=True)),
-        None if state is None else state.snoozed_until,
-        store.load_resolved(connection, batch, metrics),
-        store.load_dismissed(connection, batch, metrics),
-    )  # fmt: skip
 
 
 def build_track(
@@ -275,7 +240,7 @@ def _begins(kind: str, part: Judged, rows: npt.NDArray[np.intp]) -> bool:
 
 
 def _follow_kind(
-    context: _Context, rule: SeriesRules, metric: str, kind: str, before: StoredIncident | None,
+    context: Context, rule: SeriesRules, metric: str, kind: str, before: StoredIncident | None,
     part: Judged, rows: npt.NDArray[np.intp],
 ) -> None:  # fmt: skip
     """Follow what is newer than all before."""
@@ -291,11 +256,45 @@ def _follow_kind(
         store.delete_pending(context.connection, before.alert_id)
     for number, incident in enumerate(found[-INCIDENTS_A_TURN:] if not goes_on else found):
         stored = before if goes_on and number == 0 else None
-        _keep(context, rule, metric, incident, stored, store_sentence=describe(metric, incident, rule))
+        keep(context, rule, metric, incident, stored, store_sentence=describe(metric, incident, rule))
+
+
+def _settle_kind(
+    context: Context, rule: SeriesRules, metric: str, kind: str, before: StoredIncident | None,
+    part: Judged, rows: npt.NDArray[np.intp], newest_ms: int,
+) -> None:  # fmt: skip
+    """Bring a metric's incidents of one kind to settings that changed."""
+    track = build_track(kind, part, rows, rule, context.period_s)
+    if not covers(track, before):
+        _follow_kind(context, rule, metric, kind, before, part, rows[part.ts_ms[rows] > newest_ms])
+        return
+    incident, others = settle(
+        kind, None if before is None else before.incident, track, newest_ms, rule.lasts_min_s * 1000
+    )
+    context.settled += [(rule, metric, one) for one in others]
+    if before is None or incident is None:
+        return
+    if incident.state == OVER and before.incident.state == PENDING:
+        store.delete_pending(context.connection, before.alert_id)
+    else:
+        keep(context, rule, metric, incident, before, store_sentence=describe(metric, incident, rule))
+
+
+def _keep_settled(context: Context) -> None:
+    """Keep what goes on by settings that changed, unless an incident is known that lasted into it."""
+    if not context.settled:
+        return
+    since = min(one.opened_ms for _, _, one in context.settled)
+    until = max(one.last_ms for _, _, one in context.settled)
+    metrics = {metric for _, metric, _ in context.settled}
+    known = store.load_spans(context.connection, context.batch, metrics, since, until)
+    for rule, metric, one in context.settled:
+        if not is_told_already(one, known.get((metric, one.kind), ())):
+            keep(context, rule, metric, one, None, store_sentence=describe(metric, one, rule))
 
 
 def _follow_late_rows(
-    context: _Context, rule: SeriesRules, metric: str, kind: str, part: Judged, rows: npt.NDArray[np.intp]
+    context: Context, rule: SeriesRules, metric: str, kind: str, part: Judged, rows: npt.NDArray[np.intp]
 ) -> None:
     """Incidents among values that came late or were corrected."""
     if _begins(kind, part, rows):
@@ -304,7 +303,7 @@ def _follow_late_rows(
         context.late += [(rule, metric, incident) for incident in found]
 
 
-def _keep_late(context: _Context) -> None:
+def _keep_late(context: Context) -> None:
     """Keep those of late values where no incident was known; they are over."""
     if not context.late:
         return
@@ -315,11 +314,11 @@ def _keep_late(context: _Context) -> None:
         spans = known.get((metric, incident.kind), ())
         if not any(since <= incident.opened_ms <= until for since, until in spans):
             over = replace(incident, state=OVER, resolution=incident.resolution or "calm")
-            _keep(context, rule, metric, over, None, store_sentence=describe(metric, over, rule))
+            keep(context, rule, metric, over, None, store_sentence=describe(metric, over, rule))
 
 
 def _look_again(
-    context: _Context, rule: SeriesRules, metric: str, open_: dict[tuple[str, str], StoredIncident],
+    context: Context, rule: SeriesRules, metric: str, open_: dict[tuple[str, str], StoredIncident],
     part: Judged, rows: npt.NDArray[np.intp],
 ) -> None:  # fmt: skip
     """End the incidents whose peak was corrected and is nothing any more."""
@@ -328,62 +327,5 @@ def _look_again(
         one = open_.get((metric, kind))
         if part.peak_ms is None and one is not None and one.incident.peak_ms in part.ts_ms[calm]:
             over = replace(one.incident, state=OVER, resolution="corrected")
-            _keep(context, rule, metric, over, one, store_sentence=None)
+            keep(context, rule, metric, over, one, store_sentence=None)
             del open_[metric, kind]
-
-
-def _keep(
-    context: _Context, rule: SeriesRules, metric: str, incident: Incident, before: StoredIncident | None,
-    *, store_sentence: str | None,
-) -> None:  # fmt: skip
-    """Take an incident up to be stored, and decide whether people are told of it."""
-    incident, is_dismissed = _lowered(context, metric, incident, before)
-    sentence = before.sentence if store_sentence is None and before is not None else store_sentence or ""
-    is_told = before is not None and before.is_told
-    muted = (
-        before.muted
-        if before is not None and incident.state == OVER
-        else _muted(context, rule, metric, incident)
-    )
-    if muted is None and is_dismissed:
-        muted = "dismissed"
-    tells = not is_told and muted is None and incident.state != PENDING
-    context.kept.append(Kept(rule, metric, incident, before, sentence, None if is_told else muted, tells))
-
-
-def _lowered(
-    context: _Context, metric: str, incident: Incident, before: StoredIncident | None
-) -> tuple[Incident, bool]:
-    """The incident with the severity that people's dismissals leave it, and whether they said anything of its kind."""
-    dismissed = context.dismissed.get((metric, incident.kind, incident.direction))
-    if dismissed is None or incident.peak_strength * DISMISSED_SHARE > dismissed.strength:
-        return incident, False
-    # What is stored was lowered before.
-    least = 1 if before is None else before.incident.severity
-    if before is not None and incident.severity <= least:
-        return incident, True
-    return replace(incident, severity=max(least, incident.severity - dismissed.times)), True
-
-
-def _muted(context: _Context, rule: SeriesRules, metric: str, incident: Incident) -> str | None:
-    """Why nobody is told of an incident; None: they are."""
-    now_ms = context.now.timestamp() * 1000
-    history_ms = max(HISTORY_S, HISTORY_STEPS * context.period_s) * 1000
-    last = context.resolved.get((metric, incident.kind))
-    snoozed = [until for until in (context.snoozed.get(metric), context.batch_snoozed) if until is not None]
-    if not rule.told:
-        return "disabled"
-    if incident.last_ms < now_ms - history_ms:
-        return "history"
-    is_learning = incident.kind == "unusual" and context.points.get(metric, 0) < LEARNING_POINTS
-    if is_learning and incident.severity < CRITICAL:
-        return "learning"
-    if incident.severity < rule.severity_min:
-        return "severity"
-    if any(until > context.now for until in snoozed):
-        return "snoozed"
-    if is_in_maintenance(rule, context.now):
-        return "maintenance"
-    if last is not None and 0 <= incident.opened_ms - last < rule.cooldown_s * 1000:
-        return "cooldown"
-    return None

@@ -63,7 +63,7 @@ class _Series:
     changed
         Rows whose value is new or another one.
     since_ms
-        By detector, from when on rows are to be judged.
+        By detector, from when on rows are to be judged; one that has nothing to judge is not in it.
     """
 
     place: int
@@ -76,7 +76,7 @@ class _Series:
 
 def judge_named(
     connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, points: Points,
-    again: Flags, upto: int, default: tuple[str, int],
+    again: Flags, anew: Flags, reshaped: Flags, upto: int, default: tuple[str, int],
 ) -> Named:  # fmt: skip
     """Judge a turn's values by the detectors that their metrics name, and store the scores.
 
@@ -88,6 +88,9 @@ def judge_named(
         The turn's values.
     again
         By series, whether one of them is not behind all before.
+    anew, reshaped
+        By series, whether its settings are others now, and whether these make other values of what is stored: then each
+        of its detectors judges it from its first value on.
     upto
         The newest change that the turn takes.
     default
@@ -98,10 +101,15 @@ def judge_named(
         return named
     asked = np.array([bool(rules.of(name).detectors) for name in series.names], bool)
     place = np.searchsorted(series.series_id, points.series_id)
-    places = np.unique(place[asked[place]])
+    has_new = np.zeros(len(series.names), bool)
+    has_new[place] = True
+    places = np.flatnonzero(asked & (has_new | anew))
     if not len(places):
         return named
     unscored = _unscored(connection, rules, series, places, default)
+    for one in places[reshaped[places]].tolist():
+        for detector in rules.of(series.names[one]).detectors:
+            unscored[detector.kind, detector.version].add(int(series.series_id[one]))
     rows: dict[str, list[tuple[_Series, Detector, Found, int]]] = {}
     for one in _load(connection, batch, rules, series, points, place, places, again, unscored, upto):
         metric = series.names[one.place]
@@ -110,6 +118,8 @@ def judge_named(
             strengths = _strengths(connection, int(series.series_id[one.place]), one, default)
         stretch = Stretch(one.ts_ms, offsets_ms(one.ts_ms, rules.zone), one.value, strengths)
         for detector in rules.of(metric).detectors:
+            if detector.kind not in one.since_ms:
+                continue
             first = int(np.searchsorted(one.ts_ms, one.since_ms[detector.kind]))
             found = judge_one(detector, stretch, first)
             if isinstance(found, str):
@@ -184,11 +194,14 @@ def _load(
     first_row = dict(zip(places.tolist(), edges[0].tolist(), strict=True))
     end_row = dict(zip(places.tolist(), edges[1].tolist(), strict=True))
     for one in places.tolist():
-        number, first_ms = int(series.series_id[one]), int(points.ts_ms[first_row[one]])
+        number, has_new = int(series.series_id[one]), first_row[one] < end_row[one]
         since[one] = {
-            detector.kind: ALL_ROWS_MS if number in unscored[detector.kind, detector.version] else first_ms
+            detector.kind: ALL_ROWS_MS if is_unscored else int(points.ts_ms[first_row[one]])
             for detector in rules.of(series.names[one]).detectors
+            if (is_unscored := number in unscored[detector.kind, detector.version]) or has_new
         }
+        if not since[one]:
+            continue
         is_whole = bool(again[one]) or ALL_ROWS_MS in since[one].values()
         (whole if is_whole else behind).append(one)
     for some in _chunks(whole, {one: int(series.points[one]) for one in whole}):
@@ -234,7 +247,13 @@ def _reaches(rules: BatchRules, series: SeriesState, since: dict[int, dict[str, 
     found: dict[int, _Look] = {}
     for one, by_kind in since.items():
         rule = rules.of(series.names[one])
-        reaches = [detector.reach(max(by_kind[detector.kind], 0)) for detector in rule.detectors]
+        if not by_kind:
+            continue
+        reaches = [
+            detector.reach(max(by_kind[detector.kind], 0))
+            for detector in rule.detectors
+            if detector.kind in by_kind
+        ]
         from_ms = min(reach.since_ms for reach in reaches)
         points, further_s = context_of([rule])
         count = max(reach.points for reach in reaches) + points

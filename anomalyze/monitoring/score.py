@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 
 from anomalyze.errors import AnomalyzeError
+from anomalyze.log import get
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.alerting import remind, tell_late
 from anomalyze.monitoring.related import store_related
 from anomalyze.monitoring.shelf import bank_folder, begin_note, finish_note, open_bank
-from anomalyze.monitoring.turn import DETECTOR, VERSION, Turn, take_all_again, take_turn
+from anomalyze.monitoring.turn import DETECTOR, VERSION, Turn, find_changed, take_turn
 from anomalyze.storage.metrics_runs import begin_run, finish_run
-from anomalyze.storage.metrics_scores import BatchState, claim_batch, load_batch, load_series
+from anomalyze.storage.metrics_scores import BatchState, SeriesState, claim_batch, load_batch, load_series
 from anomalyze.storage.metrics_values import Failure
 
 __all__ = ["Scored", "retrain_batch", "score_batch", "tell_batch"]
+
+# Of metrics that a line in the log is about.
+NAMES_LOGGED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +80,7 @@ def score_batch(
     TransientError
         PostgreSQL does not answer now, or another process has the bank open.
     """
-    now = now or datetime.now(UTC)
-    with claim_batch(connection, batch) as is_ours:
-        if not is_ours:
-            return Scored(is_busy=True)
-        state = load_batch(connection, batch)
-        if state is None:
-            return Scored()
-        run_id = begin_run(connection, batch, "score") if state.ingest > state.scored_ingest else None
-        try:
-            done = _take_turns(connection, batch, rules, folder, state, now)
-        except AnomalyzeError as error:
-            if run_id is not None and not connection.broken:
-                finish_run(connection, run_id, error=str(error))
-            raise
-        late = _tell(connection, batch, rules, now)
-        done = replace(done, alerts=done.alerts + late)
-        if run_id is not None:
-            finish_run(
-                connection, run_id, rows_read=done.pending, scored=done.scored, rebuilt=done.rebuilt,
-                alerts=done.alerts, failures=done.failures,
-            )  # fmt: skip
-    return done
+    return _score(connection, batch, rules, folder, now, whole=False)
 
 
 def retrain_batch(
@@ -110,26 +95,39 @@ def retrain_batch(
     Afterwards it holds what a first run over the same values would have left; where nothing was set otherwise,
     nothing changes. What is not scored yet is scored first. Parameters as `score_batch`.
     """
-    before = score_batch(connection, batch, rules, folder, now)
+    return _score(connection, batch, rules, folder, now, whole=True)
+
+
+def _score(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, folder: Path, now: datetime | None, *, whole: bool
+) -> Scored:  # fmt: skip
+    now = now or datetime.now(UTC)
     with claim_batch(connection, batch) as is_ours:
-        if not is_ours or before.is_busy:
+        if not is_ours:
             return Scored(is_busy=True)
         state = load_batch(connection, batch)
         if state is None:
             return Scored()
-        run_id, own = begin_run(connection, batch, "train"), bank_folder(folder, batch)
         series = load_series(connection, batch, DETECTOR, VERSION)
+        changed = find_changed(series, rules.marks(series.names))
+        is_due = whole or changed.any() or state.ingest > state.scored_ingest
+        run_id = begin_run(connection, batch, "train" if whole else "score") if is_due else None
+        if changed.any():
+            _say_changed(batch, rules, [series.names[place] for place in np.flatnonzero(changed)])
         try:
-            with open_bank(own, series.names, rules.period_s, state.turn) as bank:
-                begin_note(own, state.turn + 1)
-                turn = take_all_again(connection, batch, rules, bank, state, series)
-                finish_note(own, state.turn + 1)
+            done = _take_turns(connection, batch, rules, folder, state, now, whole=whole)
         except AnomalyzeError as error:
-            if not connection.broken:
+            if run_id is not None and not connection.broken:
                 finish_run(connection, run_id, error=str(error))
             raise
-        finish_run(connection, run_id, scored=turn.scored, rebuilt=turn.rebuilt)
-    return Scored(scored=turn.scored, rebuilt=turn.rebuilt)
+        late = _tell(connection, batch, rules, now)
+        done = replace(done, alerts=done.alerts + late)
+        if run_id is not None:
+            finish_run(
+                connection, run_id, rows_read=done.pending, scored=done.scored, rebuilt=done.rebuilt,
+                alerts=done.alerts, failures=done.failures,
+            )  # fmt: skip
+    return done
 
 
 def tell_batch(
@@ -152,34 +150,42 @@ def _tell(connection: psycopg.Connection[Any], batch: str, rules: BatchRules, no
     return late
 
 
+def _say_changed(batch: str, rules: BatchRules, names: Sequence[str]) -> None:
+    get().info(
+        "metric_settings_changed", batch=batch, count=len(names), metrics=list(names[:NAMES_LOGGED]),
+        relations=[name for name in names if name in rules.relations][:NAMES_LOGGED],
+        said="what is stored of these metrics is scored again by their settings as they are now",
+    )  # fmt: skip
+
+
 def _take_turns(
-    connection: psycopg.Connection[Any],
-    batch: str,
-    rules: BatchRules,
-    folder: Path,
-    state: BatchState,
-    now: datetime,
-) -> Scored:
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, folder: Path, state: BatchState, now: datetime,
+    *, whole: bool,
+) -> Scored:  # fmt: skip
+    """Turn after turn until nothing waits; ``whole``: then all series once more."""
     done, failures = Turn(), dict[str, Failure]()
     own = bank_folder(folder, batch)
-    while state.ingest > state.scored_ingest:
-        if rules.relations:
-            before = load_series(connection, batch, DETECTOR, VERSION)
-            known = {name for name, points in zip(before.names, before.points, strict=True) if points}
-            store_related(connection, batch, rules.relations, known, state, now)
+    while True:
         series = load_series(connection, batch, DETECTOR, VERSION)
+        if (rules.relations and state.ingest > state.scored_ingest) or _changed_relations(rules, series):
+            state = _relate(connection, batch, rules, series, state, now)
+            series = load_series(connection, batch, DETECTOR, VERSION)
+        is_due = bool(
+            state.ingest > state.scored_ingest or find_changed(series, rules.marks(series.names)).any()
+        )
+        if not is_due and not whole:
+            break
         with open_bank(own, series.names, rules.period_s, state.turn) as bank:
             begin_note(own, state.turn + 1)
-            turn = take_turn(connection, batch, rules, bank, state, series, now)
+            turn = take_turn(connection, batch, rules, bank, state, series, now, whole=not is_due)
             finish_note(own, state.turn + 1)
+        whole &= is_due
         done = Turn(
             done.pending + turn.pending, done.scored + turn.scored, done.rebuilt + turn.rebuilt,
             done.alerts + turn.alerts, done.scored_by_name + turn.scored_by_name,
         )  # fmt: skip
         failures |= {one.metric: one for one in turn.failures}
-        found = load_batch(connection, batch)
-        assert found is not None
-        state = found
+        state = _load(connection, batch)
     return Scored(
         False,
         done.pending,
@@ -189,3 +195,33 @@ def _take_turns(
         done.scored_by_name,
         tuple(failures.values()),
     )
+
+
+def _changed_relations(rules: BatchRules, series: SeriesState) -> set[str]:
+    """Relations whose settings are not those that their scores are of; what they are made of may be another."""
+    if not rules.relations:
+        return set()
+    places = np.flatnonzero(find_changed(series, rules.marks(series.names))).tolist()
+    return {series.names[place] for place in places} & rules.relations.keys()
+
+
+def _relate(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, state: BatchState,
+    now: datetime,
+) -> BatchState:  # fmt: skip
+    """Bring relations to what waits to be scored; where the batch stands then.
+
+    The values of one that changed are taken with the turn that settles its alerts, all of them: so relations are asked
+    again until nothing is new.
+    """
+    changed = _changed_relations(rules, series)
+    known = {name for name, points in zip(series.names, series.points, strict=True) if points} - changed
+    while store_related(connection, batch, rules.relations, known, state, now) and changed:
+        state = _load(connection, batch)
+    return state
+
+
+def _load(connection: psycopg.Connection[Any], batch: str) -> BatchState:
+    found = load_batch(connection, batch)
+    assert found is not None
+    return found

@@ -2,7 +2,8 @@
 
 A series whose new points all come behind its newest is taken on from where its bank stands. One with a late or a
 corrected value, or whose bank disagrees with what is stored, is taken again from its first stored value: whatever
-happened before, scores are a function of the values.
+happened before, scores are a function of the values. So is one whose settings are others now: what is stored is what they
+say of all its values, and people are told of what goes on by them, not of what was over.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.transform import context_of, is_transformed, transform, transform_runs
 from anomalyze.monitoring.alerting import Judged, tell
 from anomalyze.monitoring.named import judge_named
+from anomalyze.monitoring.settle import Settled, build_settled
 from anomalyze.storage import metrics_scores as store
 from anomalyze.storage.metrics_scores import BatchState, Points, ScoreRows, SeriesState
 from anomalyze.storage.metrics_values import Failure
 
-__all__ = ["DETECTOR", "VERSION", "Turn", "take_all_again", "take_turn"]
+__all__ = ["DETECTOR", "VERSION", "Turn", "find_changed", "take_turn"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -59,7 +61,17 @@ class Turn:
 
 @dataclass(slots=True)
 class _Work:
-    """What is known while a turn goes on; arrays by the series' place in ``series``."""
+    """What is known while a turn goes on; arrays by the series' place in ``series``.
+
+    Attributes
+    ----------
+    anew
+        Series whose settings are others now.
+    settled
+        What of these brings their alerts to the settings.
+    marks
+        By series (columns), what its scores are of when the turn is over.
+    """
 
     connection: psycopg.Connection[Any]
     batch: str
@@ -70,6 +82,9 @@ class _Work:
     bank: SeriesBank
     series: SeriesState
     turn: Turn
+    anew: Flags
+    settled: Settled
+    marks: Ints
     parts: list[Judged] = field(default_factory=list)
     ends: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)
 
@@ -82,8 +97,10 @@ def take_turn(
     state: BatchState,
     series: SeriesState,
     now: datetime,
+    *,
+    whole: bool = False,
 ) -> Turn:
-    """Score what changed, up to `store.ROWS_A_TURN` values of it.
+    """Score what changed, up to `store.ROWS_A_TURN` values of it, and all series whose settings changed.
 
     Parameters
     ----------
@@ -91,32 +108,36 @@ def take_turn(
         Opened with the names of ``series``.
     now
         Incidents that ended long before it are kept, and nobody is told of them.
+    whole
+        Every series is taken from its first value on, as if all settings had changed.
     """
     with connection.transaction():
         points, upto = store.load_pending(connection, batch, state)
         known, rule = rules.assign(series.names)
+        marks = rules.marks(series.names)
+        anew = find_changed(series, marks) | (whole & (series.points > 0))
+        # While values wait for another turn, what was made of the rest is not all that the settings say.
+        is_last = upto >= state.ingest
         work = _Work(
-            connection,
-            batch,
-            known,
-            rule,
-            rules.period_s,
-            rules.zone,
-            bank,
-            series,
-            Turn(pending=len(points)),
-        )
+            connection, batch, known, rule, rules.period_s, rules.zone, bank, series, Turn(pending=len(points)), anew,
+            build_settled(connection, batch, rules, series, anew),
+            marks if is_last else np.where(anew, [series.judged_by, series.shaped_by], marks),
+        )  # fmt: skip
         place = np.searchsorted(series.series_id, points.series_id)
         again = _taken_again(work, points, place)
         _advance(work, keep_rows(points, ~again[place]), place[~again[place]])
         for chunk in _chunks(np.flatnonzero(again), series.points):
             _take_again(work, chunk, points, place, upto)
-        named = judge_named(connection, batch, rules, series, points, again, upto, (DETECTOR, VERSION))
+        reshaped = anew & (whole | (series.shaped_by != marks[1]))
+        named = judge_named(
+            connection, batch, rules, series, points, again, anew, reshaped, upto, (DETECTOR, VERSION)
+        )
         work.parts += named.parts
         work.turn.scored_by_name, work.turn.failures = named.scored, named.failures
+        _forget_unasked(work, rules)
         gone = np.isnan(points.value) & (points.revision > 0)
         store.delete_scores(connection, keep_rows(points, gone))
-        work.turn.alerts = tell(connection, batch, rules, series, work.parts, now)
+        work.turn.alerts = tell(connection, batch, rules, series, work.parts, now, work.settled)
         store.finish_turn(
             connection, batch, DETECTOR, VERSION, upto=upto, turn=state.turn + 1, period_s=rules.period_s,
             series=[np.concatenate(column) for column in zip(*work.ends, strict=True)] if work.ends else [],
@@ -124,33 +145,20 @@ def take_turn(
     return work.turn
 
 
-def take_all_again(
-    connection: psycopg.Connection[Any],
-    batch: str,
-    rules: BatchRules,
-    bank: SeriesBank,
-    state: BatchState,
-    series: SeriesState,
-) -> Turn:
-    """Take every series from its first stored value on, by the rules as they are now; the same values tell nobody anew.
+def find_changed(series: SeriesState, marks: Ints) -> Flags:
+    """By series, whether its scores were made by other settings than these; what is not known counts as the same."""
+    return (series.points > 0) & (series.judged_by != 0) & (series.judged_by != marks[0])
 
-    Detectors by name keep no state: their scores are of the settings that they had. Parameters as `take_turn`.
-    """
-    with connection.transaction():
-        known, rule = rules.assign(series.names)
-        work = _Work(connection, batch, known, rule, rules.period_s, rules.zone, bank, series, Turn())
-        none = np.zeros(0, np.int64)
-        pending = Points(none, none, np.zeros(0), none)
-        for chunk in _chunks(np.arange(len(series.names)), series.points):
-            _take_again(work, chunk, pending, none, state.scored_ingest, whole=True)
-            # Nobody is told of them.
-            work.parts.clear()
-        store.finish_turn(
-            connection, batch, DETECTOR, VERSION, upto=state.scored_ingest, turn=state.turn + 1,
-            period_s=rules.period_s,
-            series=[np.concatenate(column) for column in zip(*work.ends, strict=True)] if work.ends else [],
-        )  # fmt: skip
-    return work.turn
+
+def _forget_unasked(work: _Work, rules: BatchRules) -> None:
+    """Of series whose settings changed, forget what detectors said that are asked no more."""
+    places = np.flatnonzero(work.anew).tolist()
+    kept = [
+        (int(work.series.series_id[place]), detector.kind, detector.version)
+        for place in places
+        for detector in rules.of(work.series.names[place]).detectors
+    ]
+    store.delete_other_detectors(work.connection, work.series.series_id[places].tolist(), kept, DETECTOR)
 
 
 def _taken_again(work: _Work, points: Points, place: Ints) -> Flags:
@@ -164,7 +172,7 @@ def _taken_again(work: _Work, points: Points, place: Ints) -> Flags:
     disagrees = (seen != series.points) | ((seen > 0) & (last_ms != series.newest_ms))
     changed = np.zeros(len(series.names), bool)
     changed[place] = True
-    return (again | disagrees) & changed
+    return ((again | disagrees) & changed) | work.anew
 
 
 def _advance(work: _Work, points: Points, place: Ints) -> None:
@@ -191,22 +199,29 @@ def _advance(work: _Work, points: Points, place: Ints) -> None:
     _score(work, place, points.ts_ms, values, np.ones(len(points), bool), is_new=True)
 
 
-def _take_again(
-    work: _Work, places: Ints, pending: Points, pending_place: Ints, upto: int, *, whole: bool = False
-) -> None:
-    """Take series from their first stored value on; ``whole``: what lies before the first change may be others too."""
+def _take_again(work: _Work, places: Ints, pending: Points, pending_place: Ints, upto: int) -> None:
+    """Take series from their first stored value on."""
     points = store.load_points(work.connection, work.batch, work.series.series_id[places].tolist(), upto)
     work.bank.forget(work.bank.find([work.series.names[one] for one in places]))
     work.turn.rebuilt += len(places)
     place = np.searchsorted(work.series.series_id, points.series_id)
+    empty = np.setdiff1d(places, place)
+    if len(empty):
+        # All its values went with what is kept no longer: it begins anew.
+        zeros, none = np.zeros(len(empty), np.int64), np.zeros(len(empty))
+        work.ends.append(
+            (work.series.series_id[empty], work.series.newest_ms[empty], zeros, none + np.nan, none, zeros, zeros, zeros,
+             *work.marks[:, empty])
+        )  # fmt: skip
     values = transform_runs(work.rules, work.rule, place, points.ts_ms, points.value, work.zone)
     # What a late or a missing neighbour leaves nothing to judge of may have been judged before it came.
     store.delete_scores(work.connection, keep_rows(points, np.isnan(values) & ~np.isnan(points.value)))
     inside = np.isin(pending_place, places)
     keys = _keys(pending_place[inside], pending.ts_ms[inside])
     changed = np.isin(_keys(place, points.ts_ms), keys)
-    # What lies before the first change is stored, and would be the same again; unless another version stored it.
-    since = np.where(work.series.is_of_other | whole, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+    # What lies before the first change is stored, and would be the same again; unless another version stored it, or
+    # other settings.
+    since = np.where(work.series.is_of_other | work.anew, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
     np.minimum.at(since, pending_place[inside], pending.ts_ms[inside])
     _score(work, place, points.ts_ms, values, changed, is_new=False, since_ms=since)
 
@@ -253,21 +268,12 @@ def _score(
     if since_ms is not None:
         rows = keep_rows(rows, ts_ms[kept] >= since_ms[at])
     work.turn.scored += store.store_scores(work.connection, DETECTOR, VERSION, rows)
-    work.parts.append(
-        Judged(
-            at,
-            number[kept],
-            ts_ms[kept],
-            value,
-            of_kept.expected,
-            of_kept.lower,
-            of_kept.upper,
-            flat,
-            judged,
-            changed[kept],
-            of_kept.tail,
-        )
-    )
+    told = Judged(
+        at, number[kept], ts_ms[kept], value, of_kept.expected, of_kept.lower, of_kept.upper, flat, judged,
+        changed[kept], of_kept.tail,
+    )  # fmt: skip
+    # Of a history that is scored again nobody hears: it is not kept until all is told.
+    work.parts.append(told.keep(told.changed | work.settled.looks_at(at, told.ts_ms)))
     work.ends.append(_ends(work, place, ts_ms, at, value, of_kept, judged, flat, newest, is_new))
 
 
@@ -312,7 +318,7 @@ def _ends(
     return (
         series.series_id[places], ts_ms[last], counts, of(value, newest[places]),
         of(np.nan_to_num(scores.novelty), zeros.astype(np.float64)), of(judged.severity, zeros),
-        of(flat, series.flat_points[places] if is_new else zeros), longest[places],
+        of(flat, series.flat_points[places] if is_new else zeros), longest[places], *work.marks[:, places],
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import psycopg
 
 from anomalyze.storage.array import TextArray
 
-__all__ = ["load_related"]
+__all__ = ["load_known", "load_related"]
 
 
 def load_related(
@@ -33,4 +33,15 @@ def load_related(
         rows,
         schema={"metric": pl.String, "timestamp": pl.Datetime("us", "UTC"), "value": pl.Float64},
         orient="row",
+    )
+
+
+def load_known(connection: psycopg.Connection[Any], batch: str, metrics: Sequence[str]) -> pl.DataFrame:
+    """``metric`` and ``timestamp`` of all stored values of these metrics that are not missing."""
+    rows = connection.execute(
+        "SELECT metric, ts FROM metric_values WHERE batch = %s AND metric = ANY(%s) AND value IS NOT NULL",
+        [batch, TextArray(list(metrics))],
+    ).fetchall()
+    return pl.DataFrame(
+        rows, schema={"metric": pl.String, "timestamp": pl.Datetime("us", "UTC")}, orient="row"
     )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
-from anomalyze.storage.array import BigintArray
+from anomalyze.storage.array import BigintArray, TextArray
 from anomalyze.storage.binary import copy_in, copy_out, to_ms, to_postgres_us
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ScoreRows",
     "SeriesState",
     "claim_batch",
+    "delete_other_detectors",
     "delete_scores",
     "finish_turn",
     "load_batch",
@@ -63,7 +64,7 @@ WHERE ({", ".join(f"m.{name}" for name in _COLUMNS.split(", "))})
 _UPDATE_SERIES = """
 UPDATE metric_series s SET detector = %(detector)s, version = %(version)s, points = g.points, newest_ts = g.ts,
     newest_value = nullif(g.value, 'NaN'), newest_novelty = g.novelty::real, newest_severity = g.severity::smallint,
-    flat_points = g.flat, flat_points_max = g.flat_max
+    flat_points = g.flat, flat_points_max = g.flat_max, judged_by = g.judged_by, shaped_by = g.shaped_by
 FROM metric_series_staging g WHERE s.series_id = g.series_id
 """
 
@@ -93,6 +94,8 @@ class SeriesState:
         How long the newest value has not changed, and the longest such time so far, in points.
     is_of_other
         Another detector or version scored last.
+    judged_by, shaped_by
+        What its scores and its values before them were made by (`anomalyze.metrics.mark`); 0: not known.
     """
 
     names: list[str]
@@ -104,6 +107,8 @@ class SeriesState:
     flat_points_max: Ints
     snoozed_until: list[datetime | None]
     is_of_other: npt.NDArray[np.bool_]
+    judged_by: Ints
+    shaped_by: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +171,12 @@ def load_series(connection: psycopg.Connection[Any], batch: str, detector: str, 
         "CASE WHEN ours AND newest_ts IS NOT NULL THEN (extract(epoch FROM newest_ts) * 1000)::bigint ELSE 0 END, "
         "CASE WHEN ours THEN coalesce(newest_value, 'NaN') ELSE 'NaN' END, "
         "CASE WHEN ours THEN flat_points ELSE 0 END, CASE WHEN ours THEN flat_points_max ELSE 0 END, snoozed_until, "
-        "NOT ours AND detector <> '' "
+        "NOT ours AND detector <> '', judged_by, shaped_by "
         "FROM (SELECT *, detector = %s AND version = %s AS ours FROM metric_series WHERE batch = %s) s "
         "ORDER BY series_id",
         [detector, version, batch],
     ).fetchall()
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * 9
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * 11
     return SeriesState(
         list(columns[0]),
         np.array(columns[1], np.int64),
@@ -182,6 +187,8 @@ def load_series(connection: psycopg.Connection[Any], batch: str, detector: str, 
         np.array(columns[6], np.int64),
         list(columns[7]),
         np.array(columns[8], np.bool_),
+        np.array(columns[9], np.int64),
+        np.array(columns[10], np.int64),
     )
 
 
@@ -266,15 +273,16 @@ def finish_turn(
     Parameters
     ----------
     series
-        Columns of series_id, newest time (ms), points, value, novelty, severity, flat points and their longest.
+        Columns of series_id, newest time (ms), points, value, novelty, severity, flat points and their longest, and the
+        two marks of what they were made by.
     """
     with connection.cursor() as cursor:
         if series:
             series_id, ts_ms, *others = series
             cursor.execute(
                 "CREATE TEMP TABLE metric_series_staging (series_id bigint, ts timestamptz, points bigint, "
-                "value double precision, novelty double precision, severity bigint, flat bigint, flat_max bigint) "
-                "ON COMMIT DROP"
+                "value double precision, novelty double precision, severity bigint, flat bigint, flat_max bigint, "
+                "judged_by bigint, shaped_by bigint) ON COMMIT DROP"
             )
             copy_in(cursor, "metric_series_staging", [series_id, to_postgres_us(ts_ms), *others])
             cursor.execute(_UPDATE_SERIES, {"detector": detector, "version": version})
@@ -293,6 +301,34 @@ def delete_scores(connection: psycopg.Connection[Any], points: Points) -> None:
             "AND m.ts = to_timestamp(g.ts_ms / 1000.0)",
             [BigintArray(points.series_id.tolist()), BigintArray(points.ts_ms.tolist())],
         )
+
+
+def delete_other_detectors(
+    connection: psycopg.Connection[Any],
+    series_id: Sequence[int],
+    kept: Sequence[tuple[int, str, int]],
+    default: str,
+) -> None:
+    """Forget what detectors by name said of series whose settings ask for them no more, or for another version.
+
+    Parameters
+    ----------
+    kept
+        Series, detector and version each that are asked for.
+    default
+        The detector that scores every value: its versions stay.
+    """
+    if series_id:
+        numbers, detectors, versions = zip(*kept, strict=True) if kept else ((), (), ())
+        connection.execute(
+            "DELETE FROM metric_scores m USING metric_series s WHERE s.series_id = ANY(%s::bigint[]) "
+            "AND m.batch = s.batch AND m.metric = s.metric AND m.detector <> %s AND NOT EXISTS (SELECT "
+            "FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) AS k (series_id, detector, version) "
+            "WHERE k.series_id = s.series_id AND k.detector = m.detector AND k.version = m.version)",
+            [
+                BigintArray(series_id), default, BigintArray(numbers), TextArray(detectors), BigintArray(versions),
+            ],
+        )  # fmt: skip
 
 
 def _copy_points(

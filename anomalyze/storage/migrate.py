@@ -20,7 +20,7 @@ from anomalyze.storage.pool import connect, connection_arguments, postgres_error
 __all__ = ["HEAD", "load_revision", "migrate"]
 
 # The newest revision in migrations/versions (a test compares).
-HEAD = "0015"
+HEAD = "0016"
 MIGRATIONS = Path(__file__).with_name("migrations")
 # A statement that waits for a lock makes all who come after it wait: it gives up first, and tries again.
 LOCK_TIMEOUT_MS = 2_000

@@ -13,7 +13,7 @@ import pytest
 from anomalyze.errors import EventError
 from anomalyze.metrics.judgement import Maintenance, SeriesRules
 from anomalyze.metrics.rules import BatchRules
-from anomalyze.monitoring.alerting import is_in_maintenance
+from anomalyze.monitoring.keep import is_in_maintenance
 from anomalyze.monitoring.score import score_batch
 from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
 from anomalyze.storage.metrics_notices import list_notices
