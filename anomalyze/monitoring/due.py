@@ -26,13 +26,13 @@ from anomalyze.metrics.window import Window
 
 __all__ = [
     "Asked",
+    "Missing",
     "Watch",
     "build_entry",
     "describe_entry",
-    "load_last_read",
+    "load_missing",
     "longest_gap",
     "span_to_read",
-    "window_to_read",
 ]
 
 # A Friday: schedules of working days show their longest gap at once. So many times of a schedule are looked at, in so
@@ -154,14 +154,20 @@ def build_entry(text: str) -> BatchEntry:
     )
 
 
-def load_last_read(connection: psycopg.Connection[Any], batch: str) -> datetime | None:
-    """When the newest run began that read a batch whole; None when none did, or nothing came of it yet."""
-    row = connection.execute(
-        "SELECT started_at FROM metric_runs WHERE batch = %s AND kind = 'ingest' AND finished_at IS NOT NULL "
-        "AND error IS NULL AND EXISTS (SELECT FROM metric_series WHERE batch = %s) ORDER BY run_id DESC LIMIT 1",
-        [batch, batch],
-    ).fetchone()
-    return None if row is None else row[0].astimezone(UTC)
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What is missing of a batch at a moment.
+
+    Attributes
+    ----------
+    window
+        What a run reads, whoever asked for it: up to the newest complete step, as far back as `span_to_read`.
+    last_read
+        When the newest run began that read the batch whole; None when none did, or nothing came of it yet.
+    """
+
+    window: Window
+    last_read: datetime | None
 
 
 def span_to_read(batch: Batch, last_read: datetime | None, now: datetime) -> timedelta:
@@ -171,7 +177,12 @@ def span_to_read(batch: Batch, last_read: datetime | None, now: datetime) -> tim
     return max(batch.window, min(batch.history, batch.window + (now - last_read)))
 
 
-def window_to_read(connection: psycopg.Connection[Any], entry: BatchEntry, now: datetime) -> Window:
-    """What a run at ``now`` reads, whoever asked for it: up to the newest complete step, as far back as `span_to_read`."""
-    last_read = load_last_read(connection, entry.name)
-    return entry.batch.window_at(now, span_to_read(entry.batch, last_read, now))
+def load_missing(connection: psycopg.Connection[Any], entry: BatchEntry, now: datetime) -> Missing:
+    """What is missing of a batch now; asked once a run."""
+    row = connection.execute(
+        "SELECT started_at FROM metric_runs WHERE batch = %s AND kind = 'ingest' AND finished_at IS NOT NULL "
+        "AND error IS NULL AND EXISTS (SELECT FROM metric_series WHERE batch = %s) ORDER BY run_id DESC LIMIT 1",
+        [entry.name, entry.name],
+    ).fetchone()
+    last_read = None if row is None else row[0].astimezone(UTC)
+    return Missing(entry.batch.window_at(now, span_to_read(entry.batch, last_read, now)), last_read)

@@ -23,7 +23,7 @@ from anomalyze.metrics.prepare import prepare
 from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sources import read
 from anomalyze.metrics.window import Window, floor_to_step, go_back
-from anomalyze.monitoring.due import window_to_read
+from anomalyze.monitoring.due import Missing, load_missing
 from anomalyze.monitoring.score import Scored, retrain_batch, score_batch, tell_batch
 from anomalyze.monitoring.turn import DETECTOR, VERSION
 from anomalyze.storage.metrics_runs import begin_run, finish_run
@@ -96,6 +96,7 @@ def run_batch(
     own_dsn: str | None = None,
     now: dt.datetime | None = None,
     progress: Progress | None = None,
+    missing: Missing | None = None,
 ) -> Ran:
     """A run at ``now``: the batch's window and what was missed, or its history when it was never read whole.
 
@@ -109,6 +110,8 @@ def run_batch(
         Address of our own database, for the source ``anomalyze``.
     progress
         As in ``backfill_batch``.
+    missing
+        What `load_missing` said for ``now``; None: it is asked.
 
     Raises
     ------
@@ -116,8 +119,8 @@ def run_batch(
         As ``sources.read``; the run is noted with the reason, and what was read before is stored and scored.
     """
     now = now or dt.datetime.now(dt.UTC)
-    window = window_to_read(connection, entry, now)
-    return backfill_batch(connection, entry, folder, window, own_dsn, now, progress)
+    missing = missing or load_missing(connection, entry, now)
+    return _run(connection, entry, folder, missing.window, missing, own_dsn, now, progress)
 
 
 def backfill_batch(
@@ -142,7 +145,15 @@ def backfill_batch(
         As ``run_batch``.
     """
     now = now or dt.datetime.now(dt.UTC)
-    read_, failed = _ingest(connection, entry, window, own_dsn, now, progress)
+    missing = load_missing(connection, entry, now)
+    return _run(connection, entry, folder, window, missing, own_dsn, now, progress)
+
+
+def _run(
+    connection: psycopg.Connection[Any], entry: BatchEntry, folder: Path, window: Window, missing: Missing,
+    own_dsn: str | None, now: dt.datetime, progress: Progress | None,
+) -> Ran:  # fmt: skip
+    read_, failed = _ingest(connection, entry, window, missing, own_dsn, now, progress)
     scored = score_stored(connection, entry, folder, now)
     if failed is not None:
         get().warning("metrics_run_failed", batch=entry.name, reason=str(failed))
@@ -153,13 +164,13 @@ def backfill_batch(
 def ingest_batch(
     connection: psycopg.Connection[Any],
     entry: BatchEntry,
-    window: Window,
     own_dsn: str | None = None,
     now: dt.datetime | None = None,
-    progress: Progress | None = None,
 ) -> Ingested:
-    """Read a window in pieces and store them; what is stored waits for `score_stored`. As `backfill_batch`."""
-    read_, failed = _ingest(connection, entry, window, own_dsn, now or dt.datetime.now(dt.UTC), progress)
+    """Read what is missing in pieces and store it; what is stored waits for `score_stored`. As `run_batch`."""
+    now = now or dt.datetime.now(dt.UTC)
+    missing = load_missing(connection, entry, now)
+    read_, failed = _ingest(connection, entry, missing.window, missing, own_dsn, now, None)
     if failed is not None:
         raise failed
     return read_
@@ -190,13 +201,14 @@ def _ingest(
     connection: psycopg.Connection[Any],
     entry: BatchEntry,
     window: Window,
+    missing: Missing,
     own_dsn: str | None,
     now: dt.datetime,
     progress: Progress | None,
 ) -> tuple[Ingested, AnomalyzeError | None]:
     pieces = list(pieces_of(entry.batch, window))
     newest = entry.batch.window_at(now)
-    run_id = begin_run(connection, entry.name, _kind(connection, entry, window, now))
+    run_id = begin_run(connection, entry.name, _kind(window, missing.window))
     rows = new = corrected = 0
     notes: dict[str, None] = {}
     failures: dict[str, Failure] = {}
@@ -245,11 +257,8 @@ def _widest_step(batch: Batch) -> dt.timedelta:
     return max([batch.step, *(span for span in spans if span is not None)])
 
 
-def _kind(
-    connection: psycopg.Connection[Any], entry: BatchEntry, window: Window, now: dt.datetime
-) -> Literal["ingest", "backfill"]:
+def _kind(window: Window, missing: Window) -> Literal["ingest", "backfill"]:
     """Whether a read takes in all that is missing: only then the next one may begin where this one ends."""
-    missing = window_to_read(connection, entry, now)
     return "ingest" if window.start <= missing.start and window.end >= missing.end else "backfill"
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "METRICS_LIMIT_MAX",
     "POINTS_MAX",
     "RATE_WINDOW",
+    "STRANGE",
     "AlertPlace",
     "MetricRow",
     "SeriesPoint",
@@ -46,19 +47,35 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 # Anomalies are counted by an index that holds nothing else, and held against the points that the batch's step makes
 # possible since then: to count the points of a week by the minute takes seconds. A series that no detector has seen
-# has no newest point.
+# has no newest point. Of a metric whose anomalies are all one detector's each row is a point; only where several found
+# some, or other versions did, are points told apart, which takes five times as long. ``{series}`` has the metrics with
+# the detector and version that judge them now.
+STRANGE = """
+counted AS MATERIALIZED (
+    SELECT batch, metric, count(*) AS anomalies, min(detector) AS detector, min(version) AS version,
+        min(detector) <> max(detector) OR min(version) <> max(version) AS several
+    FROM metric_scores WHERE batch = ANY(%(batches)s) AND severity > 0 AND ts >= %(since)s
+    AND (%(metric)s::text IS NULL OR metric = %(metric)s) GROUP BY 1, 2
+), mixed AS MATERIALIZED (
+    SELECT c.batch, c.metric, p.detector, p.version FROM counted c JOIN {series} p USING (batch, metric)
+    WHERE c.several OR (c.detector = p.detector AND c.version <> p.version)
+), told_apart AS (
+    SELECT q.batch, q.metric, count(DISTINCT q.ts) AS anomalies FROM metric_scores q
+    JOIN mixed m ON m.batch = q.batch AND m.metric = q.metric AND (q.detector <> m.detector OR q.version = m.version)
+    WHERE q.batch = ANY(%(batches)s) AND q.severity > 0 AND q.ts >= %(since)s
+    AND (%(metric)s::text IS NULL OR q.metric = %(metric)s) AND EXISTS (SELECT FROM mixed) GROUP BY 1, 2
+), strange AS (
+    SELECT c.batch, c.metric, CASE WHEN m.batch IS NULL THEN c.anomalies ELSE coalesce(t.anomalies, 0) END AS anomalies
+    FROM counted c LEFT JOIN mixed m USING (batch, metric) LEFT JOIN told_apart t USING (batch, metric)
+)
+"""
 _METRICS = f"""
 WITH page AS MATERIALIZED (
     SELECT batch, metric, points, newest_ts, newest_novelty, newest_severity, detector, version, snoozed_until
     FROM metric_series WHERE batch = ANY(%(batches)s) AND (%(metric)s::text IS NULL OR metric = %(metric)s)
     AND (%(at_batch)s::text IS NULL OR (batch, metric) > (%(at_batch)s, %(at_metric)s))
     ORDER BY batch, metric LIMIT %(limit)s
-), strange AS MATERIALIZED (
-    SELECT q.batch, q.metric, count(DISTINCT q.ts) AS anomalies FROM metric_scores q
-    JOIN page p ON p.batch = q.batch AND p.metric = q.metric AND (q.detector <> p.detector OR q.version = p.version)
-    WHERE q.batch = ANY(%(batches)s) AND q.severity > 0 AND q.ts >= %(since)s
-    AND (%(metric)s::text IS NULL OR q.metric = %(metric)s) GROUP BY 1, 2
-)
+), {STRANGE.format(series="page")}
 SELECT p.batch, p.metric, p.points, p.newest_ts, v.value, s.value AS judged, s.expected, s.lower, s.upper, p.newest_novelty,
     p.newest_severity, coalesce(r.anomalies, 0) AS recent_anomalies, greatest(r.anomalies, 0, least(p.points,
         1 + floor(extract(epoch FROM p.newest_ts - %(since)s) / greatest(b.period_s, 0.001))))::bigint AS recent_points,

@@ -43,13 +43,10 @@ class Back(Chosen):
     description="Reads each batch, and stores what is new or corrected; scoring it is left to another run."
 )
 def ingest_batches(context: dg.OpExecutionContext, config: Chosen, postgres: PostgresResource) -> None:
-    from anomalyze.monitoring.due import window_to_read
     from anomalyze.monitoring.run import ingest_batch
 
     def ingest(connection: "psycopg.Connection[Any]", entry: "BatchEntry") -> Shown:
-        now = datetime.now(UTC)
-        window = window_to_read(connection, entry, now)
-        done = ingest_batch(connection, entry, window, postgres.dsn, now)
+        done = ingest_batch(connection, entry, postgres.dsn)
         return {"rows": done.rows, "new": done.new, "corrected": done.corrected} | _failed(done.failures)
 
     _work(context, config, postgres, ingest)

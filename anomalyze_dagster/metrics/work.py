@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -75,16 +76,18 @@ def find_entry(name: str, kept: str | None, loaded: "LoadResult") -> "BatchEntry
 
 def work_off(entry: "BatchEntry", postgres: PostgresResource, say: Callable[[str], None]) -> Done:
     """Run a batch as of now: its window, and what was missed."""
-    from anomalyze.monitoring.due import load_last_read, window_to_read
+    from anomalyze.monitoring.due import load_missing
+    from anomalyze.monitoring.run import run_batch
 
     now = datetime.now(UTC)
     with postgres.connect() as connection:
-        last = load_last_read(connection, entry.name)
-        window = window_to_read(connection, entry, now)
+        missing = load_missing(connection, entry, now)
+        window, last = missing.window, missing.last_read
         # Metadata lie in Dagster's database: a picture when something began, and otherwise one an hour.
         is_due = last is None or (last.date(), last.hour) != (now.date(), now.hour)
         days = tuple(_days(entry, window)) if window.end - window.start > entry.batch.window else ()
-        done = _work_off(connection, entry, postgres, window, now, say, is_due)
+        ran = run_batch(connection, entry, _banks(), postgres.dsn, now, _progress(entry, say), missing)
+        done = _done(connection, entry, ran, window, is_due)
     return Done(done.metadata, done.failures, (days or tuple(_days(entry, window))[-1:])[-DAYS_MAX:])
 
 
@@ -96,14 +99,15 @@ def work_off_days(
     say: Callable[[str], None],
 ) -> Done:
     """Read some days of a batch again. What is stored already stays as it is; what differs is a correction."""
-    from anomalyze.monitoring.run import window_between
+    from anomalyze.monitoring.run import backfill_batch, window_between
 
     now = datetime.now(UTC)
     window = window_between(entry.batch, since.astimezone(UTC), until.astimezone(UTC), now)
     if window is None:
         return Done({"rows": 0, "notes": "No step of these days is complete yet."}, (), ())
     with postgres.connect() as connection:
-        return _work_off(connection, entry, postgres, window, now, say, True)
+        ran = backfill_batch(connection, entry, _banks(), window, postgres.dsn, now, _progress(entry, say))
+        return _done(connection, entry, ran, window, True)
 
 
 def show_check(reason: str) -> Mapping[str, Any]:
@@ -115,26 +119,19 @@ def show_check(reason: str) -> Mapping[str, Any]:
     }
 
 
-def _work_off(
-    connection: "psycopg.Connection[Any]",
-    entry: "BatchEntry",
-    postgres: PostgresResource,
-    window: "Window",
-    now: datetime,
-    say: Callable[[str], None],
-    is_drawn: bool,
-) -> Done:
-    from anomalyze.monitoring.run import BANKS_FOLDER, backfill_batch
+def _banks() -> Path:
+    from anomalyze.monitoring.run import BANKS_FOLDER
 
-    ran = backfill_batch(
-        connection,
-        entry,
-        Settings().data_dir / BANKS_FOLDER,
-        window,
-        postgres.dsn,
-        now,
-        lambda done, of: say(f"{entry.name}: {done} of {of} parts read") if of > 1 else None,
-    )
+    return Settings().data_dir / BANKS_FOLDER
+
+
+def _progress(entry: "BatchEntry", say: Callable[[str], None]) -> Callable[[int, int], None]:
+    return lambda done, of: say(f"{entry.name}: {done} of {of} parts read") if of > 1 else None
+
+
+def _done(
+    connection: "psycopg.Connection[Any]", entry: "BatchEntry", ran: "Ran", window: "Window", is_drawn: bool
+) -> Done:
     metadata = _show(ran, window)
     if ran.scored.alerts or is_drawn:
         metadata |= _picture(connection, entry)

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -249,6 +249,7 @@ def test_a_metric_whose_function_fails_is_named_in_the_run(
     assert connection.execute("SELECT DISTINCT metric FROM metric_values").fetchall() == [("b",)]
 
 
+@settings(deadline=None)
 @given(
     st.datetimes(dt.datetime(2020, 1, 1), dt.datetime(2026, 1, 1), timezones=st.just(dt.UTC)),
     st.sampled_from(["Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "America/Sao_Paulo", "UTC"]),
