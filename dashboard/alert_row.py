@@ -33,6 +33,7 @@ HOW_WORDS = {
     "corrected": "; the data were corrected",
     "data came": "; data came",
     "detector gone": "; its detector is not asked any more",
+    "settings changed": "; by the settings as they are now it is none",
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from anomalyze.cli.output import complain, print_json, print_line
 
 if TYPE_CHECKING:
     import polars as pl
+    import psycopg
 
     from anomalyze.metrics.library import BatchEntry, LoadResult
     from anomalyze.metrics.sources import Reading
@@ -138,6 +140,35 @@ def backfill(
 
 
 @app.command()
+def rescore(
+    batch: Annotated[str, typer.Argument(help="Name of the batch: its file's, without .yaml")],
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+) -> None:
+    """Score all that is stored of a batch again, by its file as it is now. No source is read; old points tell nobody."""
+    with complain("metrics rescore"):
+        from rich.console import Console
+
+        from anomalyze.monitoring.run import retrain_stored
+
+        entry = _find(_load(config_dir), batch)
+        with _connected() as (connection, folder, _), Console(stderr=True).status(entry.name):
+            done = retrain_stored(connection, entry, folder)
+    if as_json:
+        print_json({"batch": entry.name} | asdict(done))
+        return
+    print_line(
+        f"{entry.name}: {done.rebuilt:,} metrics scored again, {done.scored + done.scored_by_name:,} scores new or "
+        f"others, {done.alerts:,} incidents that go on."
+    )
+    for failure in done.failures:
+        print_line(f"  {failure.metric}: {failure.reason}")
+    if done.is_busy:
+        print_line("  Another run is scoring this batch: try again when it is over.")
+        raise typer.Exit(1)
+
+
+@app.command()
 def digest(
     back: Annotated[str, typer.Option(help="How far back, such as 1d or 12h.")] = "1d",
     account: Annotated[str | None, typer.Option(help="One account; all when not given.")] = None,
@@ -177,24 +208,33 @@ def digest(
         print_line("No batch yet: docs/metrics.md shows how to write one.")
 
 
-def _run(entry: BatchEntry, window: Window | None) -> Ran:
-    """A run of the batch's own window, or of another; its progress on standard error."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+@contextmanager
+def _connected() -> Iterator[tuple[psycopg.Connection[Any], Path, str]]:
+    """Our own database, what detectors remember, and the database's address; what is told goes to the log."""
     from anomalyze.embedded.runtime import find_addresses
     from anomalyze.log import configure
-    from anomalyze.monitoring.run import BANKS_FOLDER, backfill_batch, run_batch
+    from anomalyze.monitoring.run import BANKS_FOLDER
     from anomalyze.settings import Settings
     from anomalyze.storage.pool import connect
 
     settings = Settings()
     # Whoever is told of incidents reads logs, not this terminal.
     configure("metrics", settings.log_level, settings.data_dir / "logs" / "metrics.log")
-    dsn, folder = find_addresses(settings).postgres_dsn, settings.data_dir / BANKS_FOLDER
-    console = Console(stderr=True)
+    dsn = find_addresses(settings).postgres_dsn
     # Scoring a long history takes longer than a page may.
-    with connect(dsn, statement_timeout_s=0) as connection, Progress(console=console, transient=True) as bar:
+    with connect(dsn, statement_timeout_s=0) as connection:
+        yield connection, settings.data_dir / BANKS_FOLDER, dsn
+
+
+def _run(entry: BatchEntry, window: Window | None) -> Ran:
+    """A run of the batch's own window, or of another; its progress on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from anomalyze.monitoring.run import backfill_batch, run_batch
+
+    bar = Progress(console=Console(stderr=True), transient=True)
+    with _connected() as (connection, folder, dsn), bar:
         task = bar.add_task(entry.name, total=None)
 
         def told(done: int, of: int) -> None:

@@ -79,14 +79,15 @@ def tell_batches(context: dg.OpExecutionContext, config: Chosen, postgres: Postg
 
 @dg.op(
     description="Lets the detectors of each batch forget, and learn anew from all that is stored, by the settings as "
-    "they are now: after preprocessing, direction or detectors were changed. Nobody is told of what is long over."
+    "they are now. A run does so by itself for metrics whose settings changed. Nobody is told of what is over."
 )
 def train_batches(context: dg.OpExecutionContext, config: Chosen, postgres: PostgresResource) -> None:
     from anomalyze.monitoring.run import retrain_stored
 
     def train(connection: "psycopg.Connection[Any]", entry: "BatchEntry") -> Shown:
         done = retrain_stored(connection, entry, _banks())
-        return {"series": done.rebuilt, "scores_that_changed": done.scored}
+        changed = done.scored + done.scored_by_name
+        return {"series": done.rebuilt, "scores_that_changed": changed} | _failed(done.failures)
 
     _work(context, config, postgres, train)
 

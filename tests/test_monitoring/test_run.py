@@ -142,6 +142,8 @@ def test_the_command_stores_and_says_what(
     filled = runner.invoke(app, ["metrics", "backfill", "load", "--back", "2d", *where])
     assert "load: 1 rows, 0 new" in filled.stdout
     assert connection.execute("SELECT metric, value FROM metric_values").fetchall() == [("load", 0.5)]
+    again = runner.invoke(app, ["metrics", "rescore", "load", *where])
+    assert again.stdout == "load: 1 metrics scored again, 0 scores new or others, 0 incidents that go on.\n"
     wrong = runner.invoke(app, ["metrics", "backfill", "load", "--back", "2x", *where])
     assert "expected a whole number with one of the units" in wrong.stderr
 
