@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from structlog.testing import capture_logs
+import structlog
 
+from anomalyze.log import configure
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.judgement import SeriesRules
 from anomalyze.metrics.rules import BatchRules, rules_of
@@ -21,6 +24,13 @@ from tests.test_monitoring.shop import HOUR, NOW, alerts, calm, frame, notices, 
 Connection = psycopg.Connection[Any]
 PLAIN = SeriesRules(novelty=False, rarity=False)
 SEASONAL = "seasonal_z"
+
+
+@pytest.fixture(autouse=True)
+def logs_again() -> Iterator[None]:
+    """What a test configured ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 def rules(**own: Any) -> BatchRules:
@@ -47,9 +57,10 @@ def test_a_threshold_that_changes_holds_for_what_is_stored(connection: Connectio
     store_values(connection, "shop", frame(values), NOW)
     score_batch(connection, "shop", rules(), tmp_path, NOW)
     assert alerts(connection) == []
-    with capture_logs() as logs:
-        done = score_batch(connection, "shop", rules(upper=290.0), tmp_path, NOW)
-    (line,) = [one for one in logs if one["event"] == "metric_settings_changed"]
+    configure("test", to=tmp_path / "log")
+    done = score_batch(connection, "shop", rules(upper=290.0), tmp_path, NOW)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (line,) = [one for one in lines if one["event"] == "metric_settings_changed"]
     assert (line["count"], line["metrics"]) == (2, ["a", "b"])
     assert (done.rebuilt, done.scored, done.alerts) == (2, 5, 1)
     assert alerts(connection) == [("a", "upper", 1, 3, -2, 0, 3, None)]
