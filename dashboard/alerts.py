@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from anomalyze.metrics.library import BatchEntry
 from anomalyze.metrics.picture import draw_picture
+from anomalyze.metrics.picture_png import draw_png
 from anomalyze.storage.cursor import FilterError
 from anomalyze.storage.metrics_alerts import Alert, Snooze, list_snoozes
 from anomalyze.storage.metrics_also import Also, what_else
@@ -74,6 +76,8 @@ VIEW_WORDS = {
     "history": "History",
 }
 ALSO_NAMES = 8
+# Of a picture to take along.
+FILES = {"png": "image/png", "svg": "image/svg+xml"}
 ID_MAX = 2**63 - 1
 
 
@@ -129,8 +133,12 @@ async def alerts_page(request: Request) -> Answer:
 
 
 async def alert_picture(request: Request) -> Answer:
-    """GET /alerts/{alert_id}/picture: its values with band and marks, and what else of the batch is strange then."""
+    """GET /alerts/{alert_id}/picture: its values with band and marks, and what else of the batch is strange then.
+
+    With ``format`` (svg, png) the picture alone, as a file.
+    """
     viewer = viewer_of(request)
+    kind = request.query_params.get("format", "")
     named = request.path_params["alert_id"]
     alert_id = int(named) if named.isascii() and named.isdigit() else 0
     owned = await asyncio.to_thread(request.app.state.batches.of, viewer.account_id)
@@ -146,7 +154,25 @@ async def alert_picture(request: Request) -> Answer:
     drawn = await asyncio.to_thread(
         lambda: draw_picture(build_picture(alert, points, unit, zone=viewer.zone))
     )
-    return Div(NotStr(drawn), _also(alert.batch, also), cls="pic-in")
+    if kind in FILES:
+        content = await asyncio.to_thread(draw_png, drawn) if kind == "png" else drawn
+        told = {
+            "Content-Disposition": f'attachment; filename="alert-{alert.alert_id}.{kind}"',
+            "Cache-Control": "private, no-cache",
+        }
+        return Response(content, media_type=FILES[kind], headers=told)
+    return Div(NotStr(drawn), _also(alert.batch, also), _files(alert.alert_id), cls="pic-in")
+
+
+def _files(alert_id: int) -> FT:
+    """The picture to take along."""
+    return P(
+        "Download: ",
+        A("PNG", href=routes.alert_picture(alert_id, "png"), cls="link", download=True),
+        ", ",
+        A("SVG", href=routes.alert_picture(alert_id, "svg"), cls="link", download=True),
+        cls="small muted",
+    )
 
 
 def _also(batch: str, also: Also) -> FT | None:

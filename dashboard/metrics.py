@@ -16,11 +16,11 @@ from anomalyze.storage.query import fetch_async
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.components import ago, copyable, empty_row, head_cell, search_box, table
-from dashboard.element import FT, A, Button, Div, Form, Input, Label, Option, P, Select, Span, ft
+from dashboard.element import FT, A, Button, Div, Form, Input, Label, Option, P, Select, Small, Span, ft
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.metric_filter import FAILED, PERIOD_WORDS, PERIODS, MetricsView, parse_metrics_view
 from dashboard.metric_panel import empty_panel, load_panel, panel
-from dashboard.metric_row import COLUMNS, batch_head, fold_row, metric_row, period_links
+from dashboard.metric_row import COLUMNS, batch_head, fold_row, metric_row, period_links, state_sign
 from dashboard.page import Answer, open_page, remember
 from dashboard.security import Viewer, viewer_of
 
@@ -34,6 +34,8 @@ HEADS_MAX = 60
 # What is shown with every metric of its batches.
 WHOLE = ("all", FAILED)
 
+# Files that cannot be read, and what is told of each.
+UNREAD_MAX, UNREAD_LENGTH_MAX = 5, 300
 # Batches, tags and owners to choose from.
 CHOICES_MAX = 200
 
@@ -61,6 +63,7 @@ async def metrics_page(request: Request) -> Answer:
     batches = request.app.state.batches
     owned = await asyncio.to_thread(batches.of, viewer.account_id)
     mistakes = await asyncio.to_thread(batches.mistakes, viewer.account_id)
+    unread = await asyncio.to_thread(batches.unread, viewer.account_id)
     channel = await request.app.state.hub.refresh(viewer.account_id)
     chosen = view.choose(owned)
     async with open_page(request) as connection:
@@ -89,6 +92,7 @@ async def metrics_page(request: Request) -> Answer:
     strange = sum(batch.now for batch in board)
     content = [
         _head(board, chosen, viewer),
+        _unread(unread) if unread else None,
         _bar(view, board, owned, len(failed)) if owned else None,
         _quiet(board, viewer) if not view.narrowed else None,
         Div(
@@ -137,6 +141,25 @@ def _head(board: Sequence[BoardBatch], chosen: Mapping[str, BatchEntry], viewer:
         ),
         right=("Highest anomaly rate first. ", zone_note(viewer)),
     )
+
+
+def _unread(problems: Sequence[Problem]) -> FT:
+    """Batches that nobody would miss here otherwise: their files cannot be read, and no earlier form is known."""
+    first: dict[str, Problem] = {}
+    for problem in problems:
+        first.setdefault(problem.file, problem)
+    told = [
+        Small(ft("b", name), f" line {one.line}: {one.message}"[:UNREAD_LENGTH_MAX], cls="why-not")
+        for name, one in list(first.items())[:UNREAD_MAX]
+    ]
+    if len(first) > UNREAD_MAX:
+        told.append(Small(f"and {form.plural(len(first) - UNREAD_MAX, 'more file')}", cls="why-not"))
+    what = (
+        "A file cannot be read: its batch does not run and is not shown"
+        if len(first) == 1
+        else f"{len(first)} files cannot be read: their batches do not run and are not shown"
+    )
+    return Div(P(state_sign("down", what)), *told, cls="quiet", role="alert")
 
 
 def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, BatchEntry], failed: int) -> FT:

@@ -134,9 +134,9 @@ def alert_feedback(alert_id: int) -> str:
     return f"/alerts/{alert_id}/feedback"
 
 
-def alert_picture(alert_id: int) -> str:
-    """An alert's picture and what else was strange then, for its row."""
-    return f"/alerts/{alert_id}/picture"
+def alert_picture(alert_id: int, kind: str = "") -> str:
+    """An alert's picture and what else was strange then, for its row; of a kind (svg, png) the picture alone."""
+    return with_query(f"/alerts/{alert_id}/picture", format=kind)
 
 
 def metric(batch: str, name: str, **query: str | None) -> str:

@@ -6,18 +6,26 @@ nobody's, so that nothing is shown by mistake when an account's file goes.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from anomalyze.config import Problem
+from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.library import BatchEntry, Library
 
 __all__ = ["OwnedBatches"]
 
 # Looking at the folder reads the state of each of its files.
 LOOK_EVERY_S = 1.0
+# Of a file that cannot be read as YAML, too.
+_ACCOUNT = re.compile(rb"^account:\s*[\"']?([^\s\"'#]{1,128})", re.MULTILINE)
+LOOKED_AT_BYTES = 65_536
 
 
 class OwnedBatches:
@@ -30,6 +38,7 @@ class OwnedBatches:
     """
 
     def __init__(self, config_dir: Path) -> None:
+        self._config_dir = config_dir
         self._library = Library(config_dir)
         self._lock = threading.Lock()
         self._looked_s = float("-inf")
@@ -53,6 +62,21 @@ class OwnedBatches:
                     found[stale[problem.file]] += (problem,)
             return found
 
+    def unread(self, account_id: str) -> tuple[Problem, ...]:
+        """What is wrong with files of which no good form was ever read here: their batches are not there at all.
+
+        A file is of the account that its text names; one that names none is the operator's. Files are told from the
+        configuration folder on.
+        """
+        with self._lock:
+            self._look()
+            read = {str(entry.path) for entry in self._library.batches.values()}
+            return tuple(
+                replace(problem, file=os.path.relpath(problem.file, self._config_dir))
+                for problem in self._library.problems
+                if problem.file not in read and _named_account(Path(problem.file)) == account_id
+            )
+
     def _look(self) -> None:
         if time.monotonic() - self._looked_s < LOOK_EVERY_S:
             return
@@ -62,3 +86,12 @@ class OwnedBatches:
                 owned.setdefault(entry.batch.account, {})[name] = entry
             self._owned = owned
         self._looked_s = time.monotonic()
+
+
+def _named_account(path: Path) -> str:
+    """Whose a file says it is."""
+    text = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        text = file.read(LOOKED_AT_BYTES)
+    found = _ACCOUNT.search(text)
+    return found[1].decode(errors="replace") if found else str(Batch.model_fields["account"].default)

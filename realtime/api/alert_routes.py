@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.responses import Response
@@ -14,6 +14,7 @@ from anomalyze.errors import EventError
 from anomalyze.events.schema import parse_timestamp
 from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
 from anomalyze.metrics.picture import draw_picture
+from anomalyze.metrics.picture_png import draw_png
 from anomalyze.storage import metrics_view
 from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
 from anomalyze.storage.metrics_picture import build_picture, find_pictured, load_pictured_points
@@ -76,7 +77,10 @@ async def list_alerts(
     responses={
         200: {
             "description": "The values around it with band and marks. `ETag` changes when the picture may have.",
-            "content": {"image/svg+xml": {"schema": {"type": "string"}}},
+            "content": {
+                "image/svg+xml": {"schema": {"type": "string"}},
+                "image/png": {"schema": {"type": "string", "format": "binary"}},
+            },
         },
         304: {"description": "As `If-None-Match` has it."},
         **problem_responses(404),
@@ -87,24 +91,32 @@ async def get_image(
     request: Request,
     principal: Reader,
     alert_id: AlertId,
+    image_format: Annotated[
+        Literal["svg", "png"], Query(alias="format", description="PNG is 1440 by 520")
+    ] = "svg",
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """The picture of an alert as SVG, 720 by 260."""
+    """The picture of an alert, 720 by 260, as SVG or as PNG of twice as many pixels."""
     owned = await asyncio.to_thread(state_of(request).batches.of, principal.account_id)
     alert = await run(request, find_pictured(list(owned), alert_id))
     if alert is None:
         raise _no_alert(alert_id)
     # What is another account's must not stay where others may ask for it.
-    headers = {"ETag": f'"{alert.revision}"', "Cache-Control": "private, no-cache"}
+    headers = {
+        "ETag": f'"{alert.revision}{"-png" if image_format == "png" else ""}"',
+        "Cache-Control": "private, no-cache",
+    }
     if if_none_match is not None and headers["ETag"] in [tag.strip() for tag in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
     points = await run(request, load_pictured_points(alert))
 
-    def draw() -> str:
+    def draw() -> str | bytes:
         unit = owned[alert.batch].batch.settings(alert.metric).unit
-        return draw_picture(build_picture(alert, points, unit))
+        drawn = draw_picture(build_picture(alert, points, unit))
+        return draw_png(drawn) if image_format == "png" else drawn
 
-    return Response(await asyncio.to_thread(draw), media_type="image/svg+xml", headers=headers)
+    media_type = "image/png" if image_format == "png" else "image/svg+xml"
+    return Response(await asyncio.to_thread(draw), media_type=media_type, headers=headers)
 
 
 @router.post(

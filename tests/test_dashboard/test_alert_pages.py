@@ -168,6 +168,11 @@ def test_a_picture_and_what_else_of_its_hours(watched: Watched) -> None:
     assert "In the same hours" in part
     assert "/metrics/shop/a%2Fb" in part
     assert "secret" not in part
+    for kind, begins in (("png", b"\x89PNG"), ("svg", b"<svg")):
+        file = client.get(f"/alerts/{known['orders']}/picture?format={kind}")
+        assert file.content.startswith(begins)
+        assert file.headers["content-disposition"] == f'attachment; filename="alert-{known["orders"]}.{kind}"'
+        assert client.get(f"/alerts/{known['secret']}/picture?format={kind}").status_code == 404
     for wrong in (known["secret"], 0, "x", 2**70):
         assert client.get(f"/alerts/{wrong}/picture").status_code == 404
     assert watched.site.client().get(f"/alerts/{known['orders']}/picture").status_code == 303

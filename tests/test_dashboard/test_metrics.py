@@ -340,6 +340,18 @@ def test_quiet_says_when_data_last_came_and_mistakes_are_told(
     assert "directoin: up" not in words(client.get(f"/metrics/{name}/visits").text), "what runs is shown"
 
 
+def test_a_file_that_was_never_right_is_told_to_its_account_alone(
+    site: Site, client: httpx.Client, new_account: tuple[str, httpx.Client]
+) -> None:
+    account, own = new_account
+    name = f"wrong_{account.rpartition('_')[2]}"
+    write_batch(site.config_dir, name, account, "tags: [a\n")
+    text = wait_for(own, "/metrics", "A file cannot be read: its batch does not run and is not shown")
+    assert f"metrics/{name}.yaml line " in text
+    assert str(site.config_dir) not in text
+    assert name not in client.get("/metrics").text
+
+
 def test_now_says_what_waits_of_metrics(client: httpx.Client, new_account: tuple[str, httpx.Client]) -> None:
     page = client.get("/now").text
     assert re.search(r"\d incidents of metrics to review", words(page))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from anomalyze.metrics.picture import POINTS_MAX, Picture, PicturePoint, draw_picture
+from anomalyze.metrics.picture_png import draw_png
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -73,3 +76,13 @@ def test_its_size_is_bounded_and_the_worst_is_kept(count: int) -> None:
     drawn = draw_picture(picture(series))
     assert len(drawn) < 120 * POINTS_MAX
     assert len(parts(drawn, "f-critical")) == 1
+
+
+@pytest.mark.parametrize("title", ["orders", "معدل الطلبات", "売上 🎉 \ud7ff"])
+def test_as_png_it_has_the_mark_and_the_letters(title: str) -> None:
+    series = [*points([1.0, 2.0, 1.0]), PicturePoint(START + 3 * HOUR, 9.0, 0.0, 3.0, 4)]
+    image = Image.open(BytesIO(draw_png(draw_picture(picture(series, title)))))
+    assert image.size == (1440, 520)
+    assert (0x9C, 0x0F, 0x4A) in {colour for _, colour in image.convert("RGB").getcolors(1 << 16) or ()}
+    head = image.convert("L").crop((128, 0, 900, 60))
+    assert head.getextrema()[0] < 100, "a title is there, also where the machine has no font"

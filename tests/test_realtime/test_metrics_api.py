@@ -183,6 +183,11 @@ def test_an_alert_has_a_picture_of_its_account_only(watched: Api, batch: str) ->
     assert "private" in drawn.headers["cache-control"]
     assert "visits" in drawn.text
     assert drawn.text.count('class="f-critical"') == 1
+    pixels = owner.get(alert["image"], params={"format": "png"})
+    assert pixels.headers["content-type"] == "image/png"
+    assert pixels.content.startswith(b"\x89PNG")
+    assert pixels.headers["etag"] != drawn.headers["etag"]
+    assert owner.get(alert["image"], params={"format": "gif"}).status_code == 422
     same = owner.get(alert["image"], headers={"If-None-Match": drawn.headers["etag"]})
     assert (same.status_code, same.content) == (304, b"")
     push(owner, batch, rows("visits", [1.0]))
