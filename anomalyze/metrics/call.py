@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from importlib.machinery import SourceFileLoader
@@ -90,10 +91,26 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     call = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Call | FrameCall)
     answer = _answer(call) if isinstance(call, Call) else _answer_frames(call)
-    answers.write(msgspec.msgpack.encode(answer))
+    answers.write(_encoded(answer))
     answers.flush()
     # Threads that the function left behind are not waited for.
     os._exit(0)
+
+
+def _encoded(answer: Answer | FrameAnswer) -> bytes:
+    try:
+        return msgspec.msgpack.encode(answer)
+    except UnicodeEncodeError as error:
+        return msgspec.msgpack.encode(Answer(error=f"expected text, got what no file could hold: {error}"))
+
+
+def _raised(call: Call | FrameCall, error: Exception) -> str:
+    """What a function raised, and in which line of the files beside the batch's."""
+    folder = Path(call.folder)
+    own = [one for one in traceback.extract_tb(error.__traceback__) if folder in Path(one.filename).parents]
+    where = f" (line {own[-1].lineno} of {Path(own[-1].filename).relative_to(folder)})" if own else ""
+    said = f"{call.told} raised {type(error).__name__}: {error}"
+    return said[: REASON_CHARACTERS_MAX - len(where)] + where
 
 
 def _end_with_parent(parent: int) -> None:
@@ -128,8 +145,7 @@ def _answer_frames(call: FrameCall) -> FrameAnswer:
         except AnomalyzeError as error:
             failures[metric] = str(error)[:REASON_CHARACTERS_MAX]
         except Exception as error:  # noqa: BLE001 - whatever the operator's code raises
-            reason = f"{call.told} raised {type(error).__name__}: {error}"
-            failures[metric] = reason[:REASON_CHARACTERS_MAX]
+            failures[metric] = _raised(call, error)
     return FrameAnswer(pl.concat(made).write_ipc_stream(None).getvalue(), failures)
 
 
@@ -169,7 +185,7 @@ def _answer(call: Call) -> Answer:
     except AnomalyzeError as error:
         return Answer(error=str(error), again=isinstance(error, TransientError))
     except Exception as error:  # noqa: BLE001 - whatever the operator's code raises
-        return Answer(error=f"{call.told} raised {type(error).__name__}: {error}")
+        return Answer(error=_raised(call, error))
 
 
 def _load(folder: Path, name: str) -> ModuleType:

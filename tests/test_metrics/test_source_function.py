@@ -34,7 +34,7 @@ def write(folder: Path, body: str) -> None:
     (folder / "metrics" / "given.py").write_text(
         f"import os, pathlib, signal, subprocess, sys, time\n\n\ndef f(window, params):\n    {body}\n"
     )
-    document = {"python": "given:f", "source": {"kind": "python", "timeout_s": 2}}
+    document = {"python": "given:f", "source": {"kind": "python", "timeout_s": 4}}
     (folder / "metrics" / "one.yaml").write_text(json.dumps(document))
 
 
@@ -62,7 +62,7 @@ def test_what_it_prints_is_no_answer(tmp_path: Path) -> None:
 
 def test_what_it_started_ends_with_its_timeout(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    with pytest.raises(TransientError, match="longer than 2 s"):
+    with pytest.raises(TransientError, match="longer than 4 s"):
         reading(
             tmp_path,
             f"child = subprocess.Popen(['sleep', '60']); pathlib.Path({str(mark)!r}).write_text(str(child.pid)); "

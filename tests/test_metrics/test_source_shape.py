@@ -63,6 +63,28 @@ def test_what_is_no_number_is_left_out_and_its_metric_named(tmp_path: Path, text
     assert found.failures == {"a": "expected numbers: 1 rows, such as 'many', left out"}
 
 
+def test_names_that_are_none_are_left_out_and_told(tmp_path: Path) -> None:
+    found = reading(
+        tmp_path,
+        "[{'timestamp': 0, 'metric': m, 'value': 1} for m in ('a\\nb', 'x' * 201, '', 'O\\'Brien \"ü\" <b>', 'n' * 200)]",
+    )
+    assert found.frame["metric"].to_list() == ['O\'Brien "ü" <b>', "n" * 200]
+    assert list(found.failures) == ["'a\\nb'", repr("x" * 80 + "…"), "''"]
+    assert "expected a name of 1 to 200 characters on one line" in found.failures["''"]
+
+
+def test_a_time_that_stands_for_never_is_left_out_wherever_the_batch_is(tmp_path: Path) -> None:
+    found = reading(
+        tmp_path,
+        "[{'timestamp': t, 'a': 1} for t in (datetime(2025, 11, 1), datetime(9999, 12, 31, 23), date(9999, 12, 31))]",
+        timezone="America/New_York",
+    )
+    assert len(found.frame) == 1
+    assert found.notes == (
+        "2 × row from the end of the window or after it is left out until its step is over",
+    )
+
+
 def test_values_of_now_are_of_the_window_s_end(tmp_path: Path) -> None:
     found = reading(tmp_path, "{'load': 0.5, 'free': 3}")
     assert found.frame.rows() == [("free", WINDOW.end, 3.0), ("load", WINDOW.end, 0.5)]
@@ -76,11 +98,15 @@ def test_values_of_now_are_of_the_window_s_end(tmp_path: Path) -> None:
         ("[{'timestamp': 'soon', 'a': 1}]", "expected times in the timestamp's column"),
         ("[{'timestamp': 0, 'metric': 'a', 'value': 1, 'x': 2}]", "got also x"),
         ("[{'timestamp': 0}]", "expected a timestamp and a column of numbers"),
-        ("[{'timestamp': 0, 'metric': 'a\\nb', 'value': 1}]", "expected names of 1 to 200 characters"),
-        ("[{'timestamp': 0, 'metric': 'a' * 201, 'value': 1}]", "expected names of 1 to 200 characters"),
+        ("[{'placed_at': datetime(2025, 11, 3, h), 'a': h} for h in (1, 2)]", "write placed_at AS timestamp"),
+        ("{'day': '2025-11-03', 'a': 1}", "expected a column timestamp, got 1 row of day, a: is it day?"),
+        ("[{'a': 1}, {'a': 2}]", "expected a column timestamp, got 2 rows of a"),
+        ("[{'metric': m, 'value': 1} for m in 'aab']", "expected a column timestamp, got 3 rows"),
+        ("{'a': '\\ud800'}", "expected text, got what no file could hold"),
         ("[{'timestamp': 0, 'metric': str(i), 'value': 1} for i in range(11)]", "at most 10 metrics, got 11"),
         ("7", "expected given:f to give a frame"),
-        ("1 / 0", "given:f raised ZeroDivisionError"),
+        ("1 / 0", "given:f raised ZeroDivisionError: division by zero (line 6 of given.py)"),
+        ("int('x' * 9_000)", "(line 6 of given.py)"),
     ],
 )
 def test_what_is_no_table_of_metrics_is_refused(tmp_path: Path, text: str, words: str) -> None:

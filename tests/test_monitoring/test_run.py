@@ -246,7 +246,7 @@ def test_a_metric_whose_function_fails_is_named_in_the_run(
     (folder / "orders.yaml").write_text(text + "\nmetrics: {a: {preprocessing: {function: 'own:boom'}}}\n")
     ran = run_batch(connection, entry(shop), tmp_path / "banks", now=NOW)
     assert [(one.metric, one.reason) for one in ran.failures] == [
-        ("a", "preprocessing: own:boom raised ValueError: no such day")
+        ("a", "preprocessing: own:boom raised ValueError: no such day (line 2 of own.py)")
     ]
     assert connection.execute("SELECT DISTINCT metric FROM metric_values").fetchall() == [("b",)]
 

@@ -26,6 +26,8 @@ __all__ = ["build_reading"]
 
 # Numbers at least so large are milliseconds: as seconds they would lie beyond the year 5000.
 _MILLISECONDS_FROM = 1e11
+# Of names that are none: nearly always all of one query's.
+NAMES_TOLD, NAME_SHOWN = 20, 80
 _TIMESTAMP = ("timestamp", "metric_timestamp")
 _METRIC = ("metric", "metric_name")
 _VALUE = ("value", "metric_value")
@@ -52,6 +54,8 @@ def build_reading(
     at_time, at_metric, at_value = (_find(lowered, names) for names in (_TIMESTAMP, _METRIC, _VALUE))
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
     count = len(table.rows)
+    if at_time is None:
+        _check_now(table, columns, at_metric, where)
     times = [window.end] * count if at_time is None else _times(columns[at_time], zone, where)
     if at_metric is not None and at_value is not None:
         others = set(range(len(lowered))) - {at_time, at_metric, at_value}
@@ -82,7 +86,32 @@ def build_reading(
         known, unknown = frame.drop_nulls("timestamp"), frame.filter(pl.col("timestamp").is_null())
         begins = floor_steps(known["timestamp"], window.step, zone)[0]
         frame = pl.concat([known.with_columns(begins.alias("timestamp")), unknown])
-    return replace(_cleaned(frame, where, past, metrics_max), failures=failures, is_of_now=at_time is None)
+    cleaned = _cleaned(frame, where, past, metrics_max)
+    return replace(cleaned, failures=failures | dict(cleaned.failures), is_of_now=at_time is None)
+
+
+def _check_now(table: Table, columns: Sequence[Sequence[Any]], at_metric: int | None, where: str) -> None:
+    """Rows without a time tell of now: a metric that has several was meant to have times, under another name."""
+    count = len(table.rows)
+    once = count <= 1 if at_metric is None else len(set(map(str, columns[at_metric]))) == count
+    timed = [
+        name for name, own in zip(table.columns, columns, strict=True) if any(map(_is_like_time, own[:1]))
+    ]
+    if timed or not once:
+        meant = f": is it {timed[0]}? Then write {timed[0]} AS timestamp" if timed else ""
+        raise ConfigError(
+            f"{where}: expected a column timestamp, got {count:,} {'row' if count == 1 else 'rows'} of "
+            f"{', '.join(table.columns)}{meant}"
+        )
+
+
+def _is_like_time(value: Any) -> bool:
+    if isinstance(value, str) and "-" in value:
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return False
+    return isinstance(value, dt.date)
 
 
 def _find(columns: Sequence[str], names: Sequence[str]) -> int | None:
@@ -99,11 +128,13 @@ def _cleaned(frame: pl.DataFrame, where: str, past: dt.datetime, metrics_max: in
         | (pl.col("metric").str.len_chars() > METRIC_CHARACTERS_MAX)
         | pl.col("metric").str.contains(r"[\x00-\x1f\x7f]")
     )
+    named: dict[str, str] = {}
     if len(bad):
-        got = bad["metric"][0]
-        raise ConfigError(
-            f"{where}: expected names of 1 to {METRIC_CHARACTERS_MAX} characters on one line, got {got[:80]!r}"
+        reason = (
+            f"expected a name of 1 to {METRIC_CHARACTERS_MAX} characters on one line: its rows are left out"
         )
+        named = {_shown(name): reason for name in bad["metric"].unique(maintain_order=True)[:NAMES_TOLD]}
+        whole = whole.join(bad.select("metric").unique(), on="metric", how="anti", maintain_order="left")
     ahead = int((whole["timestamp"] >= past).sum())
     if ahead:
         notes.append(
@@ -126,7 +157,12 @@ def _cleaned(frame: pl.DataFrame, where: str, past: dt.datetime, metrics_max: in
         notes.append(
             _told(len(whole) - len(once), "row repeats a metric and time:", "the last of them counts")
         )
-    return Reading(once.sort("metric", "timestamp"), tuple(notes))
+    return Reading(once.sort("metric", "timestamp"), tuple(notes), named)
+
+
+def _shown(name: str) -> str:
+    """A name that is none, as a run may tell it."""
+    return repr(name if len(name) <= NAME_SHOWN else f"{name[:NAME_SHOWN]}…")
 
 
 def _told(count: int, what: str, then: str) -> str:
@@ -193,9 +229,9 @@ def _time(value: Any, zone: ZoneInfo, where: str) -> dt.datetime:
             value = dt.datetime.fromisoformat(value.strip())
         if isinstance(value, dt.datetime):
             # One that names no zone is the batch's own; of the two readings of a doubled hour the first.
-            return (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(dt.UTC)
+            return _in_utc(value if value.tzinfo else value.replace(tzinfo=zone))
         if isinstance(value, dt.date):
-            return dt.datetime(value.year, value.month, value.day, tzinfo=zone).astimezone(dt.UTC)
+            return _in_utc(dt.datetime(value.year, value.month, value.day, tzinfo=zone))
         if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
             seconds = float(value)
             seconds = seconds / 1000 if abs(seconds) >= _MILLISECONDS_FROM else seconds
@@ -205,3 +241,11 @@ def _time(value: Any, zone: ZoneInfo, where: str) -> dt.datetime:
     raise ConfigError(
         f"{where}: expected times in the timestamp's column (ISO 8601, or seconds since 1970), got {str(value)[:80]!r}"
     )
+
+
+def _in_utc(value: dt.datetime) -> dt.datetime:
+    try:
+        return value.astimezone(dt.UTC)
+    except OverflowError:
+        # 9999-12-31 stands for never in many tables; nothing of such a time is kept anyway.
+        return value.replace(tzinfo=dt.UTC)
