@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.test_metrics.benches.bench import ODD, ROWS, START, STRANGE, WINDOW, Bench, SqlBench, hour
+from tests.test_metrics.benches.bigquery import BigQuery
 from tests.test_metrics.benches.databases import ClickHouse, MySQL, Postgres, Snowflake
 from tests.test_metrics.benches.files import DuckDB, Parquet, Python, Sqlite
 from tests.test_metrics.benches.web import Http, Prometheus
@@ -14,6 +15,7 @@ KINDS: tuple[type[Bench], ...] = (
     MySQL,
     ClickHouse,
     Snowflake,
+    BigQuery,
     Sqlite,
     DuckDB,
     Parquet,

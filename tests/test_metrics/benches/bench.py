@@ -63,6 +63,8 @@ class Bench:
     has_password = True
     has_instants = True
     has_strange_values = True
+    # Queries that would write.
+    writes: tuple[str, ...] = ()
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack, servers: Servers
@@ -114,8 +116,6 @@ class SqlBench(Bench):
         A query of rows by day; None where days are not cut by a session's zone.
     midnight
         Where the day of the rows begins for a batch of Berlin's.
-    writes
-        Queries that would write.
     """
 
     table = "points"
@@ -123,7 +123,6 @@ class SqlBench(Bench):
     quote = '"'
     day: str | None = None
     midnight = dt.datetime(2025, 11, 2, 23, tzinfo=dt.UTC)
-    writes: tuple[str, ...] = ()
 
     def quoted(self, name: str) -> str:
         return self.quote + name.replace(self.quote, self.quote * 2) + self.quote
