@@ -18,6 +18,7 @@ from anomalyze.metrics.library import load_batches
 from anomalyze.metrics.sources import read
 from anomalyze.metrics.window import Window
 from tests.test_metrics.benches import START, WINDOW, hour
+from tests.test_metrics.benches.web import SAMPLES
 from tests.test_metrics.servers import PASSWORD, USER, Missing, Servers
 from tests.test_metrics.web import web_server
 
@@ -113,7 +114,7 @@ def test_a_real_prometheus_is_asked_in_parts_it_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: Servers
 ) -> None:
     try:
-        host = servers.prometheus("# TYPE points gauge\npoints 1 0\n")
+        host = servers.prometheus(SAMPLES)
     except Missing as missing:
         pytest.skip(str(missing))
     monkeypatch.setenv("ANOMALYZE_SOURCE_PROM", f"http://{USER}:{PASSWORD}@{host}")

@@ -10,13 +10,30 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from tests.test_metrics.benches.bench import SECRET, WINDOW, Bench, Row
+from tests.test_metrics.benches.bench import ROWS, SECRET, STRANGE, WINDOW, Bench, Row
 from tests.test_metrics.servers import PASSWORD, USER
 from tests.test_metrics.web import web_server
 
-__all__ = ["Http", "Prometheus"]
+__all__ = ["SAMPLES", "Http", "Prometheus"]
 
 VARIABLE = "ANOMALYZE_SOURCE_TEST"
+
+
+def _labels(of: str, metric: str) -> str:
+    return f"of={json.dumps(of)},shop={json.dumps(metric, ensure_ascii=False)}"
+
+
+def _samples() -> str:
+    told = sorted(
+        (of, metric, ts.timestamp(), math.nan if value is None else value)
+        for of, rows in (("rows", ROWS), ("strange", STRANGE))
+        for ts, metric, value in rows
+    )
+    lines = [f"points{{{_labels(of, metric)}}} {value} {at}" for of, metric, at, value in told]
+    return "\n".join(["# TYPE points gauge", *lines, ""])
+
+
+SAMPLES = _samples()
 
 
 class Http(Bench):
@@ -81,25 +98,18 @@ class Prometheus(Bench):
     wrong_named = "parse error"
 
     def store(self, rows: Sequence[Row]) -> None:
+        # One server holds what all tests ask for: it takes no samples from others.
+        self.of = "strange" if rows[0] in STRANGE else "rows"
         self.metrics = sorted({metric for _, metric, _ in rows})
-        told = sorted(
-            (metric, ts.timestamp(), math.nan if value is None else value) for ts, metric, value in rows
-        )
-        lines = [
-            f"points{{shop={json.dumps(metric, ensure_ascii=False)}}} {value} {at}\n"
-            for metric, at, value in told
-        ]
-        self.host = self.servers.prometheus("".join(["# TYPE points gauge\n", *lines]))
+        self.host = self.servers.prometheus(SAMPLES)
         self.point_to(self.host, PASSWORD)
 
     def point_to(self, host: str, password: str) -> None:
         self.monkeypatch.setenv(VARIABLE, f"http://{USER}:{password}@{host}")
 
     def source(self) -> dict[str, Any]:
-        # Without their label, so that the name is the query's alone.
-        asked = {
-            metric: f"sum(points{{shop={json.dumps(metric, ensure_ascii=False)}}})" for metric in self.metrics
-        }
+        # Without their labels, so that the name is the query's alone.
+        asked = {metric: f"sum(points{{{_labels(self.of, metric)}}})" for metric in self.metrics}
         return {"url": VARIABLE, "queries": asked}
 
     def batch(self, **more: Any) -> dict[str, Any]:
