@@ -7,7 +7,9 @@ are added. Parameters follow from the number of rows only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,7 @@ class TableDetector:
     columns: npt.NDArray[np.int64]  # that vary
     centre: Floats
     scale: Floats
+    near_rows: Floats  # scaled, among which neighbours are looked for
     neighbours: NearestNeighbors
     count: int
     mean: Floats
@@ -60,6 +63,18 @@ class TableDetector:
         near = self.neighbours.kneighbors(scaled, self.count)[0].mean(axis=1)
         bulk = _bulk_distance(scaled, self.mean, self.axes, self.variance)
         return _combine(near, bulk, self.typical)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that was learned, as plain arrays, of which ``of`` makes the same detector."""
+        kept = [field.name for field in fields(self) if field.name != "neighbours"]
+        return {name: np.asarray(getattr(self, name)) for name in kept}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> TableDetector:
+        """The detector that ``arrays`` are of."""
+        kept = {field.name: arrays[field.name] for field in fields(cls) if field.name in arrays}
+        neighbours = NearestNeighbors(n_jobs=1).fit(kept["near_rows"])
+        return cls(**{**kept, "count": int(kept["count"]), "neighbours": neighbours})
 
 
 def fit_table(rows: Floats, seed: int = 0) -> TableDetector:
@@ -93,13 +108,14 @@ def fit_table(rows: Floats, seed: int = 0) -> TableDetector:
     columns, centre, scale = columns[varies], centre[varies], scale[varies]
     scaled = _scale(rows, columns, centre, scale)
     chosen = np.random.default_rng(seed).permutation(len(scaled))[:NEIGHBOUR_ROWS_MAX]
-    neighbours = NearestNeighbors(n_jobs=1).fit(scaled[chosen])
+    near_rows = scaled[chosen]
+    neighbours = NearestNeighbors(n_jobs=1).fit(near_rows)
     count = min(len(chosen) - 1, max(NEIGHBOURS_MIN, int(NEIGHBOURS_SHARE * len(rows))))
     mean, axes, variance = _fit_bulk(scaled)
     near = neighbours.kneighbors(n_neighbors=count)[0].mean(axis=1)  # of each row, itself left out
     bulk = _bulk_distance(scaled, mean, axes, variance)
     typical = np.array([_typical(near), _typical(bulk)])
-    return TableDetector(columns, centre, scale, neighbours, count, mean, axes, variance, typical)
+    return TableDetector(columns, centre, scale, near_rows, neighbours, count, mean, axes, variance, typical)
 
 
 def _scale(rows: Floats, columns: npt.NDArray[np.int64], centre: Floats, scale: Floats) -> Floats:

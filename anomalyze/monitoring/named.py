@@ -1,12 +1,14 @@
 """What detectors by name say of a turn's values, beside the default detector.
 
-They keep no state: what they look back on is read from what is stored. A series whose new values all come behind its
+What they say follows from stored values alone: what they look back on is read, and what one learned is kept only so that
+it need not be learned again (`fits`). A series whose new values all come behind its
 newest is judged from the first of them on; one with a late or corrected value from that one on; one that such a
 detector has not scored yet from its first value on. What fails for one metric is named, and its neighbours go on.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,12 +24,13 @@ from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.transform import context_of, transform
 from anomalyze.monitoring.alerting import Judged
+from anomalyze.monitoring.fits import FitShelf
 from anomalyze.storage import metrics_scores as store
 from anomalyze.storage.metrics_context import load_context, load_said, load_unscored
 from anomalyze.storage.metrics_scores import Points, ScoreRows, SeriesState
 from anomalyze.storage.metrics_values import FAILURES_MAX, Failure
 
-__all__ = ["Named", "as_judged", "judge_named", "judge_one", "strengths_of"]
+__all__ = ["Named", "as_judged", "judge_named", "judge_one", "learn_ahead", "strengths_of"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -76,7 +79,7 @@ class _Series:
 
 def judge_named(
     connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, points: Points,
-    again: Flags, anew: Flags, reshaped: Flags, upto: int, default: tuple[str, int],
+    again: Flags, anew: Flags, reshaped: Flags, upto: int, default: tuple[str, int], shelf: FitShelf,
 ) -> Named:  # fmt: skip
     """Judge a turn's values by the detectors that their metrics name, and store the scores.
 
@@ -95,6 +98,8 @@ def judge_named(
         The newest change that the turn takes.
     default
         Name and version of the detector that has judged them all.
+    shelf
+        Where what they learn is kept.
     """
     named = Named()
     if not any(rule.detectors for rule in (rules.default, *rules.named.values())):
@@ -114,12 +119,14 @@ def judge_named(
     for one in _load(connection, batch, rules, series, points, place, places, again, unscored, upto):
         metric = series.names[one.place]
         strengths = {}
-        if any(detector.wants for detector in rules.of(metric).detectors):
-            strengths = _strengths(connection, int(series.series_id[one.place]), one, default)
-        stretch = Stretch(one.ts_ms, offsets_ms(one.ts_ms, rules.zone), one.value, strengths)
-        for detector in rules.of(metric).detectors:
-            if detector.kind not in one.since_ms:
-                continue
+        asked_now = [detector for detector in rules.of(metric).detectors if detector.kind in one.since_ms]
+        wanting = [detector for detector in asked_now if detector.wants]
+        if wanting:
+            since_ms = min(one.since_ms[detector.kind] - detector.wants_ms for detector in wanting)
+            strengths = _strengths(connection, int(series.series_id[one.place]), one, since_ms, default)
+        offset_ms = offsets_ms(one.ts_ms, rules.zone)
+        stretch = Stretch(one.ts_ms, offset_ms, one.value, strengths, shelf.of(metric))
+        for detector in asked_now:
             first = int(np.searchsorted(one.ts_ms, one.since_ms[detector.kind]))
             found = judge_one(detector, stretch, first)
             if isinstance(found, str):
@@ -136,11 +143,37 @@ def judge_named(
     return named
 
 
+def learn_ahead(
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, shelf: FitShelf
+) -> int:
+    """Learn what the next value of each series is to be judged by, and keep it; of how many series something is kept.
+
+    Of one whose next value is the first of a period, this is what the run that brings the value would have to do.
+    """
+    known = np.flatnonzero(series.points)
+    places = np.array(
+        [one for one in known.tolist() if any(rule.keeps for rule in rules.of(series.names[one]).detectors)],
+        np.int64,
+    )
+    next_ms = series.newest_ms[places] + int(rules.period_s * 1000)
+    to_come = Points(
+        series.series_id[places], next_ms, np.full(len(places), np.nan), np.zeros(len(places), np.int64)
+    )
+    again, unscored = np.zeros(len(series.names), bool), defaultdict[tuple[str, int], set[int]](set)
+    for one in _load(connection, batch, rules, series, to_come, places, places, again, unscored, 0):
+        metric = series.names[one.place]
+        stretch = Stretch(one.ts_ms, offsets_ms(one.ts_ms, rules.zone), one.value, {}, shelf.of(metric))
+        for detector in rules.of(metric).detectors:
+            if detector.keeps:
+                judge_one(detector, stretch, len(one.ts_ms) - 1)
+    return len(places)
+
+
 def _strengths(
-    connection: psycopg.Connection[Any], series_id: int, one: _Series, default: tuple[str, int]
+    connection: psycopg.Connection[Any], series_id: int, one: _Series, since_ms: int, default: tuple[str, int]
 ) -> dict[str, Floats]:
-    """What the default detector stored of the rows that are to be judged; NaN elsewhere."""
-    said = load_said(connection, [series_id], [max(0, min(one.since_ms.values()))], *default)
+    """What the default detector stored of the rows since a time; NaN elsewhere."""
+    said = load_said(connection, [series_id], [max(0, since_ms)], *default)
     place = np.searchsorted(one.ts_ms, said.ts_ms)
     kept = np.isin(said.ts_ms, one.ts_ms)
     found = {}

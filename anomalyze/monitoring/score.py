@@ -15,6 +15,8 @@ from anomalyze.errors import AnomalyzeError
 from anomalyze.log import get
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.alerting import remind, tell_late
+from anomalyze.monitoring.fits import FitShelf, fit_names
+from anomalyze.monitoring.named import learn_ahead
 from anomalyze.monitoring.related import store_related
 from anomalyze.monitoring.shelf import bank_folder, begin_note, finish_note, open_bank
 from anomalyze.monitoring.turn import DETECTOR, VERSION, Turn, find_changed, take_turn
@@ -26,6 +28,8 @@ __all__ = ["Scored", "retrain_batch", "score_batch", "tell_batch"]
 
 # Of metrics that a line in the log is about.
 NAMES_LOGGED = 20
+# In a batch's folder.
+FITS_FOLDER = "fits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ def retrain_batch(
     """Let a batch's detectors forget, and learn anew from all that is stored, by the settings as they are now.
 
     Afterwards it holds what a first run over the same values would have left; where nothing was set otherwise,
-    nothing changes. What is not scored yet is scored first. Parameters as `score_batch`.
+    nothing changes. What is not scored yet is scored first. Detectors by name learn what the next values are to be judged
+    by. Parameters as `score_batch`.
     """
     return _score(connection, batch, rules, folder, now, whole=True)
 
@@ -116,6 +121,9 @@ def _score(
             _say_changed(batch, rules, [series.names[place] for place in np.flatnonzero(changed)])
         try:
             done = _take_turns(connection, batch, rules, folder, state, now, whole=whole)
+            if whole:
+                series = load_series(connection, batch, DETECTOR, VERSION)
+                learn_ahead(connection, batch, rules, series, _shelf(bank_folder(folder, batch), rules))
         except AnomalyzeError as error:
             if run_id is not None and not connection.broken:
                 finish_run(connection, run_id, error=str(error))
@@ -158,6 +166,10 @@ def _say_changed(batch: str, rules: BatchRules, names: Sequence[str]) -> None:
     )  # fmt: skip
 
 
+def _shelf(own: Path, rules: BatchRules) -> FitShelf:
+    return FitShelf(own / FITS_FOLDER, fit_names(rules))
+
+
 def _take_turns(
     connection: psycopg.Connection[Any], batch: str, rules: BatchRules, folder: Path, state: BatchState, now: datetime,
     *, whole: bool,
@@ -177,7 +189,8 @@ def _take_turns(
             break
         with open_bank(own, series.names, rules.period_s, state.turn) as bank:
             begin_note(own, state.turn + 1)
-            turn = take_turn(connection, batch, rules, bank, state, series, now, whole=not is_due)
+            shelf = _shelf(own, rules)
+            turn = take_turn(connection, batch, rules, bank, state, series, now, shelf, whole=not is_due)
             finish_note(own, state.turn + 1)
         whole &= is_due
         done = Turn(

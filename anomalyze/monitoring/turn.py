@@ -24,6 +24,7 @@ from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules
 from anomalyze.metrics.transform import context_of, is_transformed, transform, transform_runs
 from anomalyze.monitoring.alerting import Judged, tell
+from anomalyze.monitoring.fits import FitShelf
 from anomalyze.monitoring.named import judge_named
 from anomalyze.monitoring.settle import Settled, build_settled
 from anomalyze.storage import metrics_scores as store
@@ -97,6 +98,7 @@ def take_turn(
     state: BatchState,
     series: SeriesState,
     now: datetime,
+    shelf: FitShelf,
     *,
     whole: bool = False,
 ) -> Turn:
@@ -108,6 +110,8 @@ def take_turn(
         Opened with the names of ``series``.
     now
         Incidents that ended long before it are kept, and nobody is told of them.
+    shelf
+        Where what detectors by name learn is kept.
     whole
         Every series is taken from its first value on, as if all settings had changed.
     """
@@ -130,7 +134,7 @@ def take_turn(
             _take_again(work, chunk, points, place, upto)
         reshaped = anew & (whole | (series.shaped_by != marks[1]))
         named = judge_named(
-            connection, batch, rules, series, points, again, anew, reshaped, upto, (DETECTOR, VERSION)
+            connection, batch, rules, series, points, again, anew, reshaped, upto, (DETECTOR, VERSION), shelf
         )
         work.parts += named.parts
         work.turn.scored_by_name, work.turn.failures = named.scored, named.failures

@@ -79,7 +79,8 @@ def tell_batches(context: dg.OpExecutionContext, config: Chosen, postgres: Postg
 
 @dg.op(
     description="Lets the detectors of each batch forget, and learn anew from all that is stored, by the settings as "
-    "they are now. A run does so by itself for metrics whose settings changed. Nobody is told of what is over."
+    "they are now. A run does so by itself for metrics whose settings changed. Nobody is told of what is over. PyOD's "
+    "detectors by name learn ahead what the next values are to be judged by."
 )
 def train_batches(context: dg.OpExecutionContext, config: Chosen, postgres: PostgresResource) -> None:
     from anomalyze.monitoring.run import retrain_stored

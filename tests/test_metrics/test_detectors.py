@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from anomalyze.config import ConfigProblems, Document, validate
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.detectors.base import Detector, Found, Stretch
 from anomalyze.metrics.detectors.build import build_detectors
+from anomalyze.metrics.detectors.forms import learn_form, score_form
 from anomalyze.metrics.detectors.lag_table import lag_table, learn
 from anomalyze.metrics.detectors.search import find_best
 from anomalyze.metrics.detectors.setting import PYOD_NAMES, DetectorSetting, Pyod, Search, from_words
@@ -59,6 +61,7 @@ ENTRIES = [
     {"pyod": {"name": "ecod", "differences": True, "train": 120, "refit": "2d"}},
     {"pyod": {"name": "pca", "train": 120, "refit": "5d", "search": {"trials": 3}}},
     {"ensemble": {"of": ["seasonal_z", "level_shift", {"pyod": {"name": "pca", "train": 100}}]}},
+    {"ensemble": {"of": ["seasonal_z", {"pyod": {"name": "ecod", "train": 110}}], "combine": "rank"}},
 ]
 
 
@@ -162,6 +165,23 @@ def test_ecod_and_copod_score_as_pyod_does() -> None:
         assert learned.score(rows) == pytest.approx(alone, rel=1e-8)
 
 
+@pytest.mark.parametrize("name", ["iforest", "pca", "knn", "lof", "mcd", "ocsvm", "kde", "gmm", "hbos"])
+def test_the_others_score_as_pyod_does(name: str) -> None:
+    """Of training rows and of others, from nothing but the arrays that are kept."""
+    table = np.random.default_rng(8).normal(size=(150, 3))
+    rows = np.random.default_rng(9).normal(0, 2, (20, 3))
+    module = importlib.import_module(f"pyod.models.{name}")
+    detector = getattr(module, {"iforest": "IForest"}.get(name, name.upper()))()
+    if "random_state" in detector.get_params():
+        detector.set_params(random_state=4)
+    if name == "hbos":  # compiling takes it seconds
+        module._calculate_outlier_scores = module._calculate_outlier_scores.py_func
+    detector.fit(table)
+    arrays, of_training = learn_form(name, table, 4)
+    assert of_training == pytest.approx(detector.decision_scores_, rel=1e-9)
+    assert score_form(name, arrays, rows) == pytest.approx(detector.decision_function(rows), rel=1e-9)
+
+
 def test_a_search_takes_what_finds_injected_anomalies_and_says_so_again() -> None:
     value = daily(600, 10).value
     setting = Pyod(name="pca", lags=0, search=Search(trials=6))
@@ -193,6 +213,44 @@ def test_an_ensemble_combines_what_its_members_say() -> None:
         assert found.strength == pytest.approx(expected)
 
 
+def test_ranks_count_members_of_unlike_scale_alike() -> None:
+    """What one of them says a thousand times as loud has the weight of the other; only their order counts."""
+    one = daily(400, 12)
+    random = np.random.default_rng(13)
+    quiet, loud = random.exponential(0.01, 400), random.exponential(10.0, 400)
+    quiet[-3:], loud[-3:] = [1.0, 0.01, 1.0], [30.0, 1000.0, 1000.0]
+    detector = build({"ensemble": {"of": ["novelty", "rarity"], "combine": "rank"}})
+
+    def judged(novelty: np.ndarray, rarity: np.ndarray) -> np.ndarray:
+        rows = Stretch(one.ts_ms, one.offset_ms, one.value, {"novelty": novelty, "rarity": rarity})
+        return detector.judge(rows, 200).strength
+
+    said = judged(quiet, loud)
+    assert said.tolist() == judged(loud, quiet).tolist()
+    assert said.tolist() == judged(quiet * 1000, loud / 7).tolist()
+    # Of the last three, one alone is no consensus, and both are: (0.5 + 0.5) / 400, less for the equal one before.
+    assert said[-2] < 1
+    assert said[-1] == pytest.approx(3 * np.log((1.0 + 0.5) / 2 / 400 + 0.25 / 400) / np.log(0.005))
+    assert said[-1] > 3
+    assert np.isnan(judged(np.full(400, np.nan), np.full(400, np.nan))).all()
+
+
+def test_a_rank_is_the_share_of_what_was_said_before() -> None:
+    one = daily(1300, 14)
+    member, trained = {"seasonal_z": {}}, {"pyod": {"name": "pca", "train": 300, "refit": "1000d"}}
+    found = build({"ensemble": {"of": [member, trained], "combine": "rank"}}).judge(one, 1290)
+    z = build(member).judge(one, 0).strength
+    of_training = build(trained).judge(one, 1290).tail
+    assert of_training is not None
+    for row in range(1290, 1300):
+        before = z[row - 1000 : row]
+        own = (0.5 + (before > z[row]).sum() + 0.5 * (before == z[row]).sum()) / (
+            np.isfinite(before).sum() + 1
+        )
+        assert found.measure[row - 1290] == pytest.approx((own + of_training[row - 1290]) / 2)
+    assert 0 < of_training.min() < of_training.max() < 1
+
+
 def test_weekends_are_no_shift() -> None:
     one = daily(24 * 60, 5)
     weekday = (one.ts_ms // 86_400_000 + 3) % 7
@@ -206,6 +264,16 @@ def test_weekends_are_no_shift() -> None:
         (["seasonal"], "detectors", "perhaps seasonal_z"),
         ([{"seasonal_z": {"week": 3}}], "detectors.0.seasonal_z.week", "expected one of weeks, threshold"),
         ([{"pyod": "ifores"}], "detectors.0.pyod", "perhaps iforest"),
+        (
+            [{"pyod": "LODA"}],
+            "detectors.0.pyod",
+            "kde, gmm, found 'LODA'; LODA calls ordinary what lies beyond",
+        ),
+        (
+            [{"pyod": {"name": "cblof"}}],
+            "detectors.0.pyod.name",
+            "found 'cblof'; PyOD's others are left out as",
+        ),
         ([{"pyod": {"name": "pca", "lags": -1}}], "detectors.0.pyod.lags", "greater than or equal to 0"),
         ([{"ensemble": {"of": ["rarity"]}}], "detectors.0.ensemble.of", "at least 2"),
         (

@@ -1,6 +1,6 @@
 """What every detector by name has in common: it judges rows of one series on a bounded stretch of the rows before.
 
-It keeps nothing between calls. A row's score is a function of that stretch alone, so however values came, their scores
+It says nothing by what it saw in an earlier call. A row's score is a function of that stretch alone, so however values came, their scores
 are those of one run over all of them. All speak on one scale, the *strength*: 3 is where a detector alerts, twice as
 far from the ordinary is 6.
 """
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from anomalyze.metrics.incident import Incident
 
-__all__ = ["ALERT", "GOES_ON", "STRENGTH_MAX", "VALUE_MAX", "Detector", "Found", "Reach", "Stretch"]
+__all__ = ["ALERT", "GOES_ON", "STRENGTH_MAX", "VALUE_MAX", "Detector", "Fits", "Found", "Reach", "Stretch"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 ALERT = 3.0
 # An incident goes on while strength stays above it.
@@ -37,6 +38,21 @@ class Reach:
     points: int
 
 
+class Fits(Protocol):
+    """Where what was learned of one series is kept, so that it need not be learned again.
+
+    What is kept is found by all that it follows from: with it and without it a detector says the same.
+    """
+
+    def load(self, name: str, key: bytes) -> Arrays | None:
+        """What was kept under a name, when it was kept with this key; None: learn it."""
+        ...
+
+    def keep(self, name: str, key: bytes, arrays: Arrays) -> None:
+        """Keep it in the place of what the name had."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """Rows of one series in the order of time.
@@ -49,12 +65,15 @@ class Stretch:
         float64 ``[N]``, NaN: missing.
     strengths
         What the default detector said of these rows, on the common scale; NaN where it was not asked.
+    fits
+        Where what is learned of the series is kept; None: nowhere.
     """
 
     ts_ms: Ints
     offset_ms: Ints
     value: Floats
     strengths: Mapping[str, Floats] = field(default_factory=dict)
+    fits: Fits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +92,8 @@ class Found:
         And the band that it would have to leave.
     since_ms
         When what is told of happened; None: at each row's own time.
+    tail
+        The share of what it was trained on that was as strange or stranger, where it is trained; never 0.
     """
 
     strength: Floats
@@ -82,6 +103,7 @@ class Found:
     lower: Floats
     upper: Floats
     since_ms: Ints | None = None
+    tail: Floats | None = None
 
 
 class Detector(Protocol):
@@ -95,11 +117,17 @@ class Detector(Protocol):
         Another number where it would say something else.
     wants
         Of the default detector's outputs, those whose strengths it is to be given.
+    wants_ms
+        Also of rows so long before the first one that it judges.
+    keeps
+        Names under which it keeps what it learned of a series (`Fits`).
     """
 
     kind: str
     version: int
     wants: tuple[str, ...]
+    wants_ms: int
+    keeps: tuple[str, ...]
 
     def reach(self, first_ms: int) -> Reach:
         """What judging rows from ``first_ms`` on needs."""

@@ -11,7 +11,7 @@ from anomalyze.metrics.detectors.setting import PLAIN, DetectorSetting, version_
 __all__ = ["build_detectors"]
 
 # Raised when a detector's code would say something else of the same values.
-CODE_VERSIONS = {"seasonal_z": 2, "level_shift": 1, "knn_shape": 1, "pyod": 1, "ensemble": 1}
+CODE_VERSIONS = {"seasonal_z": 2, "level_shift": 1, "knn_shape": 2, "pyod": 2, "ensemble": 2}
 
 
 def build_detectors(settings: Sequence[DetectorSetting], period_s: float) -> tuple[Detector, ...]:
@@ -50,7 +50,7 @@ def _build(setting: DetectorSetting, period_s: float) -> Detector:
     members = [one for one in setting.ensemble.of if one.key not in PLAIN]
     return EnsembleDetector(
         kind, version, setting.ensemble, [_build(DetectorSetting(**{one.key: getattr(one, one.key)}), period_s) for one in members],
-        tuple(one.key for one in setting.ensemble.of if one.key in PLAIN),
+        tuple(one.key for one in setting.ensemble.of if one.key in PLAIN), period_s,
     )  # fmt: skip
 
 

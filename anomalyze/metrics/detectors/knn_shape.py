@@ -39,6 +39,8 @@ class ShapeDetector:
     """As configured; see the module."""
 
     wants: tuple[str, ...] = ()
+    wants_ms = 0
+    keeps: tuple[str, ...] = ()
 
     def __init__(self, kind: str, version: int, setting: KnnShape) -> None:
         self.kind, self.version, self._setting = kind, version, setting

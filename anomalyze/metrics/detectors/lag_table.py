@@ -1,20 +1,18 @@
 """A series as a table: each row a value with those before it. And what is learned of such a table by PyOD's detectors.
 
-PyOD trains; nothing is kept. The same table and seed give the same scores, so a detector is trained again wherever it is
-needed. ECOD and COPOD count the rows of a call in; here each row is judged alone, against the training rows.
+What is learned is a function of the table, a name and a seed; it is plain arrays (`forms`), so that it may be kept.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from anomalyze.metrics.detectors.forms import Arrays, learn_form, score_form
 
 __all__ = ["Learned", "lag_table", "learn"]
 
@@ -24,20 +22,6 @@ DEVIATIONS_MAX = 30.0  # one wild value does not shape everything
 # Bits of a score that count: a library may add in another order when it is given other rows beside.
 SCORE_BITS = 33
 
-# By name: PyOD's module, class, and what is not its default.
-_CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "iforest": ("iforest", "IForest", {"n_jobs": 1}),
-    "hbos": ("hbos", "HBOS", {}),
-    "pca": ("pca", "PCA", {}),
-    "knn": ("knn", "KNN", {"n_jobs": 1}),
-    "lof": ("lof", "LOF", {"n_jobs": 1}),
-    "mcd": ("mcd", "MCD", {}),
-    "ocsvm": ("ocsvm", "OCSVM", {}),
-    "kde": ("kde", "KDE", {}),
-    "gmm": ("gmm", "GMM", {}),
-}
-_SEEDED = frozenset({"iforest", "pca", "mcd", "gmm"})
-
 
 @dataclass(frozen=True, slots=True)
 class Learned:
@@ -45,16 +29,37 @@ class Learned:
 
     Attributes
     ----------
-    score
-        From float64 ``[n, k]`` rows to ``[n]``, higher = stranger; a row's score does not depend on the others.
+    name
+        One of `setting.PYOD_NAMES`.
+    form
+        As `forms.learn_form` gives it.
+    centre, scale
+        What values are scaled by before they are scored.
     usual, limit
         The median of the training rows' scores, and the quantile that was asked for, farther out where they are too few
         for it.
+    past
+        The training rows' scores, ascending.
     """
 
-    score: Callable[[Floats], Floats]
+    name: str
+    form: Arrays
+    centre: float
+    scale: float
     usual: float
     limit: float
+    past: Floats
+
+    def score(self, rows: Floats) -> Floats:
+        """From float64 ``[n, k]`` rows to ``[n]``, higher = stranger; a row's score does not depend on the others."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _rounded(score_form(self.name, self.form, _scaled(rows, self.centre, self.scale)))
+
+    def tail(self, scores: Floats) -> Floats:
+        """The share of training rows with such a score or a higher one, an equal one for half; never 0."""
+        places = (np.searchsorted(self.past, scores, side) for side in ("left", "right"))
+        return (len(self.past) + 0.5 - 0.5 * sum(places, np.zeros(len(scores)))) / (len(self.past) + 1)
 
 
 def lag_table(value: Floats, lags: int, differences: bool) -> Floats:
@@ -86,62 +91,18 @@ def learn(name: str, table: Floats, seed: int, quantile: float) -> Learned | Non
     if not scale > 0.0:
         return None
 
-    def scaled(rows: Floats) -> Floats:
-        return np.clip((rows - centre) / scale, -DEVIATIONS_MAX, DEVIATIONS_MAX)
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        raw, of_training = _train(name, scaled(table), seed)
-    usual, limit = np.quantile(_rounded(of_training), [0.5, quantile])
+        form, of_training = learn_form(name, _scaled(table, centre, scale), seed)
+    past = np.sort(_rounded(of_training))
+    usual, limit = np.quantile(past, [0.5, quantile])
     # Of a thousand rows one lies there; of fewer it is the largest, and an exponential tail says how much farther.
     limit = usual + (limit - usual) * max(1.0, math.log(1.0 - quantile) / -math.log(len(table)))
-
-    def score(rows: Floats) -> Floats:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _rounded(raw(scaled(rows)))
-
-    return Learned(score, float(usual), float(limit))
+    return Learned(name, form, float(centre), float(scale), float(usual), float(limit), past)
 
 
-def _train(name: str, table: Floats, seed: int) -> tuple[Callable[[Floats], Floats], Floats]:
-    """Its score, and the training rows' own scores."""
-    if name == "default":
-        from anomalyze.metrics.table import fit_table
-
-        found = fit_table(table, seed)
-        return found.score, found.score(table)
-    if name in ("ecod", "copod"):
-        tails = _tails(name, table)
-        return tails, tails(table)
-    module, class_name, options = _CLASSES[name]
-    if name in _SEEDED:
-        options = options | {"random_state": seed}
-    detector = getattr(importlib.import_module(f"pyod.models.{module}"), class_name)(**options)
-    detector.fit(table)
-    # Of detectors that look for neighbours: without itself among them.
-    return detector.decision_function, np.asarray(detector.decision_scores_, np.float64)
-
-
-def _tails(name: str, table: Floats) -> Callable[[Floats], Floats]:
-    """ECOD (Li et al., TKDE 2022) and COPOD (Li et al., ICDM 2020) of a row judged alone, as PyOD adds them."""
-    from scipy.stats import skew
-
-    columns, count = np.sort(table, axis=0), len(table)
-    lean = np.sign(np.nan_to_num(skew(table, axis=0)))
-
-    def score(rows: Floats) -> Floats:
-        total = np.zeros(len(rows))
-        for place, learned in enumerate(columns.T):
-            value = rows[:, place]
-            left = -np.log((1 + np.searchsorted(learned, value, side="right")) / (count + 1))
-            right = -np.log((1 + count - np.searchsorted(learned, value, side="left")) / (count + 1))
-            towards = left * -np.sign(lean[place] - 1) + right * np.sign(lean[place] + 1)
-            both = np.maximum(left, right) if name == "ecod" else (left + right) / 2
-            total += np.maximum(towards, both)
-        return total
-
-    return score
+def _scaled(rows: Floats, centre: float, scale: float) -> Floats:
+    return np.clip((rows - centre) / scale, -DEVIATIONS_MAX, DEVIATIONS_MAX)
 
 
 def _rounded(scores: Floats) -> Floats:

@@ -37,6 +37,8 @@ class SeasonalDetector:
     """As configured; see the module."""
 
     wants: tuple[str, ...] = ()
+    wants_ms = 0
+    keeps: tuple[str, ...] = ()
 
     def __init__(self, kind: str, version: int, setting: SeasonalZ, period_s: float) -> None:
         self.kind, self.version, self._setting = kind, version, setting

@@ -31,7 +31,7 @@ __all__ = [
 PLAIN = ("novelty", "rarity")
 DETECTORS_MAX = 20
 # Those of PyOD's detectors that serve: the score of a row depends on that row and on what was learned, and grows with
-# its distance. LODA is none (what lies beyond its histograms is ordinary), nor what takes seconds to import or to score.
+# its distance.
 PyodName = Literal[
     "default", "iforest", "ecod", "copod", "hbos", "pca", "knn", "lof", "mcd", "ocsvm", "kde", "gmm"
 ]
@@ -90,10 +90,18 @@ class Search(StrictModel):
     )
 
 
+def _known_pyod(value: Any) -> Any:
+    if not isinstance(value, str) or value in PYOD_NAMES:
+        return value
+    reason = "LODA calls ordinary what lies beyond its histograms" if value.lower() == "loda" else ""
+    others = "PyOD's others are left out as they take seconds to load or to score a metric"
+    raise ValueError(f"{_expected(PYOD_NAMES, value)}, found {value!r}; {reason or others}")
+
+
 class Pyod(StrictModel):
     """One of PyOD's detectors, trained for each metric on its values and those before."""
 
-    name: PyodName
+    name: Annotated[PyodName, BeforeValidator(_known_pyod)]
     lags: int = Field(default=5, ge=0, le=100, description="values before, beside the newest")
     differences: bool = Field(default=False, description="from value to value, instead of values")
     train: int = Field(default=2_000, ge=100, le=20_000, description="values that it learns from, the newest")
@@ -108,9 +116,7 @@ class Pyod(StrictModel):
 def _pyod_by_name(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if value not in PYOD_NAMES:
-        raise ValueError(_expected(PYOD_NAMES, value))
-    return {"name": value}
+    return {"name": _known_pyod(value)}
 
 
 class _Member(StrictModel):
@@ -153,8 +159,9 @@ class Ensemble(StrictModel):
     of: Annotated[tuple[_Member, ...], BeforeValidator(lambda value: from_words(_Member, value))] = Field(
         min_length=2, max_length=10
     )
-    combine: Literal["mean", "max", "median"] = Field(
-        default="mean", description="max alerts when one does, median when half of them do"
+    combine: Literal["mean", "max", "median", "rank"] = Field(
+        default="mean",
+        description="max alerts when one does, median when half of them do, rank when they rank it high on average",
     )
 
     @model_validator(mode="after")

@@ -2,12 +2,18 @@
 
 When is given by the clock of the data: rows of a span of ``refit`` (counted from 1970) are judged by what was learned of the
 newest values before that span began. While these are too few for a span, those before the row's day count. So a model is
-a function of stored values, name, parameters and seed; it is trained where it is needed, and never stored.
+a function of stored values, name, parameters and seed. The newest one of a series is kept as plain arrays, with a digest
+of all that it follows from (values, parameters, seed, versions of the libraries): where that is another one, it is trained
+again.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from importlib.metadata import version as version_of_package
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +21,8 @@ import numpy.typing as npt
 from anomalyze.metrics.detectors.base import (
     ALERT,
     STRENGTH_MAX,
+    Arrays,
+    Fits,
     Found,
     Reach,
     Stretch,
@@ -35,6 +43,7 @@ _DAY_MS = 86_400_000
 # Rows of a table from which on something is learned.
 ROWS_MIN = 100
 LAGS_MAX = 100
+_NUMBERS, _PAST = "learned", "past"
 
 TITLES = {
     "default": "neighbours and bulk",
@@ -56,9 +65,11 @@ class TrainedDetector:
     """As configured; see the module."""
 
     wants: tuple[str, ...] = ()
+    wants_ms = 0
 
     def __init__(self, kind: str, version: int, setting: Pyod) -> None:
         self.kind, self.version, self._setting = kind, version, setting
+        self.keeps: tuple[str, ...] = (f"{kind}-{version}",)
         self._refit_ms = int(setting.refit.total_seconds() * 1000)
 
     def reach(self, first_ms: int) -> Reach:
@@ -67,10 +78,11 @@ class TrainedDetector:
 
     def judge(self, stretch: Stretch, first: int) -> Found:
         """Judge rows from ``first`` on."""
-        value, ts_ms = usable(stretch.value), stretch.ts_ms
+        value = usable(stretch.value)
         found = nothing(len(value) - first)
         found.level[:] = value[first:]
-        for rows, learned, table in self._spans(ts_ms, value, first):
+        tail = np.full(len(value) - first, np.nan)
+        for rows, learned, table in self._spans(stretch, value, first):
             known = rows[~np.isnan(table[rows, 0])]
             if not len(known):
                 continue
@@ -80,7 +92,8 @@ class TrainedDetector:
             strength = ALERT * above / size if size > 0 else np.where(above > 0, STRENGTH_MAX, 0.0)
             found.strength[known - first] = np.clip(strength, 0.0, STRENGTH_MAX)
             found.measure[known - first] = score
-        return found
+            tail[known - first] = learned.tail(score)
+        return replace(found, tail=tail)
 
     def describe(self, incident: Incident, metric: str, shown: Callable[[float], str]) -> str:
         """See the protocol."""
@@ -91,45 +104,90 @@ class TrainedDetector:
             f"{100 * setting.quantile:.4g} % of what it was trained on{times_as_far(incident.peak_strength)}"
         )
 
-    def _spans(self, ts_ms: Ints, value: Floats, first: int) -> Iterator[tuple[Ints, Learned, Floats]]:
+    def _spans(self, stretch: Stretch, value: Floats, first: int) -> Iterator[tuple[Ints, Learned, Floats]]:
         """Rows that one model judges, the model, and the table that it reads."""
-        tables: dict[tuple[int, bool], Floats] = {}
+        ts_ms, tables = stretch.ts_ms, dict[Candidate, Floats]()
+        parts: list[tuple[int, Ints]] = []
         for begin_ms, rows in _by_span(ts_ms, np.arange(first, len(ts_ms)), self._refit_ms):
-            parts = [(begin_ms, rows)]
             end = int(np.searchsorted(ts_ms, begin_ms))
             training = self._table(tables, value, None)[max(0, end - self._setting.train) : end, 0]
             if np.count_nonzero(~np.isnan(training)) < ROWS_MIN:
-                parts = list(_by_span(ts_ms, rows, min(self._refit_ms, _DAY_MS)))
-            for at_ms, some in parts:
-                learned = self._learn(tables, value, int(np.searchsorted(ts_ms, at_ms)))
-                if learned is not None:
-                    yield some, *learned
+                parts += _by_span(ts_ms, rows, min(self._refit_ms, _DAY_MS))
+            else:
+                parts.append((begin_ms, rows))
+        for number, (at_ms, rows) in enumerate(parts, 1):
+            # Of a history's models the last one is asked for again, with the next value.
+            fits = stretch.fits if number == len(parts) else None
+            learned = self._learned(tables, value, int(np.searchsorted(ts_ms, at_ms)), fits)
+            if learned is not None:
+                yield rows, *learned
+
+    def _learned(
+        self, tables: dict[Candidate, Floats], value: Floats, end: int, fits: Fits | None
+    ) -> tuple[Learned, Floats] | None:
+        """What is learned of the values before a row, or was before, and the table it is learned of."""
+        if fits is None:
+            found = self._learn(tables, value, end)
+            return None if found is None else (found[0], self._table(tables, value, found[1]))
+        (name,), key = self.keeps, self._key(value, end)
+        kept = fits.load(name, key)
+        if kept is not None:
+            learned, candidate = _of_arrays(self._setting.name, kept)
+            return learned, self._table(tables, value, candidate)
+        found = self._learn(tables, value, end)
+        if found is None:
+            return None
+        fits.keep(name, key, _as_arrays(*found))
+        return found[0], self._table(tables, value, found[1])
+
+    def _key(self, value: Floats, end: int) -> bytes:
+        """A digest of all that a model follows from, beside what its name says."""
+        begin = max(0, end - self._setting.train)
+        seen = value[max(0, begin - LAGS_MAX - 1) : end]
+        digest = hashlib.blake2b(f"{_libraries()} {end - begin} ".encode(), digest_size=16)
+        digest.update(np.where(np.isnan(seen), np.nan, seen).tobytes())
+        return digest.digest()
 
     def _learn(
-        self, tables: dict[tuple[int, bool], Floats], value: Floats, end: int
-    ) -> tuple[Learned, Floats] | None:
-        """What is learned of the values before a row."""
+        self, tables: dict[Candidate, Floats], value: Floats, end: int
+    ) -> tuple[Learned, Candidate] | None:
+        """What is learned of the values before a row, and of which table."""
         setting = self._setting
         begin = max(0, end - setting.train)
-        candidate = None
+        candidate = (setting.lags, setting.differences)
         if setting.search is not None and end - begin >= ROWS_MIN:
             candidate = find_best(setting, setting.search, value[begin:end])
-        table = self._table(tables, value, candidate)
-        training = table[begin:end]
+        training = self._table(tables, value, candidate)[begin:end]
         training = training[~np.isnan(training[:, 0])]
         if len(training) < ROWS_MIN:
             return None
         learned = learn(setting.name, training, setting.seed, setting.quantile)
-        return None if learned is None else (learned, table)
+        return None if learned is None else (learned, candidate)
 
-    def _table(
-        self, tables: dict[tuple[int, bool], Floats], value: Floats, candidate: Candidate | None
-    ) -> Floats:
-        setting = self._setting
-        key = (setting.lags, setting.differences) if candidate is None else candidate
+    def _table(self, tables: dict[Candidate, Floats], value: Floats, candidate: Candidate | None) -> Floats:
+        key = candidate or (self._setting.lags, self._setting.differences)
         if key not in tables:
             tables[key] = lag_table(value, *key)
         return tables[key]
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> str:
+    """Versions of what trains: another one may learn something else."""
+    return " ".join(version_of_package(name) for name in ("numpy", "scipy", "scikit-learn", "pyod"))
+
+
+def _as_arrays(learned: Learned, candidate: Candidate) -> Arrays:
+    lags, differences = candidate
+    numbers = [learned.centre, learned.scale, learned.usual, learned.limit, lags, differences]
+    return {**learned.form, _NUMBERS: np.array(numbers, np.float64), _PAST: learned.past}
+
+
+def _of_arrays(name: str, arrays: Arrays) -> tuple[Learned, Candidate]:
+    centre, scale, usual, limit, lags, differences = arrays[_NUMBERS].tolist()
+    form = {key: array for key, array in arrays.items() if key not in (_NUMBERS, _PAST)}
+    learned = Learned(name, form, centre, scale, usual, limit, arrays[_PAST])
+    return learned, (int(lags), bool(differences))
 
 
 def _by_span(ts_ms: Ints, rows: Ints, span_ms: int) -> Iterator[tuple[int, Ints]]:
