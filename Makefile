@@ -11,9 +11,11 @@ STAMP := $(VENV)/.installed
 up: env
 	$(BIN)/anomalyze up
 
+# PROCESSES=2 runs the tests in two processes, each with servers of its own (tests/parallel.py).
+PROCESSES ?= 0
 test: env
 	$(BIN)/python -m tests.system_packages
-	$(BIN)/pytest
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(PROCESSES)
 
 check: env
 	$(BIN)/ruff format --check .

@@ -80,7 +80,7 @@ class Bench:
             self.environment["ANOMALYZE_REDIS_URL"] = cache.start()
         self.broker: KafkaBroker | None = None
         if bus == "kafka":
-            self.broker = KafkaBroker(self.folder / "kafka", free_port())
+            self.broker = KafkaBroker(self.folder / "kafka", free_port(), is_measured=True)
             self.stack.callback(self.broker.stop)
             self.environment["ANOMALYZE_KAFKA_BOOTSTRAP_SERVERS"] = self.broker.start()
 

@@ -1,11 +1,14 @@
-"""Real servers for the tests: started once a session on free loopback ports, ended with it come what may."""
+"""Real servers for the tests: started once a process on free loopback ports, ended with it come what may.
+
+Beside them: how the tests are spread over processes, and failures that are shown when they happen.
+"""
 
 from __future__ import annotations
 
 import os
 import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -18,6 +21,37 @@ from tests.folders import passable_folder
 
 if TYPE_CHECKING:
     from tests.kafka import KafkaBroker
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Spread the tests over processes by what they share."""
+    from tests.parallel import ByPortion
+
+    return ByPortion(config, log)
+
+
+class FailuresAtOnce:
+    """Shows a failure when it happens: a run that is ended from outside has told what failed until then."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.write_line("")
+            terminal.write_sep("_", f"{report.when} of {report.nodeid} failed", red=True)
+            report.toterminal(terminal._tw)
+            for name, text in report.sections:
+                terminal.write_line(f"--- {name}\n{text}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Only who collects the reports of all processes shows them."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config))
 
 
 @pytest.fixture(scope="session")

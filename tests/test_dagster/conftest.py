@@ -1,11 +1,15 @@
-"""A platform for Dagster's assets: settings, addresses, a stored history, a starter bundle."""
+"""A platform for Dagster's assets: settings, addresses, a stored history, a starter bundle; and one for batches of metrics."""
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
+import numpy as np
 import psycopg
 import pytest
 
@@ -17,6 +21,7 @@ from anomalyze.settings import Settings
 from anomalyze.simulation.starter import build_starter_bundle
 from anomalyze.storage.migrate import migrate
 from tests.test_dagster.history import CONFIG, store_history
+from tests.test_dagster.shop import HOUR, POINTS, SHOP, SPIKE
 
 HISTORY_USERS, HISTORY_DAYS = 280, 21
 
@@ -73,3 +78,34 @@ def settings(history_dsn: str, starter: Bundle, tmp_path: Path, monkeypatch: pyt
     store.publish(starter)
     store.set_pointer(CHAMPION, starter.id, expected=None)
     return made
+
+
+@pytest.fixture
+def folder(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration with an hourly batch over a SQLite file; one value of yesterday is ten times the others."""
+    for name, value in {
+        "ANOMALYZE_DATA_DIR": str(tmp_path / "data"),
+        "ANOMALYZE_CONFIG_DIR": str(tmp_path),
+        "ANOMALYZE_POSTGRES_DSN": database,
+        "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:1/0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/shop.yaml").write_text(SHOP)
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    orders = 100 + 2 * np.random.default_rng(7).standard_normal(POINTS)
+    orders[SPIKE] = 1000
+    rows = [
+        ((end + HOUR * (n - POINTS)).strftime("%Y-%m-%d %H:%M:%S"), float(value))
+        for n, value in enumerate(orders)
+    ]
+    with sqlite3.connect(tmp_path / "shop.db") as file:
+        file.execute("CREATE TABLE hours (ts TEXT, orders REAL)")
+        file.executemany("INSERT INTO hours VALUES (?, ?)", rows)
+    return tmp_path
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made

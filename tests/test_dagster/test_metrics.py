@@ -1,73 +1,22 @@
-"""Batches of metrics run by themselves: new files, schedules, failures, what is old."""
+"""Batches of metrics run by themselves: new files, failures, what is old, days that are read again."""
 
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
-import numpy as np
 import psycopg
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from anomalyze.metrics.duration import parse_duration
-from anomalyze.metrics.library import load_batches
-from anomalyze.metrics.window import floor_to_step
-from anomalyze.monitoring.due import Asked, Watch, build_entry, describe_entry, last_due_s, span_to_read
-from anomalyze.monitoring.run import window_between
-from anomalyze_dagster import follow
 from anomalyze_dagster.definitions import build_definitions, definitions
-from anomalyze_dagster.metrics.assets import build_assets, describe_graph
 from anomalyze_dagster.metrics.sensors import metric_batches
 from anomalyze_dagster.resources import PostgresResource
 from tests.test_dagster.runs import run_job
+from tests.test_dagster.shop import POINTS, SHOP
 
-HOUR = timedelta(hours=1)
-POINTS, SPIKE = 500, 480
-SQL = "sql: SELECT ts AS timestamp, orders FROM hours WHERE ts >= :start AND ts < :end\n"
-SHOP = "source: {kind: sqlite, path: shop.db}\nhistory: 30d\n" + SQL
-PAYMENTS = load_batches(Path(__file__).parents[2] / "metrics_config").batches["payments"].batch
 RUN = {"ops": {"run_batches": {"config": {"batches": ["shop"]}}}}
-NOW = datetime(2026, 3, 29, 12, 30, tzinfo=UTC)
-
-
-@pytest.fixture
-def folder(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A configuration with an hourly batch over a SQLite file; one value of yesterday is ten times the others."""
-    for name, value in {
-        "ANOMALYZE_DATA_DIR": str(tmp_path / "data"),
-        "ANOMALYZE_CONFIG_DIR": str(tmp_path),
-        "ANOMALYZE_POSTGRES_DSN": database,
-        "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:1/0",
-    }.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/shop.yaml").write_text(SHOP)
-    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    orders = 100 + 2 * np.random.default_rng(7).standard_normal(POINTS)
-    orders[SPIKE] = 1000
-    rows = [
-        ((end + HOUR * (n - POINTS)).strftime("%Y-%m-%d %H:%M:%S"), float(value))
-        for n, value in enumerate(orders)
-    ]
-    with sqlite3.connect(tmp_path / "shop.db") as file:
-        file.execute("CREATE TABLE hours (ts TEXT, orders REAL)")
-        file.executemany("INSERT INTO hours VALUES (?, ?)", rows)
-    return tmp_path
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 def look(instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
@@ -232,61 +181,6 @@ def test_old_values_go_and_the_rest_is_scored_on(folder: Path, database: str) ->
     assert len(stored(database)["metric_scores"]) == len(after["metric_scores"])
 
 
-def test_a_batch_is_due_when_it_is_new_changed_or_its_time_came(tmp_path: Path) -> None:
-    (tmp_path / "metrics").mkdir()
-    file = tmp_path / "metrics/shop.yaml"
-    file.write_text(SHOP)
-    (tmp_path / "metrics/off.yaml").write_text(SHOP + "enabled: false\n")
-    watch = Watch(tmp_path)
-    watch.refresh()
-    asked = watch.find_due({}, NOW)
-    assert list(asked) == ["shop"]
-    assert not watch.find_due(asked, NOW)
-    assert not watch.find_due(asked, NOW + timedelta(minutes=34, seconds=59))
-    assert list(watch.find_due(asked, NOW + timedelta(minutes=35))) == ["shop"]
-    assert len(watch.find_due(asked, NOW + timedelta(days=7))) == 1
-    time.sleep(0.01)
-    file.write_text(SHOP + "unit: EUR\n")
-    watch.refresh()
-    assert list(watch.find_due(asked, NOW)) == ["shop"]
-    file.unlink()
-    watch.refresh()
-    assert not watch.find_due({}, NOW + timedelta(days=7))
-
-
-def test_a_batch_as_text_is_the_batch(tmp_path: Path) -> None:
-    loaded = load_batches(Path(__file__).parents[2] / "metrics_config")
-    for entry in loaded.batches.values():
-        assert build_entry(describe_entry(entry)) == replace(entry, text="")
-        assert build_entry(describe_entry(entry)).batch.settings("amount_EUR") == entry.batch.settings(
-            "amount_EUR"
-        )
-
-
-@given(
-    st.sampled_from(["Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe"]),
-    st.datetimes(datetime(2024, 1, 1), datetime(2028, 1, 1), timezones=st.just(UTC)),
-    st.integers(1, 5_000),
-)
-def test_no_hour_is_asked_for_twice_or_left_out_across_daylight_saving(
-    zone: str, at: datetime, later: int
-) -> None:
-    batch = PAYMENTS.model_copy(update={"timezone": zone})
-    before, after = (last_due_s(batch, one) for one in (at, at + timedelta(seconds=later)))
-    assert before <= at.timestamp()
-    assert after >= before
-    if later >= 3_600:
-        assert after > before
-
-
-def test_what_was_missed_is_read_up_to_the_history(tmp_path: Path) -> None:
-    batch = PAYMENTS
-    assert span_to_read(batch, None, NOW) == batch.history
-    assert span_to_read(batch, NOW - HOUR, NOW) == batch.window + HOUR
-    assert span_to_read(batch, NOW - timedelta(days=400), NOW) == batch.history
-    assert Asked(1, "a") != Asked(1, "b")
-
-
 def materialize(first: str, last: str) -> dg.ExecuteInProcessResult:
     """The days of the batch `shop`, as its page does with those that are chosen together."""
     made = build_definitions()
@@ -366,89 +260,3 @@ def test_a_batch_whose_metric_failed_fails_its_check_which_names_it(folder: Path
         (folder / "metrics/shop.yaml").write_text(SHOP)
         (folder / "away.db").rename(folder / "shop.db")
         assert checks() == [(True, "Every metric was read and stored.")]
-
-
-def test_every_batch_says_how_long_it_is_fresh(folder: Path) -> None:
-    for schedule, hours in {
-        "5 * * * *": 1,
-        "30 6 * * *": 24,
-        "0 9 * * 1-5": 72,
-        "*/5 8-17 * * 1-5": 62 + 1 / 12,
-        "0 0 1 * *": 31 * 24,
-    }.items():
-        (folder / "metrics/shop.yaml").write_text(SHOP + f'schedule: "{schedule}"\ndelay: 2h\n')
-        (spec,) = [one.get_asset_spec() for one in build_assets()]
-        policy = spec.freshness_policy
-        windows = [policy.warn_window.to_timedelta(), policy.fail_window.to_timedelta()]  # type: ignore[union-attr]
-        expected = timedelta(hours=hours)
-        assert windows == [expected + timedelta(hours=2.25), 2 * expected + timedelta(hours=2.25)], schedule
-
-
-def test_whatever_a_file_may_say_makes_an_asset(folder: Path) -> None:
-    before = describe_graph()
-    (folder / "metrics/shop.yaml").write_text(
-        SHOP + f'owner: "Ö & Söhne"\ntags: [a-, x_, "9", "{"z" * 64}"]\ndescription: "{{{{ }}}} %s"\n'
-    )
-    (asset,) = build_assets()
-    assert len(asset.get_asset_spec().tags) >= 4
-    assert describe_graph() != before
-    # What only the run looks at makes no other graph.
-    after = describe_graph()
-    file = folder / "metrics/shop.yaml"
-    file.write_text(file.read_text() + "unit: EUR\n")
-    assert describe_graph() == after
-
-
-@given(
-    st.sampled_from(["Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe"]),
-    st.dates(date(2024, 1, 1), date(2027, 1, 1)),
-    st.integers(1, 40),
-    st.sampled_from(["1h", "7h", "1d", "7d"]),
-)
-def test_days_that_are_chosen_are_read_whole_across_daylight_saving(
-    zone: str, first: Any, days: int, step: str
-) -> None:
-    batch = PAYMENTS.model_copy(update={"timezone": zone, "step": parse_duration(step)})
-    local = datetime(first.year, first.month, first.day, tzinfo=ZoneInfo(zone))
-    since, until = local.astimezone(UTC), (local + timedelta(days=days)).astimezone(UTC)
-    window = window_between(batch, since, until, datetime(2030, 1, 1, tzinfo=UTC))
-    assert window is not None
-    assert window.start <= since < until <= window.end
-    for edge in (window.start, window.end):
-        assert floor_to_step(edge, batch.step, ZoneInfo(zone)) == edge
-    assert since - window.start < batch.step
-    assert window.end - until < batch.step + HOUR
-    assert window_between(batch, since, until, since) is None
-
-
-def test_the_graph_is_built_again_for_another_graph_alone(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built: list[list[str]] = []
-
-    class Ended:
-        """Changes the files between two looks, as if time went by."""
-
-        steps = iter(
-            [
-                lambda: (folder / "metrics/more.yaml").write_text(SHOP),
-                lambda: (folder / "metrics/more.yaml").write_text(SHOP + "unit: EUR\n"),
-                lambda: (folder / "metrics/shop.yaml").write_text(SHOP + "sheduled: 1h\n"),
-                lambda: (folder / "metrics/shop.yaml").write_text(SHOP + "owner: ann@example.com\n"),
-                lambda: (folder / "metrics/more.yaml").unlink(),
-            ]
-        )
-
-        def wait(self, timeout: float) -> bool:
-            time.sleep(0.01)
-            step = next(self.steps, None)
-            if step is not None:
-                step()
-            return step is None
-
-    def reload(servicer: object) -> None:
-        built.append(sorted(asset.key.path[-1] for asset in build_assets()))
-
-    monkeypatch.setattr(follow, "reload", reload)
-    follow.follow_batches(None, Ended())  # type: ignore[arg-type]
-    assert built == [["more", "shop"], ["more", "shop"], ["shop"]]
