@@ -7,11 +7,13 @@ from datetime import datetime
 
 from anomalyze.metrics.incident import OPEN
 from anomalyze.storage.metrics_alerts import Alert
+from anomalyze.storage.metrics_board import IncidentLine
 from dashboard import formatters as form
 from dashboard import routes
 from dashboard.components import ago, cell, moment, severity
-from dashboard.element import FT, A, Details, Div, P, Small, Span, Summary, Tr
+from dashboard.element import FT, A, Details, Div, NotStr, P, Small, Span, Summary, Tr
 from dashboard.metric_actions import feedback_form, snooze_form
+from dashboard.metric_plots import sparkline
 from dashboard.metric_words import kind_word, said
 from dashboard.security import Viewer
 
@@ -37,7 +39,9 @@ HOW_WORDS = {
 }
 
 
-def alert_row(alert: Alert, here: str, snoozed_until: datetime | None, viewer: Viewer) -> FT:
+def alert_row(
+    alert: Alert, around: IncidentLine | None, here: str, snoozed_until: datetime | None, viewer: Viewer
+) -> FT:
     """A row; ``here`` is where its forms lead back to."""
     back = f"{here}#alert-{alert.alert_id}"
     return Tr(
@@ -57,6 +61,7 @@ def alert_row(alert: Alert, here: str, snoozed_until: datetime | None, viewer: V
             _picture(alert),
             cls="i-s",
         ),
+        cell(_line(alert, around), cls="i-p"),
         cell(
             feedback_form(alert, back, viewer, keys="data_act"),
             snooze_form(_Place(alert.batch, alert.metric, snoozed_until), back, viewer),
@@ -75,6 +80,14 @@ class _Place:
     batch: str
     metric: str
     snoozed_until: datetime | None
+
+
+def _line(alert: Alert, around: IncidentLine | None) -> NotStr | None:
+    """For the eye only: the sentence says it, and the picture has axes."""
+    if around is None or not around.line.ts:
+        return None
+    edges = around.since.timestamp(), around.until.timestamp()
+    return sparkline(around.line, *edges, late=alert.kind == "late")
 
 
 def _since(alert: Alert, viewer: Viewer) -> list[object]:

@@ -15,6 +15,7 @@ from anomalyze.metrics.picture_png import draw_png
 from anomalyze.storage.cursor import FilterError
 from anomalyze.storage.metrics_alerts import Alert, Snooze, list_snoozes
 from anomalyze.storage.metrics_also import Also, what_else
+from anomalyze.storage.metrics_board import IncidentLine, load_incident_lines
 from anomalyze.storage.metrics_digest import StoredDigest, load_digests
 from anomalyze.storage.metrics_incidents import AlertFigures, load_alert_figures, page_incidents
 from anomalyze.storage.metrics_picture import build_picture, find_pictured, load_pictured_points
@@ -64,8 +65,8 @@ from dashboard.security import Viewer, viewer_of
 
 __all__ = ["alert_picture", "alerts_page"]
 
-PAGE_ROWS = 50
-COLUMNS = 3
+PAGE_ROWS = 30
+COLUMNS = 4
 DAY = timedelta(days=1)
 VIEW_WORDS = {
     "": "Open first",
@@ -106,6 +107,8 @@ async def alerts_page(request: Request) -> Answer:
         query = asked(None)
     async with open_page(request) as connection:
         page = await fetch_async(connection, query)
+        shown = [alert.alert_id for alert in page.rows]
+        lines = await fetch_async(connection, load_incident_lines(list(owned), shown))
         figures = await fetch_async(connection, load_alert_figures(list(owned), viewer.now - DAY))
         snoozes = await fetch_async(connection, list_snoozes(list(owned), viewer.now))
         digests = await fetch_async(connection, load_digests(viewer.account_id))
@@ -117,7 +120,7 @@ async def alerts_page(request: Request) -> Answer:
             _strip(figures),
             _bar(view, owned),
             _quiet(figures, view, viewer),
-            _list(page, view, figures, _ends(snoozes), viewer),
+            _list(page, lines, view, figures, _ends(snoozes), viewer),
             _pages(page, view),
             _snoozes(snoozes, view, viewer) if snoozes else None,
             _digest(digests[0], viewer) if digests else None,
@@ -264,15 +267,21 @@ def _quiet(figures: AlertFigures, view: AlertsView, viewer: Viewer) -> FT | None
 
 
 def _list(
-    page: Page[Alert], view: AlertsView, figures: AlertFigures, ends: Mapping[tuple[str, str | None], datetime],
+    page: Page[Alert], lines: Mapping[int, IncidentLine], view: AlertsView, figures: AlertFigures, ends: Mapping[tuple[str, str | None], datetime],
     viewer: Viewer,
 ) -> FT:  # fmt: skip
     here = view.address(cursor=view.cursor or None)
     rows = [
-        alert_row(alert, here, ends.get((alert.batch, alert.metric)) or ends.get((alert.batch, None)), viewer)
+        alert_row(
+            alert,
+            lines.get(alert.alert_id),
+            here,
+            ends.get((alert.batch, alert.metric)) or ends.get((alert.batch, None)),
+            viewer,
+        )
         for alert in page.rows
     ] or [_no_row(view, figures)]
-    heads = (head_cell("Severity"), head_cell("What"), head_cell("Is it one?"))
+    heads = (head_cell("Severity"), head_cell("What"), head_cell("Around it"), head_cell("Is it one?"))
     grid = table("Incidents, open ones first", heads, rows, cls="incidents alerts")
     grid.children[-1].attrs["id"] = "rows"
     return grid

@@ -194,7 +194,7 @@ def _bar(view: MetricsView, board: Sequence[BoardBatch], owned: Mapping[str, Bat
                 for name, value in view.query.items()
                 if value and name in ("show", "period")
             ),
-            search_box(view.words, "Name, or a pattern: p95_*", "Filter metrics"),
+            search_box(view.words, "Name, or p95_*", "Filter metrics"),
             _choice("batch", "any batch", list(owned), view.batch),
             _choice("tag", "any tag", [tag for batch in batches for tag in batch.tags or [""]], view.tag),
             _choice("owner", "any owner", [batch.owner for batch in batches], view.owner),

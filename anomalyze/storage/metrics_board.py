@@ -26,9 +26,11 @@ __all__ = [
     "BatchRun",
     "BoardBatch",
     "BoardRow",
+    "IncidentLine",
     "Line",
     "like_pattern",
     "load_board",
+    "load_incident_lines",
     "load_last_runs",
     "load_line",
 ]
@@ -163,6 +165,35 @@ WHERE v.batch = %(batch)s AND v.metric = %(metric)s AND v.ts BETWEEN %(since)s A
 )
 
 
+# So many steps before an incident and behind it; of a long one its begin.
+AROUND, BEHIND, SHOWN_MAX = 60, 12, 240
+_INCIDENT_LINES = f"""
+SELECT a.alert_id, begins, ends, spark.* FROM metric_alerts a JOIN metric_batches b USING (batch)
+JOIN metric_series p USING (batch, metric)
+CROSS JOIN LATERAL (SELECT make_interval(secs => coalesce(b.period_s, 3600)) AS step) s
+CROSS JOIN LATERAL (
+    SELECT a.opened_ts - {AROUND} * step AS begins, least(a.last_ts + {BEHIND} * step, a.opened_ts + {
+    SHOWN_MAX
+} * step) AS ends
+) w
+CROSS JOIN LATERAL (
+    {
+    _THINNED.format(
+        source='''
+    SELECT q.ts, max(q.value) FILTER (WHERE q.detector = p.detector) AS value,
+        max(q.lower) FILTER (WHERE q.detector = p.detector)::real AS lower,
+        max(q.upper) FILTER (WHERE q.detector = p.detector)::real AS upper, max(q.severity) AS severity,
+        floor(extract(epoch FROM q.ts - begins) * %(parts)s / extract(epoch FROM ends - begins)) AS part
+    FROM metric_scores q WHERE q.batch = a.batch AND q.metric = a.metric
+        AND (q.detector <> p.detector OR q.version = p.version) AND q.ts BETWEEN begins AND ends
+    GROUP BY q.ts HAVING bool_or(q.detector = p.detector)
+    '''
+    )
+}
+) spark WHERE a.alert_id = ANY(%(alerts)s) AND a.batch = ANY(%(batches)s)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """Points of a series in the order of time, parallel lists; times in seconds since 1970.
@@ -183,6 +214,15 @@ class Line:
     upper: list[float | None]
     severity: list[int | None]
     points: int
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentLine:
+    """An incident's series around it."""
+
+    line: Line
+    since: datetime
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +361,22 @@ def load_line(batch: str, metric: str, since: datetime, until: datetime, parts: 
             "whole": 3 * parts,
         },
         lambda rows: _line(rows[0], rows[0]["seen"]),
+    )
+
+
+def load_incident_lines(batches: Sequence[str], alert_ids: Sequence[int]) -> Query[dict[int, IncidentLine]]:
+    """The lines of some incidents of these batches, by the alert's number; as many points at most for a long one."""
+    return Query(
+        _INCIDENT_LINES,
+        {
+            "batches": TextArray(list(batches)),
+            "alerts": list(alert_ids),
+            "parts": SPARK_PARTS,
+            "whole": 2 * SPARK_PARTS,
+        },
+        lambda rows: {
+            row["alert_id"]: IncidentLine(_line(row, row["seen"]), row["begins"], row["ends"]) for row in rows
+        },
     )
 
 

@@ -106,6 +106,7 @@ def names(page: str) -> list[str]:
 def test_open_ones_stand_first_by_priority_and_nobody_elses(watched: Watched) -> None:
     page = watched.client().get("/alerts").text
     found = names(page)
+    assert page.count('class="i-p"><svg') == len(found), "the line around each"
     assert found[:2] == ["quiet", "cash"]
     assert len(found) == 5
     assert "orders" in found[2:4]

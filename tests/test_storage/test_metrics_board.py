@@ -9,7 +9,13 @@ import psycopg
 import pytest
 
 from anomalyze.storage import metrics_board
-from anomalyze.storage.metrics_board import Line, like_pattern, load_board, load_line
+from anomalyze.storage.metrics_board import (
+    Line,
+    like_pattern,
+    load_board,
+    load_incident_lines,
+    load_line,
+)
 from anomalyze.storage.metrics_view import list_metrics, load_metric
 from anomalyze.storage.query import fetch
 from tests.browser.metric_seed import HOUR, Series, Strange, last_hour, seed_batch
@@ -118,3 +124,22 @@ def test_of_many_points_some_are_read_and_all_that_is_strange(
     assert some.points == 7 * 24
     marks = [ts for ts, severity in zip(some.ts, some.severity, strict=True) if severity == 3]
     assert marks == [(last_hour() - back * HOUR).timestamp() for back in sorted(strange, reverse=True)]
+
+
+def test_an_incident_s_line_is_of_what_lies_around_it(connection: Any) -> None:
+    ids = {
+        str(opened): alert_id
+        for alert_id, opened in connection.execute(
+            "SELECT alert_id, opened_ts FROM metric_alerts WHERE metric = 'orders'"
+        )
+    }
+    assert len(ids) == 3
+    opened = last_hour() - 500 * HOUR
+    lines = fetch(connection, load_incident_lines(["shop"], list(ids.values())))
+    assert set(lines) == set(ids.values())
+    one = lines[ids[str(opened)]]
+    assert (opened - one.since, one.until - opened) == (60 * HOUR, 14 * HOUR)
+    assert one.line.points == 75
+    marks = [ts for ts, severity in zip(one.line.ts, one.line.severity, strict=True) if severity == 3]
+    assert marks == [(opened + n * HOUR).timestamp() for n in range(3)]
+    assert fetch(connection, load_incident_lines(["old"], list(ids.values()))) == {}
