@@ -52,4 +52,4 @@ lock: env
 	$(LOCK) tests/engines/requirements.in -o tests/engines/requirements.lock
 
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-engines .cache .pytest_cache .mypy_cache .ruff_cache

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["ENGINES", "SERVERS", "engines_python", "program"]
+__all__ = ["ENGINES", "ROOT", "SERVERS", "engines_python", "environment", "program"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVERS = ROOT / ".cache" / "servers"
@@ -23,7 +23,7 @@ ENGINES = ROOT / ".venv-engines"
 LOCK = ROOT / "tests" / "engines" / "requirements.lock"
 
 # Debian's packages by what their programs are for, with the libraries that not every machine has.
-PACKAGES = ("prometheus", "mariadb-server-core", "libaio1", "libnuma1", "liburing2")
+PACKAGES = ("prometheus", "mariadb-server-core", "libaio1", "libnuma1", "libssl3", "liburing2")
 PROGRAMS = ("prometheus", "promtool", "mariadbd")
 STEP_TIMEOUT_S = 600
 
@@ -50,6 +50,14 @@ def engines_python() -> Path | None:
     return ENGINES / "bin" / "python" if stamp.is_file() and stamp.read_text() == _locked() else None
 
 
+def environment(servers: Path = SERVERS) -> dict[str, str]:
+    """Of a program that may have been unpacked beside its libraries."""
+    folders = (
+        [str(found) for found in (servers / "usr" / "lib").glob("*-linux-gnu*")] if servers.exists() else []
+    )
+    return os.environ | ({"LD_LIBRARY_PATH": os.pathsep.join(folders)} if folders else {})
+
+
 def _folders() -> list[str]:
     return [str(SERVERS / "usr" / "bin"), str(SERVERS / "usr" / "sbin")]
 
@@ -62,11 +70,11 @@ def _install_chromium() -> None:
     if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "-qq", "update"], env=environment, check=True)
+        own = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "-qq", "update"], env=own, check=True)
         subprocess.run(
             ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "chromium"],
-            env=environment,
+            env=own,
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -101,10 +109,12 @@ def _unpack() -> str:
         made = Path(folder) / "made"
         for package in sorted(Path(folder).glob("*.deb")):
             done = done or _run(["dpkg-deb", "-x", str(package), str(made)], Path(folder))
+        for name in ("usr/sbin/mariadbd", "usr/bin/prometheus"):
+            done = done or _run([str(made / name), "--version"], Path(folder), environment(made))
         if done is None:
             shutil.rmtree(SERVERS, ignore_errors=True)
             made.rename(SERVERS)
-    return done or "they do not run here"
+    return done or "they are incomplete"
 
 
 def _begin_engines() -> subprocess.Popen[bytes] | None:
@@ -131,7 +141,11 @@ def _begin_engines() -> subprocess.Popen[bytes] | None:
 def _end_engines(installing: subprocess.Popen[bytes] | None) -> None:
     said = b""
     if installing is not None:
-        _, said = installing.communicate(timeout=STEP_TIMEOUT_S)
+        try:
+            _, said = installing.communicate(timeout=STEP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            installing.kill()
+            _, said = installing.communicate()
         if installing.returncode == 0:
             (ENGINES / ".installed").write_text(_locked())
     if engines_python() is None:
@@ -141,9 +155,12 @@ def _end_engines(installing: subprocess.Popen[bytes] | None) -> None:
         )
 
 
-def _run(command: list[str], folder: Path) -> str | None:
+def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str | None:
+    """What went wrong, None when nothing."""
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=STEP_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, timeout=STEP_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return None if done.returncode == 0 else done.stderr.decode(errors="replace").strip()[-300:]

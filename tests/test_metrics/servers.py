@@ -5,7 +5,6 @@ A server that is not installed says so by ``Missing``; ``python -m tests.system_
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from anomalyze.embedded.process import GuardedProcess, free_port
-from tests.system_packages import ROOT, SERVERS, engines_python, program
+from tests.system_packages import ROOT, engines_python, environment, program
 
 __all__ = ["PASSWORD", "USER", "Missing", "Servers"]
 
@@ -74,13 +73,13 @@ class Servers:
             text=True,
             capture_output=True,
             check=False,
-            env=_libraries(),
+            env=environment(),
         )
         assert made.returncode == 0, made.stderr[-2000:]
         port = free_port()
         own = [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
         own += [f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
-        self._start("mariadb", [*common, *own], port, _libraries())
+        self._start("mariadb", [*common, *own], port, environment())
         return port
 
     def prometheus(self, samples: str) -> str:
@@ -155,11 +154,3 @@ def _found(name: str) -> str:
     if found is None:
         raise Missing(f"{name} is not installed: {HOW}")
     return found
-
-
-def _libraries() -> dict[str, str]:
-    """The environment for a program that may have been unpacked beside its libraries."""
-    folders = (
-        [str(found) for found in (SERVERS / "usr" / "lib").glob("*-linux-gnu*")] if SERVERS.exists() else []
-    )
-    return os.environ | ({"LD_LIBRARY_PATH": os.pathsep.join(folders)} if folders else {})

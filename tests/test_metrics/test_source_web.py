@@ -69,6 +69,30 @@ def test_clickhouse_keeps_the_limits_and_gets_values_as_parameters(
     assert "t >= {start:DateTime64(3,'UTC')} AND shop = {shop:String} GROUP BY t\nFORMAT JSONCompact" in body
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Code: 159. DB::Exception: Timeout exceeded: elapsed 1.2 s. (TIMEOUT_EXCEEDED)", TransientError),
+        (
+            "Code: 395. DB::Exception: hush-hush is not zero. (FUNCTION_THROW_IF_VALUE_IS_NON_ZERO)",
+            ConfigError,
+        ),
+    ],
+)
+def test_an_error_of_clickhouse_in_the_midst_of_an_answer_is_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, kind: type[Exception]
+) -> None:
+    (tmp_path / "metrics").mkdir()
+    document = {"source": {"kind": "clickhouse", "url": "ANOMALYZE_SOURCE_CH"}, "sql": "SELECT 1 AS a"}
+    (tmp_path / "metrics" / "one.yaml").write_text(json.dumps(document))
+    begun = '{"meta": [{"name": "a", "type": "UInt8"}], "data": [[1],\n'
+    with web_server(lambda *_: (200, begun + said)) as address:
+        monkeypatch.setenv("ANOMALYZE_SOURCE_CH", address.replace("://", "://reader:hush-hush@"))
+        with pytest.raises(kind, match=said[:26].replace(".", r"\.")) as told:
+            read(load_batches(tmp_path, {}).batches["one"], WINDOW)
+    assert "hush-hush" not in str(told.value)
+
+
 def test_an_answer_that_drips_is_ended(tmp_path: Path) -> None:
     """Each byte comes in time; all of them do not."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -98,8 +122,14 @@ def test_labels_of_prometheus_become_part_of_the_name(tmp_path: Path) -> None:
         '"localhost:9091","job":"node"},"values":[[1762128000,"0"]]}]}}'
     )
     (tmp_path / "metrics").mkdir()
-    with web_server(lambda *_: (200, recorded)) as address:
-        document = {"source": {"kind": "prometheus", "url": address, "queries": {"up": "up"}}}
+    asked: list[dict[str, str]] = []
+
+    def answer(path: str, query: dict[str, str], headers: dict[str, str], body: str) -> tuple[int, str]:
+        asked.append(query)
+        return 200, recorded
+
+    with web_server(answer) as address:
+        document = {"source": {"kind": "prometheus", "url": address, "timeout_s": 7, "queries": {"up": "up"}}}
         (tmp_path / "metrics" / "one.yaml").write_text(json.dumps(document))
         found = read(load_batches(tmp_path, {}).batches["one"], WINDOW)
     assert found.frame.rows() == [
@@ -108,6 +138,7 @@ def test_labels_of_prometheus_become_part_of_the_name(tmp_path: Path) -> None:
         ('up{instance="localhost:9091",job="node"}', hour(0), 0.0),
     ]
     assert math.isfinite(found.frame["value"].drop_nulls().sum())
+    assert [query["timeout"] for query in asked] == ["7s"]
 
 
 def test_a_real_prometheus_is_asked_in_parts_it_accepts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -108,6 +109,19 @@ def test_a_source_that_vanishes_says_so_without_secrets(bench: Bench) -> None:
         read(entry, WINDOW)
     assert SECRET not in str(told.value)
     assert time.monotonic() - before < GIVEN_UP_S
+
+
+@of(*(kind for kind in KINDS if kind.has_sessions))
+def test_a_session_that_its_server_ends_is_begun_again_later(bench: Bench) -> None:
+    document = bench.slow()
+    document["source"]["timeout_s"] = 60
+    with ThreadPoolExecutor(1) as thread:
+        asking = thread.submit(bench.read, document)
+        while bench.end_sessions() == 0:
+            assert not asking.done(), asking.result()
+            time.sleep(0.05)
+        with pytest.raises(TransientError, match="batch one: the source does not answer"):
+            asking.result(GIVEN_UP_S)
 
 
 @of(*(kind for kind in KINDS if kind.has_password))

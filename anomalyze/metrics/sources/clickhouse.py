@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from typing import Any
 
 import httpx
 
 from anomalyze.errors import ConfigError
 from anomalyze.metrics.source_file import ClickHouseSource
-from anomalyze.metrics.sources.contract import Request, Table, limited
+from anomalyze.metrics.sources.contract import Request, Table, broken, limited, silent
 from anomalyze.metrics.sources.web import ask, web_address
 
 __all__ = ["fetch"]
@@ -20,6 +21,8 @@ _CODE = "X-ClickHouse-Exception-Code"
 # Out of time, too slow, a quota, too many queries, no connection, a socket, the network, Keeper, stopped, out of memory,
 # no replica, no shard, cancelled, the system, no thread, a deadlock.
 _PASSING = {159, 160, 201, 202, 203, 209, 210, 225, 236, 241, 265, 279, 394, 425, 439, 473, 999}
+_LATE = re.compile(rb"Code: (\d+)\. DB::Exception: .*", re.DOTALL)
+_LATE_BYTES = 16 << 10
 _TYPES = ((bool, "Bool"), (int, "Int64"), (float, "Float64"), (dt.datetime, "DateTime64(3,'UTC')"))
 
 
@@ -58,7 +61,11 @@ def fetch(request: Request) -> Table:
         rows = document["data"]
     except (ValueError, KeyError, TypeError):
         # An error in the midst of an answer is text at its end.
-        raise ConfigError(f"batch {request.name}: expected JSON, got {body[-200:]!r}") from None
+        found = _LATE.search(body[-_LATE_BYTES:])
+        if found is None:
+            raise ConfigError(f"batch {request.name}: expected JSON, got {body[-200:]!r}") from None
+        error = RuntimeError(found[0].decode(errors="replace"))
+        raise (silent if int(found[1]) in _PASSING else broken)(request, error, [url.password]) from None
     return Table(columns, limited(rows, source.rows_max, request.name))
 
 

@@ -24,8 +24,9 @@ __all__ = ["fetch"]
 
 PORT = 3306
 _UNKNOWN_VARIABLE = 1193
-# Too many connections, shutting down, lock timeout, deadlock, interrupted, MariaDB's and MySQL's time limits.
-_PASSING = (1040, 1053, 1205, 1213, 1317, 1969, 3024)
+# Too many connections, shutting down, the network, of a user too many connections, lock timeout, deadlock, a user's hourly
+# limits, interrupted, killed, MariaDB's and MySQL's time limits.
+_PASSING = (1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1317, 1927, 1969, 3024)
 # What the client says of a server that is gone or was never there.
 _CLIENT = range(2000, 3000)
 

@@ -42,6 +42,8 @@ def _rows(request: Request, source: PrometheusSource, url: httpx.URL) -> Iterato
                 "start": (window.start + first * window.step).timestamp(),
                 "end": (window.start + last * window.step).timestamp(),
                 "step": int(window.step / dt.timedelta(seconds=1)),
+                # Else it goes on for minutes for nobody.
+                "timeout": f"{source.timeout_s}s",
             }
             for series in _series(request, name, ask(request, url, query, source.timeout_s, source.token)):
                 metric = _named(name, series["metric"])

@@ -63,6 +63,8 @@ class Bench:
     has_password = True
     has_instants = True
     has_strange_values = True
+    # Whether its server knows sessions that can be ended.
+    has_sessions = False
     # Queries that would write.
     writes: tuple[str, ...] = ()
 
@@ -91,6 +93,10 @@ class Bench:
         raise AssertionError
 
     def lock(self) -> None:
+        raise AssertionError
+
+    def end_sessions(self) -> int:
+        """End what asks now, as its server's owner may; how many that were."""
         raise AssertionError
 
     def entry(self, document: dict[str, Any]) -> BatchEntry:

@@ -24,6 +24,7 @@ _NUMBERS = itertools.count(1)
 
 class Postgres(AddressBench):
     kind = "postgres"
+    has_sessions = True
     day = "SELECT date_trunc('day', ts) AS timestamp, count(*) AS n FROM points WHERE ts < :end GROUP BY 1"
     writes = (
         "WITH gone AS (DELETE FROM points RETURNING *) SELECT now() AS timestamp, count(*) AS a FROM gone",
@@ -50,11 +51,19 @@ class Postgres(AddressBench):
     def slow(self) -> dict[str, Any]:
         return self.batch(timeout_s=1) | {"sql": "SELECT now() AS timestamp, 1 AS a FROM pg_sleep(30)"}
 
+    def end_sessions(self) -> int:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            return connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'FETCH%' "
+                "AND application_name = 'anomalyze metrics' AND datname = current_database()"
+            ).rowcount
+
 
 class MySQL(AddressBench):
     """MariaDB."""
 
     kind = "mysql"
+    has_sessions = True
     quote = "`"
     has_strange_values = False
     # Its session's zone is UTC.
@@ -88,6 +97,20 @@ class MySQL(AddressBench):
 
     def slow(self) -> dict[str, Any]:
         return self.batch(timeout_s=1) | {"sql": "SELECT SLEEP(30) AS a"}
+
+    def end_sessions(self) -> int:
+        with (
+            closing(pymysql.connect(host="127.0.0.1", port=self.servers.mariadb, user="root")) as opened,
+            opened.cursor() as cursor,
+        ):
+            cursor.execute(
+                "SELECT id FROM information_schema.processlist WHERE user = %s AND info LIKE '%%SLEEP(30)%%'",
+                USER,
+            )
+            found = cursor.fetchall()
+            for (name,) in found:
+                cursor.execute("KILL %s", name)
+            return len(found)
 
 
 class ClickHouse(AddressBench):
