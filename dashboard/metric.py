@@ -40,6 +40,7 @@ from dashboard.element import (
     Div,
     Figcaption,
     Figure,
+    NotStr,
     P,
     Pre,
     Section,
@@ -54,7 +55,7 @@ from dashboard.metric_actions import snooze_form
 from dashboard.metric_filter import DEFAULT_PERIOD, PERIOD_WORDS, PERIODS, parse_period
 from dashboard.metric_incidents import decide_panel, incidents_section, runs_section
 from dashboard.metric_panel import PanelData, also_list, load_panel, panel, period_end, settings_facts
-from dashboard.metric_plots import pieces
+from dashboard.metric_plots import pieces, series_chart
 from dashboard.metric_row import period_links
 from dashboard.metric_words import describe_now, format_measure, format_range, off_by
 from dashboard.page import Answer, not_found, open_page, remember
@@ -229,6 +230,7 @@ def _figure(
             ),
             P(HINT, cls="readout", data_default=HINT),
             Div(
+                ft("noscript", _still(data, settings, label, viewer)),
                 cls="plot plot-tall",
                 data_series=_series_data(line, found, settings, since, until, viewer),
                 role="img",
@@ -241,6 +243,12 @@ def _figure(
         ),
         cls="s first",
     )
+
+
+def _still(data: PanelData, settings: MetricSettings, label: str, viewer: Viewer) -> NotStr:
+    """The line as the list's panel draws it, for a browser without scripts."""
+    limits = settings.thresholds.lower, settings.thresholds.upper
+    return series_chart(data.line, data.since, data.until, label, settings.unit, viewer.zone, limits)
 
 
 def _series_data(

@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 from zoneinfo import ZoneInfo
 
+from anomalyze.metrics.picture import label_ticks
 from anomalyze.storage.metrics_board import SPARK_PARTS, Line
 from dashboard import formatters as form
 from dashboard.element import NotStr
-from dashboard.metric_words import format_measure
 
 __all__ = ["marked", "nice_ticks", "pieces", "series_chart", "sparkline"]
 
@@ -84,7 +84,7 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * m for m in (1, 2, 2.5, 5, 10) if size * m >= rough * 0.99)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(n * step, 12) for n in range(first, last + 1)]
+    return [float(f"{n * step:.12g}") for n in range(first, last + 1)]
 
 
 def sparkline(line: Line, since_s: float, until_s: float, *, late: bool = False) -> NotStr:
@@ -204,9 +204,10 @@ def _grid(
     floor: float,
 ) -> Iterator[str]:
     short = unit if unit == "%" else ""
-    for value in nice_ticks(low, high):
+    ticks = nice_ticks(low, high)
+    for value, label in zip(ticks, label_ticks(ticks, short), strict=True):
         yield f'<path class="grid" d="M{left:.0f} {y(value):.1f}H{right:.0f}"/>'
-        yield f'<text class="axis" x="{left - 6:.0f}" y="{y(value) + 4:.1f}" text-anchor="end">{format_measure(value, short)}</text>'
+        yield f'<text class="axis" x="{left - 6:.0f}" y="{y(value) + 4:.1f}" text-anchor="end">{label}</text>'
     days = max(1, round((until - since) / DAY / 7))
     midnight = since.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
     for day in range(days, round((until - since) / DAY) + 2, days):

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from html import escape
 
-from anomalyze.metrics.sentence import format_number
-
-__all__ = ["POINTS_MAX", "Picture", "PicturePoint", "draw_picture"]
+__all__ = ["POINTS_MAX", "Picture", "PicturePoint", "draw_picture", "label_ticks"]
 
 # Drawn points at most, twice the columns: of each column its lowest and highest value, and its worst point.
 POINTS_MAX = 720
@@ -30,6 +28,7 @@ TIME_STEPS = tuple(
 # XML has no place for these, and names come from a source.
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_SIZES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SEVERITIES = ("none", "low", "medium", "high", "critical")
 # As on the pages: shape and fill tell the order, not the colour alone.
 _MARKS = {
@@ -122,11 +121,12 @@ def _plot(picture: Picture, drawn: list[PicturePoint], width: int, height: int) 
             f'<rect class="pic-span" x="{begins:.1f}" y="{TOP}" width="{ends - begins:.1f}" height="{floor - TOP}" '
             'fill="#FBEAF0"/>'
         )
-    for value in _ticks(low, high):
+    ticks = _ticks(low, high)
+    for value, label in zip(ticks, label_ticks(ticks, picture.unit), strict=True):
         yield f'<path class="grid" d="M{LEFT} {y(value):.1f}H{width - RIGHT}" stroke="#E7E5DF" fill="none"/>'
         yield (
             f'<text class="axis" x="{LEFT - 8}" y="{y(value) + 4:.1f}" font-size="11" text-anchor="end" '
-            f'fill="#55524C">{_text(_short(format_number(value, picture.unit), 12))}</text>'
+            f'fill="#55524C">{_text(_short(label, 12))}</text>'
         )
     for moment, label in _times(first, last, picture.zone):
         yield (
@@ -219,7 +219,34 @@ def _ticks(low: float, high: float, count: int = 4) -> list[float]:
     rough = (high - low) / count
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * m for m in (1, 2, 2.5, 5, 10) if size * m >= rough)
-    return [round(n * step, 12) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return [float(f"{n * step:.12g}") for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def label_ticks(ticks: Sequence[float], unit: str = "") -> list[str]:
+    """Words of an axis: as short as the distance of its values allows, so that no two read alike.
+
+    >>> label_ticks([0.0, 25.0, 50.0], "%"), label_ticks([1e12, 1.5e12]), label_ticks([1001200.0, 1001250.0])
+    (['0%', '25%', '50%'], ['1\\xa0T', '1.5\\xa0T'], ['1.0012\\xa0M', '1.00125\\xa0M'])
+    >>> label_ticks([-2e-9, 0.0, 2e-9]), label_ticks([0.001, 0.002], "EUR")
+    (['−2e-9', '0', '2e-9'], ['0.001\\xa0EUR', '0.002\\xa0EUR'])
+    """
+    most = max(map(abs, ticks), default=0.0)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else most
+    size, word = next((one for one in _SIZES if 1e4 <= most < 1e15 and most >= one[0]), (1.0, ""))
+    digits = min(max(math.ceil(math.log10(most / step)) + 1, 1), 15) if most and step else 1
+    behind = unit if unit == "%" else f"\N{NO-BREAK SPACE}{unit}" if unit else ""
+
+    def label(value: float) -> str:
+        scaled = float(f"{value / size:.{digits}g}")
+        if most >= 1e15 or most < 1e-3:
+            mantissa, _, power = f"{scaled:.{digits - 1}e}".partition("e")
+            text = f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(power)}"
+        else:
+            text = f"{scaled:,.15g}"
+        text = text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text
+        return f"{text}\N{NO-BREAK SPACE}{word}{behind}" if word else f"{text}{behind}"
+
+    return [label(value) if value else f"0{behind}" for value in ticks]
 
 
 def _times(first: datetime, last: datetime, zone: tzinfo) -> Iterator[tuple[datetime, str]]:

@@ -222,6 +222,7 @@ def test_a_metric_says_what_is_strange_and_how_it_is_judged(client: httpx.Client
     assert "Thresholdsupper 1800" in text
     assert "thresholds: {upper: 1800}" in text, "the file as it was read"
     assert text.count("Is it one?") == 1
+    assert page.text.count("<noscript><svg") == 1, "a browser without scripts sees the line too"
     plot = re.search(r'data-series="([^"]*)"|data-series=\'([^\']*)\'', page.text)
     assert plot is not None
     data = json.loads(html.unescape(plot[1] or plot[2]))

@@ -78,6 +78,17 @@ def test_its_size_is_bounded_and_the_worst_is_kept(count: int) -> None:
     assert len(parts(drawn, "f-critical")) == 1
 
 
+@pytest.mark.parametrize("level", [1.9e12, 5_000_000.0, 3e-11, -4e20])
+def test_words_of_an_axis_differ_and_fit(level: float) -> None:
+    series = points([level * (1 + n / 1e5) for n in range(9)])
+    ticks = [one for one in parts(draw_picture(picture(series)), "axis") if one.get("text-anchor") == "end"][
+        1:
+    ]
+    words = [str(one.text) for one in ticks]
+    assert len(set(words)) == len(words) >= 2
+    assert not any("\N{HORIZONTAL ELLIPSIS}" in word for word in words)
+
+
 @pytest.mark.parametrize("title", ["orders", "معدل الطلبات", "売上 🎉 \ud7ff"])
 def test_as_png_it_has_the_mark_and_the_letters(title: str) -> None:
     series = [*points([1.0, 2.0, 1.0]), PicturePoint(START + 3 * HOUR, 9.0, 0.0, 3.0, 4)]
