@@ -17,7 +17,7 @@ from typing import Any
 from anomalyze.metrics.incident import OPEN
 from anomalyze.storage.array import TextArray
 from anomalyze.storage.cursor import check_text
-from anomalyze.storage.metrics_view import RATE_WINDOW
+from anomalyze.storage.metrics_view import RATE_WINDOW, STRANGE
 from anomalyze.storage.query import Query
 
 __all__ = [
@@ -96,11 +96,7 @@ WITH asked AS MATERIALIZED (
         least(s.points, %(window_s)s / greatest(coalesce(b.period_s, 3600), 1)) AS possible
     FROM metric_series s JOIN metric_batches b USING (batch) JOIN asked a USING (batch)
     WHERE CASE WHEN a.patterns = '{{}}' THEN true ELSE s.metric ILIKE ALL(a.patterns) END
-), strange AS MATERIALIZED (
-    SELECT q.batch, q.metric, count(DISTINCT q.ts) AS anomalies FROM metric_scores q
-    JOIN series s ON s.batch = q.batch AND s.metric = q.metric AND (q.detector <> s.detector OR q.version = s.version)
-    WHERE q.batch = ANY(%(batches)s) AND q.severity > 0 AND q.ts >= %(since)s GROUP BY 1, 2
-), opened AS (
+), {STRANGE.format(series="series")}, opened AS (
     SELECT DISTINCT ON (batch, metric) batch, metric, severity AS alert_severity, opened_ts AS alert_opened_ts,
         kind AS alert_kind, bool_or(kind = 'late') OVER (PARTITION BY batch, metric) AS is_late
     FROM metric_alerts WHERE batch = ANY(%(batches)s) AND state = {OPEN}
@@ -314,6 +310,7 @@ def load_board(
         _BOARD,
         {
             "batches": TextArray(list(batches)),
+            "metric": None,
             "now": now,
             "since": now - window,
             "window": window,
