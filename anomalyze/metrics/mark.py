@@ -23,7 +23,7 @@ _TELLING = frozenset(
 )  # fmt: skip
 _SHAPING = ("lag_s", "difference", "smooth", "rolling", "rolling_aggregate", "direction")
 # What of a batch decides which values a read stores, beside its statement.
-_READING = ("source", "sql_file", "python", "params", "timestamps", "timezone", "step")
+_READING = ("source", "python", "params", "timestamps", "timezone", "step")
 _READ_BY_METRIC = ("resample", "aggregate", "fill", "function")
 
 
@@ -56,7 +56,7 @@ def mark_of_reading(batch: Batch, statement: str | None) -> int:
     Parameters
     ----------
     statement
-        The text of its SQL, wherever it stands.
+        The text of its SQL, wherever it stands; line breaks and indents change nothing.
     """
     told = batch.model_dump(mode="json", include=set(_READING), exclude_defaults=True)
     # How it is asked changes no value.
@@ -68,7 +68,7 @@ def mark_of_reading(batch: Batch, statement: str | None) -> int:
     }
     plain = each[""]
     others = {name: one for name, one in each.items() if one != plain}
-    return _number([told, statement, plain, others])
+    return _number([told, None if statement is None else statement.split(), plain, others])
 
 
 def _told(rules: SeriesRules, names: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,9 @@ import psycopg
 from anomalyze.errors import AnomalyzeError
 from anomalyze.log import get
 from anomalyze.metrics.batch import Batch
+from anomalyze.metrics.duration import format_duration
 from anomalyze.metrics.library import BatchEntry
+from anomalyze.metrics.mark import mark_of_reading
 from anomalyze.metrics.prepare import prepare
 from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.metrics.sources import read
@@ -26,7 +28,7 @@ from anomalyze.metrics.window import Window, floor_to_step, go_back
 from anomalyze.monitoring.due import Missing, load_missing
 from anomalyze.monitoring.score import Scored, retrain_batch, score_batch, tell_batch
 from anomalyze.monitoring.turn import DETECTOR, VERSION
-from anomalyze.storage.metrics_runs import begin_run, finish_run
+from anomalyze.storage.metrics_runs import begin_run, finish_run, note_reading
 from anomalyze.storage.metrics_scores import load_series
 from anomalyze.storage.metrics_values import FAILURES_MAX, Failure, store_values
 
@@ -213,9 +215,11 @@ def _ingest(
     notes: dict[str, None] = {}
     failures: dict[str, Failure] = {}
     failed: AnomalyzeError | None = None
+    is_of_now = False
     for count, piece in enumerate(pieces, 1):
         try:
             reading = read(entry, piece, own_dsn)
+            is_of_now |= reading.is_of_now
             if reading.is_of_now and piece.end < newest.end:
                 notes[_OF_NOW] = None
                 continue
@@ -231,12 +235,34 @@ def _ingest(
         failures |= {failure.metric: failure for failure in stored.failures}
         if progress is not None:
             progress(count, len(pieces))
+    if failed is None:
+        notes |= dict.fromkeys(_read_otherwise(connection, entry, window, now, is_of_now=is_of_now))
     told = tuple(failures.values())[:FAILURES_MAX]
     finish_run(
         connection, run_id, rows_read=rows, rows_new=new, rows_corrected=corrected, failures=told,
         error=None if failed is None else str(failed),
     )  # fmt: skip
     return Ingested(rows, new, corrected, tuple(notes), told), failed
+
+
+def _read_otherwise(
+    connection: psycopg.Connection[Any], entry: BatchEntry, window: Window, now: dt.datetime, *, is_of_now: bool
+) -> Iterator[str]:  # fmt: skip
+    """What there is to say of values that were read before the batch's statement was another one."""
+    mark = mark_of_reading(entry.batch, entry.statement)
+    found = note_reading(connection, entry.name, mark, window.start, window.end, is_of_now=is_of_now)
+    if found is None:
+        return
+    before, batch = found.before.astimezone(dt.UTC), entry.batch
+    is_history = batch.window_at(now, batch.history).start < before
+    back = "" if is_history else f" --back {format_duration(batch.retention)}"
+    said = (
+        f"values before {before:%Y-%m-%d %H:%M} UTC were read in another way than the file says now: "
+        f"anomalyze metrics backfill {entry.name}{back} reads them again"
+    )
+    if found.is_new:
+        get().warning("metric_reading_changed", batch=entry.name, said=said)
+    yield said
 
 
 def window_between(batch: Batch, since: dt.datetime, until: dt.datetime, now: dt.datetime) -> Window | None:

@@ -12,7 +12,17 @@ from psycopg.types.json import Jsonb
 
 from anomalyze.storage.query import Query
 
-__all__ = ["FAILURES_MAX", "RUNS_KEPT", "Failure", "Run", "begin_run", "finish_run", "load_runs"]
+__all__ = [
+    "FAILURES_MAX",
+    "RUNS_KEPT",
+    "Failure",
+    "ReadBefore",
+    "Run",
+    "begin_run",
+    "finish_run",
+    "load_runs",
+    "note_reading",
+]
 
 # Runs kept of a batch, the newest: a year of hourly ones.
 RUNS_KEPT = 10_000
@@ -92,6 +102,49 @@ def finish_run(
             "WHERE r.batch = old.batch AND r.run_id <= old.run_id",
             [run_id, RUNS_KEPT],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBefore:
+    """Values before a time were read by something else than those since; ``is_new``: since this run."""
+
+    before: datetime
+    is_new: bool
+
+
+def note_reading(
+    connection: psycopg.Connection[Any], batch: str, mark: int, since: datetime, until: datetime, *, is_of_now: bool
+) -> ReadBefore | None:  # fmt: skip
+    """Note by what a batch was read from one time to another; what is stored that something else read, if there is any.
+
+    Parameters
+    ----------
+    mark
+        As `anomalyze.metrics.mark.mark_of_reading`.
+    is_of_now
+        Its source tells of now alone: the past cannot be read again.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT read_by, read_since FROM metric_batches WHERE batch = %s FOR UPDATE", [batch]
+        ).fetchone()
+        if row is None:
+            return None
+        read_by, before = row
+        is_new = read_by not in (0, mark)
+        if is_new:
+            before = None if is_of_now else since
+        elif before is not None and since < before <= until:
+            before = since
+        if before is not None:
+            older = connection.execute(
+                "SELECT EXISTS (SELECT FROM metric_values WHERE batch = %s AND ts < %s)", [batch, before]
+            ).fetchone()
+            before = before if older == (True,) else None
+        connection.execute(
+            "UPDATE metric_batches SET read_by = %s, read_since = %s WHERE batch = %s", [mark, before, batch]
+        )
+    return None if before is None else ReadBefore(before, is_new)
 
 
 def load_runs(batch: str, limit: int = 50) -> Query[list[Run]]:

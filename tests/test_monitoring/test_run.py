@@ -81,6 +81,34 @@ def test_history_first_then_what_is_new_or_corrected(
     assert "a = 400 EUR" in row[1]
 
 
+def test_values_that_another_statement_read_are_named_until_they_are_read_again(
+    connection: psycopg.Connection[Any], shop: Path, tmp_path: Path
+) -> None:
+    file, banks = shop / "metrics/orders.yaml", tmp_path / "banks"
+    assert run_batch(connection, entry(shop), banks, now=NOW).notes == ()
+    # What is only written otherwise, or asked otherwise, is the same.
+    file.write_text(file.read_text().replace("a, b FROM", "a,   b FROM") + "schedule: 1 * * * *\n")
+    assert run_batch(connection, entry(shop), banks, now=NOW).notes == ()
+    file.write_text(file.read_text().replace("AS timestamp, a,   b", "AS timestamp, 10 * a AS a, b"))
+    told = (
+        "values before 2026-11-18 12:00 UTC were read in another way than the file says now: "
+        "anomalyze metrics backfill orders reads them again",
+    )
+    for _ in range(2):
+        assert run_batch(connection, entry(shop), banks, now=NOW).notes == told
+    window = entry(shop).batch.window_at(NOW, dt.timedelta(days=10))
+    later = backfill_batch(connection, entry(shop), banks, window, now=NOW)
+    assert later.corrected == 8 * 24, "what is stored is corrected, and what is again the same is not"
+    assert later.notes[0].startswith("values before 2026-11-10 12:00 UTC")
+    window = entry(shop).batch.window_at(NOW, dt.timedelta(days=30))
+    assert backfill_batch(connection, entry(shop), banks, window, now=NOW).notes == ()
+    assert run_batch(connection, entry(shop), banks, now=NOW).notes == ()
+    below = connection.execute(
+        "SELECT count(*) FROM metric_values WHERE metric = 'a' AND value < 500"
+    ).fetchone()
+    assert below == (0,)
+
+
 def test_a_source_that_fails_keeps_what_was_read_and_is_noted(
     connection: psycopg.Connection[Any], shop: Path, tmp_path: Path
 ) -> None:
