@@ -18,6 +18,7 @@ from anomalyze.storage.metrics_also import Also, what_else
 from anomalyze.storage.metrics_board import IncidentLine, load_incident_lines
 from anomalyze.storage.metrics_digest import StoredDigest, load_digests
 from anomalyze.storage.metrics_incidents import AlertFigures, load_alert_figures, page_incidents
+from anomalyze.storage.metrics_notices import Notice, list_notices
 from anomalyze.storage.metrics_picture import build_picture, find_pictured, load_pictured_points
 from anomalyze.storage.query import Page, Query, fetch_async
 from dashboard import formatters as form
@@ -77,6 +78,8 @@ VIEW_WORDS = {
     "history": "History",
 }
 ALSO_NAMES = 8
+NOTICES_SHOWN = 4
+NOTICE_WORDS = {"opened": "opened", "grown": "more severe", "reminder": "reminder", "resolved": "over"}
 # Of a picture to take along.
 FILES = {"png": "image/png", "svg": "image/svg+xml"}
 ID_MAX = 2**63 - 1
@@ -153,6 +156,7 @@ async def alert_picture(request: Request) -> Answer:
         also = await fetch_async(
             connection, what_else(alert.batch, alert.metric, alert.opened_ts, alert.last_ts, ALSO_NAMES)
         )
+        notices = await fetch_async(connection, list_notices(alert_id))
     unit = owned[alert.batch].batch.settings(alert.metric).unit
     drawn = await asyncio.to_thread(
         lambda: draw_picture(build_picture(alert, points, unit, zone=viewer.zone))
@@ -164,7 +168,8 @@ async def alert_picture(request: Request) -> Answer:
             "Cache-Control": "private, no-cache",
         }
         return Response(content, media_type=FILES[kind], headers=told)
-    return Div(NotStr(drawn), _also(alert.batch, also), _files(alert.alert_id), cls="pic-in")
+    parts = (_also(alert.batch, also), _notices(notices, viewer), _files(alert.alert_id))
+    return Div(NotStr(drawn), *parts, cls="pic-in")
 
 
 def _files(alert_id: int) -> FT:
@@ -191,6 +196,20 @@ def _also(batch: str, also: Also) -> FT | None:
         Span(f"and {form.plural(rest, 'other')}", cls="small muted") if rest else None,
         cls="also",
     )
+
+
+def _notices(told: Sequence[Notice], viewer: Viewer) -> FT | None:
+    """What people were told, and when; of many reminders the first and the last."""
+    if not told:
+        return None
+    shown = [*told[:NOTICES_SHOWN], *told[-1:]] if len(told) > NOTICES_SHOWN + 1 else list(told)
+    left = len(told) - len(shown)
+    said: list[object] = ["Told: "]
+    for number, one in enumerate(shown):
+        if left and number == NOTICES_SHOWN:
+            said.append(f", {form.plural(left, 'other')}")
+        said += [", " if number else "", f"{NOTICE_WORDS[one.kind]} ", *ago(one.at, viewer.now, viewer.zone)]
+    return P(*said, ".", cls="small muted told")
 
 
 def _routes_link() -> FT:

@@ -12,25 +12,26 @@ import psycopg
 from anomalyze.storage.array import BigintArray, TextArray
 from anomalyze.storage.query import Query
 
-__all__ = ["Notice", "insert_notices", "join_notices", "list_notices"]
+__all__ = ["NOTICES_MAX", "Notice", "insert_notices", "join_notices", "list_notices"]
+
+
+# Of one alert, the newest: one that is reminded of each hour has so many in eight days.
+NOTICES_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that people are told.
+    """Something that people were told of an alert.
 
     Attributes
     ----------
+    kind
+        ``opened``, ``grown``, ``reminder`` or ``resolved``.
     told_with
         The alert in whose line it was told, which names how many there are; None: in a line of its own.
     """
 
-    notice_id: int
-    alert_id: int
-    batch: str
-    metric: str
     kind: str
-    number: int
     severity: int
     sentence: str
     at: datetime
@@ -79,12 +80,11 @@ def join_notices(
     )
 
 
-def list_notices(after: int = 0, limit: int = 100) -> Query[list[Notice]]:
-    """What people are told, in its order, behind a number."""
+def list_notices(alert_id: int) -> Query[list[Notice]]:
+    """What people were told of an alert, the oldest first; the newest `NOTICES_MAX`."""
     return Query(
-        "SELECT n.notice_id, n.alert_id, a.batch, a.metric, n.kind, n.number, n.severity, n.sentence, n.at, n.told_with "
-        "FROM metric_notices n JOIN metric_alerts a USING (alert_id) WHERE n.notice_id > %(after)s "
-        "ORDER BY n.notice_id LIMIT %(limit)s",
-        {"after": after, "limit": limit},
-        lambda rows: [Notice(**row) for row in rows],
+        "SELECT kind, severity, sentence, at, told_with FROM metric_notices WHERE alert_id = %(alert_id)s "
+        "ORDER BY notice_id DESC LIMIT %(limit)s",
+        {"alert_id": alert_id, "limit": NOTICES_MAX},
+        lambda rows: [Notice(**row) for row in reversed(rows)],
     )

@@ -17,6 +17,7 @@ from anomalyze.metrics.picture import draw_picture
 from anomalyze.metrics.picture_png import draw_png
 from anomalyze.storage import metrics_view
 from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
+from anomalyze.storage.metrics_notices import list_notices
 from anomalyze.storage.metrics_picture import build_picture, find_pictured, load_pictured_points
 from anomalyze.storage.metrics_view import AlertPlace
 from anomalyze.storage.pool import connect
@@ -24,7 +25,7 @@ from anomalyze.storage.query import LIMIT_MAX
 from realtime.api.json_body import decode_json, shown
 from realtime.api.metric_routes import batch_of
 from realtime.api.metric_schemas import FEEDBACK_BODY, SNOOZE_BODY
-from realtime.api.metric_shapes import alert_shape
+from realtime.api.metric_shapes import alert_shape, notice_shape
 from realtime.api.problems import Problem, problem_responses
 from realtime.api.read_routes import Cursor, answer, run
 from realtime.api.schemas import json_answer
@@ -70,6 +71,23 @@ async def list_alerts(
         ),
     )
     return answer({"alerts": [alert_shape(alert) for alert in page.rows], "cursor": page.cursor})
+
+
+@router.get(
+    "/v1/alerts/{alert_id}",
+    responses={
+        200: json_answer("AlertTold", "The alert, and what was said of it."),
+        **problem_responses(404),
+    },
+)
+async def get_alert(request: Request, principal: Reader, alert_id: AlertId) -> Response:
+    """One alert, with what people were told of it: opened, grown, reminders, resolved; the newest 200, the oldest first."""
+    owned = await asyncio.to_thread(state_of(request).batches.of, principal.account_id)
+    alert = await run(request, metrics_view.load_alert(list(owned), alert_id))
+    if alert is None:
+        raise _no_alert(alert_id)
+    told = await run(request, list_notices(alert_id))
+    return answer({"alert": alert_shape(alert), "notices": [notice_shape(one) for one in told]})
 
 
 @router.get(

@@ -159,6 +159,27 @@ METRIC_COMPONENTS: dict[str, Any] = {
         }
     ),
     "Alerts": listed("alerts", "Alert"),
+    "AlertTold": record(
+        {
+            "alert": {"$ref": "#/components/schemas/Alert"},
+            "notices": {
+                "type": "array",
+                "description": "what people were told of it, the newest 200, the oldest first",
+                "items": record(
+                    {
+                        "kind": {"type": "string", "enum": ["opened", "grown", "reminder", "resolved"]},
+                        "at": MOMENT,
+                        "severity": SEVERITY,
+                        "said": STRING,
+                        "told_with": {
+                            "type": ["integer", "null"],
+                            "description": "the alert in whose line it was told; null: in one of its own",
+                        },
+                    }
+                ),
+            },
+        }
+    ),
     "FeedbackKept": record(
         {
             "id": ALERT_ID,

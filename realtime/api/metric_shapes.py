@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from anomalyze.events.batch import Severity
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.judgement import SeriesRules
 from anomalyze.storage.metrics_alerts import Alert
+from anomalyze.storage.metrics_notices import Notice
+from anomalyze.storage.metrics_ranking import MetricRank
 from anomalyze.storage.metrics_view import MetricRow, SeriesPoint
 from realtime.api.shapes import time_text
 
-__all__ = ["alert_shape", "metric_shape", "point_shape"]
+__all__ = ["alert_shape", "anomaly_rate", "metric_shape", "notice_shape", "point_shape", "rank_shape"]
 
 STATES = {1: "open", 2: "resolved"}
 DIRECTIONS = {-1: "down", 1: "up"}
@@ -27,19 +30,9 @@ def metric_shape(row: MetricRow, rules: SeriesRules, batch: Batch) -> dict[str, 
         "owner": batch.owner,
         "tags": list(batch.tags),
         "priority": rules.priority,
-        "newest": None
-        if row.newest_ts is None
-        else {
-            "timestamp": time_text(row.newest_ts),
-            "value": row.value,
-            "expected": row.expected,
-            "lower": row.lower,
-            "upper": row.upper,
-            "novelty": row.newest_novelty,
-            "severity": Severity(row.newest_severity).name,
-        },
+        "newest": _scored_shape(row, row.newest_ts, row.newest_novelty, row.newest_severity),
         "points": row.points,
-        "anomaly_rate": row.recent_anomalies / row.recent_points if row.recent_points else None,
+        "anomaly_rate": anomaly_rate(row.recent_anomalies, row.recent_points),
         "anomalies": row.recent_anomalies,
         "snoozed_until": None if row.snoozed_until is None else time_text(row.snoozed_until),
         "alert": None
@@ -52,6 +45,42 @@ def metric_shape(row: MetricRow, rules: SeriesRules, batch: Batch) -> dict[str, 
             "sentence": row.alert_sentence,
             "muted": row.alert_muted,
         },
+    }
+
+
+def rank_shape(row: MetricRank, rules: SeriesRules) -> dict[str, Any]:
+    """A metric of a ranking, with the strangest point of its period."""
+    return {
+        "batch": row.batch,
+        "metric": row.metric,
+        "unit": rules.unit,
+        "points": row.points,
+        "anomalies": row.anomalies,
+        "anomaly_rate": anomaly_rate(row.anomalies, row.points),
+        "strangest": _scored_shape(row, row.ts, row.novelty, row.severity or 0),
+        "open_alerts": row.alerts,
+    }
+
+
+def anomaly_rate(anomalies: int, points: int) -> float | None:
+    """The share of points that were strange; None without points."""
+    return anomalies / points if points else None
+
+
+def _scored_shape(
+    row: MetricRow | MetricRank, at: datetime | None, novelty: float | None, severity: int
+) -> dict[str, Any] | None:
+    """The point of a metric that a row shows, with its band."""
+    if at is None:
+        return None
+    return {
+        "timestamp": time_text(at),
+        "value": row.value,
+        "expected": row.expected,
+        "lower": row.lower,
+        "upper": row.upper,
+        "novelty": novelty,
+        "severity": Severity(severity).name,
     }
 
 
@@ -102,4 +131,15 @@ def alert_shape(alert: Alert) -> dict[str, Any]:
         "resolved_at": None if alert.resolved_at is None else time_text(alert.resolved_at),
         "resolution": alert.resolution,
         "feedback": alert.feedback,
+    }
+
+
+def notice_shape(notice: Notice) -> dict[str, Any]:
+    """What people were told of an alert, once."""
+    return {
+        "kind": notice.kind,
+        "at": time_text(notice.at),
+        "severity": Severity(notice.severity).name,
+        "said": notice.sentence,
+        "told_with": notice.told_with,
     }

@@ -169,6 +169,18 @@ def test_a_picture_and_what_else_of_its_hours(watched: Watched) -> None:
     assert "In the same hours" in part
     assert "/metrics/shop/a%2Fb" in part
     assert "secret" not in part
+    with psycopg.connect(watched.dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO metric_notices (alert_id, kind, number, severity, sentence) SELECT %s, kind, number, 3, 'said' "
+            "FROM (VALUES ('grown', 4), ('reminder', 1), ('reminder', 2), ('reminder', 3), "
+            "('reminder', 4), ('resolved', 1)) n (kind, number)",
+            [known["orders"]],
+        )
+    text = re.sub(r"<[^>]+>", "", client.get(f"/alerts/{known['orders']}/picture").text)
+    words = re.sub(r"\d+\s(s|min) ago", "lately", text[text.index("Told: ") :].split(".")[0])
+    assert re.sub(r"\s", " ", words) == (
+        "Told: opened lately, more severe lately, reminder lately, reminder lately, 2 others, over lately"
+    )
     for kind, begins in (("png", b"\x89PNG"), ("svg", b"<svg")):
         file = client.get(f"/alerts/{known['orders']}/picture?format={kind}")
         assert file.content.startswith(begins)

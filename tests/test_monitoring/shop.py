@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -50,6 +51,25 @@ def alerts(connection: psycopg.Connection[Any], batch: str = "shop") -> list[tup
         [batch],
     ).fetchall()
     return [(*row[:4], hour(row[4]), hour(row[5]), *row[6:]) for row in rows]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What people were told of one alert."""
+
+    alert_id: int
+    metric: str
+    sentence: str
+    told_with: int | None
+
+
+def told(connection: psycopg.Connection[Any]) -> list[Told]:
+    """All that people were told, in its order."""
+    rows = connection.execute(
+        "SELECT n.alert_id, metric, n.sentence, told_with FROM metric_notices n JOIN metric_alerts USING (alert_id) "
+        "ORDER BY notice_id"
+    ).fetchall()
+    return [Told(*row) for row in rows]
 
 
 def hour(moment: datetime) -> int:

@@ -16,11 +16,10 @@ from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.keep import is_in_maintenance
 from anomalyze.monitoring.score import score_batch
 from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
-from anomalyze.storage.metrics_notices import list_notices
 from anomalyze.storage.metrics_values import store_values
 from anomalyze.storage.metrics_view import page_alerts
 from anomalyze.storage.query import fetch
-from tests.test_monitoring.shop import HOUR, NOW, alerts, calm, frame, notices
+from tests.test_monitoring.shop import HOUR, NOW, alerts, calm, frame, notices, told
 
 Connection = psycopg.Connection[Any]
 OPEN, OVER = 1, 2
@@ -65,7 +64,7 @@ def test_one_alert_for_many_points_and_it_resolves_itself(connection: Connection
     a.next(1)
     assert alerts(connection) == [("a", "upper", OVER, 3, 3, 5, 3, None)]
     assert a.told() == ["opened", "resolved"]
-    said = [one.sentence for one in fetch(connection, list_notices())]
+    said = [one.sentence for one in told(connection)]
     assert said[0] == "a = 30, above its limit of 10, since 2026-11-20 14:00 UTC (2 points)"
     assert said[1] == "a is within its limits again; it lasted 2 hours"
     a.next(20)

@@ -18,11 +18,10 @@ from anomalyze.metrics.rules import BatchRules
 from anomalyze.monitoring.score import score_batch
 from anomalyze.storage.metrics_alerts import add_feedback, set_snooze
 from anomalyze.storage.metrics_also import what_else
-from anomalyze.storage.metrics_notices import list_notices
 from anomalyze.storage.metrics_values import store_values
 from anomalyze.storage.metrics_view import page_alerts
 from anomalyze.storage.query import fetch
-from tests.test_monitoring.shop import HOUR, NOW, alerts, calm, frame
+from tests.test_monitoring.shop import HOUR, NOW, alerts, calm, frame, told
 
 Connection = psycopg.Connection[Any]
 
@@ -64,13 +63,13 @@ def test_many_are_told_in_one_line_and_each_is_an_incident(connection: Connectio
         "5 incidents of shop, the strongest: b = 99, above its limit of 10, at 2026-11-20 12:00 UTC. "
         "Also c, d, a and 1 other"
     )
-    told = fetch(connection, list_notices())
-    assert [(one.metric, one.told_with is None) for one in told if one.told_with is None] == [("b", True)]
-    leader = next(one for one in told if one.metric == "b")
+    lines = told(connection)
+    assert [(one.metric, one.told_with is None) for one in lines if one.told_with is None] == [("b", True)]
+    leader = next(one for one in lines if one.metric == "b")
     assert line["alert"] == leader.alert_id
     assert line["image"] == f"/v1/alerts/{leader.alert_id}/image"
     assert leader.sentence == line["said"]
-    assert {one.told_with for one in told if one.metric != "b"} == {leader.alert_id}
+    assert {one.told_with for one in lines if one.metric != "b"} == {leader.alert_id}
     assert len(alerts(connection)) == 5
     assert shop.sentences()["a"].endswith("; in the same hours also b, c, d and 1 other")
 
@@ -113,7 +112,7 @@ def test_snoozed_members_are_in_no_line(connection: Connection, tmp_path: Path) 
     assert {row[7] for row in alerts(connection) if row[0] == "d"} == {"snoozed"}
     # Nothing is said twice.
     assert score_batch(connection, "shop", shop.rules, tmp_path, shop.now).alerts == 0
-    assert len(fetch(connection, list_notices())) == 3 + 2 + 3
+    assert len(told(connection)) == 3 + 2 + 3
 
 
 def test_those_that_have_no_values_are_told_together(connection: Connection, tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_an_assistant_learns_what_is_strange_and_why(desk: Desk) -> None:
                           since=(END - 9 * HOUR).isoformat()))["alerts"] == []  # fmt: skip
         told = await ask("get_alert", alert_id=alert["id"])
         assert told["alert"] == alert
+        assert [one["kind"] for one in told["told"]] == ["opened"]
         assert told["also_strange"]["metrics"] == 1
         (other,) = told["also_strange"]["strongest"]
         assert other["metric"] == "baskets"

@@ -151,6 +151,12 @@ def test_alerts_are_listed_answered_and_snoozed(watched: Api, batch: str) -> Non
     assert alert["told_at"] is not None
     assert alert["sentence"]
     where = f"/v1/alerts/{alert['id']}"
+    whole = reader.get(where).json()
+    assert whole["alert"] == alert
+    (notice,) = whole["notices"]
+    assert (notice["kind"], notice["severity"], notice["told_with"]) == ("opened", alert["severity"], None)
+    assert notice["at"] >= alert["told_at"]
+    assert "visits" in notice["said"]
     assert reader.post(f"{where}/feedback", json={"verdict": "dismiss"}).status_code == 403
     assert admin.post(f"{where}/feedback", json={"verdict": "dismiss", "note": "a sale"}).status_code == 200
     again = reader.get("/v1/alerts", params={"batch": batch, "metric": "visits", "state": "open"}).json()
@@ -230,6 +236,7 @@ def test_batches_of_other_accounts_are_not_there(watched: Api, batch: str) -> No
         other.get("/v1/metrics", params={"batch": batch}),
         other.get("/v1/alerts", params={"batch": batch}),
         other.post(f"/v1/metrics/{batch}", json=rows("visits", [1.0])),
+        other.get(f"/v1/alerts/{alert}"),
         other.post(f"/v1/alerts/{alert}/feedback", json={"verdict": "confirm"}),
         other.post(f"/v1/alerts/{alert}/snooze", json={"until": None}),
     ):

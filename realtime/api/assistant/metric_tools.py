@@ -15,12 +15,13 @@ from anomalyze.storage import metrics_view
 from anomalyze.storage.cursor import CURSOR_LENGTH_MAX
 from anomalyze.storage.metrics_alerts import Alert
 from anomalyze.storage.metrics_also import what_else
+from anomalyze.storage.metrics_notices import list_notices
 from anomalyze.storage.metrics_ranking import MetricRank, Order, rank_batches, rank_metrics, recent_runs
 from anomalyze.storage.metrics_runs import Run
 from anomalyze.storage.metrics_view import POINTS_MAX, RATE_WINDOW
 from realtime.api.assistant.desk import Desk, Sitting, clip, period
 from realtime.api.assistant.thin import plain_point, thin_points
-from realtime.api.metric_shapes import alert_shape, metric_shape
+from realtime.api.metric_shapes import alert_shape, anomaly_rate, metric_shape, notice_shape, rank_shape
 from realtime.api.shapes import time_text
 
 __all__ = ["MetricTools"]
@@ -31,6 +32,8 @@ ANOMALIES_SHOWN = 50
 FAILURES_SHOWN = 10
 # Of what else was strange.
 ELSE_SHOWN = 10
+# Of what people were told of one alert, the newest.
+TOLD_SHOWN = 20
 
 SinceTime = Annotated[
     datetime | None, Field(description="RFC 3339, such as 2026-11-20T00:00:00Z; without an offset: UTC")
@@ -80,7 +83,7 @@ class MetricTools:
                     "metrics": row.metrics,
                     "points": row.points,
                     "anomalies": row.anomalies,
-                    "anomaly_rate": _rate(row.anomalies, row.points),
+                    "anomaly_rate": anomaly_rate(row.anomalies, row.points),
                     "open_alerts": row.alerts,
                     "newest": None if row.newest_ts is None else time_text(row.newest_ts),
                     "last_run": None
@@ -212,8 +215,10 @@ class MetricTools:
             also = sitting.run(
                 what_else(alert.batch, alert.metric, alert.opened_ts, alert.last_ts, names=ELSE_SHOWN)
             )
+            told = sitting.run(list_notices(alert_id))
         return {
             "alert": _alert(alert),
+            "told": [notice_shape(one) | {"said": clip(one.sentence)} for one in told[-TOLD_SHOWN:]],
             "also_strange": {
                 "metrics": also.count,
                 "strongest": [
@@ -266,29 +271,7 @@ def _metrics(sitting: Sitting, ranked: list[MetricRank]) -> list[dict[str, Any]]
     for row in ranked:
         names.setdefault(row.batch, []).append(row.metric)
     rules = {batch: rules_of(sitting.batches[batch].batch, metrics) for batch, metrics in names.items()}
-    return [
-        {
-            "batch": row.batch,
-            "metric": row.metric,
-            "unit": rules[row.batch].of(row.metric).unit,
-            "points": row.points,
-            "anomalies": row.anomalies,
-            "anomaly_rate": _rate(row.anomalies, row.points),
-            "strangest": None
-            if row.ts is None
-            else {
-                "timestamp": time_text(row.ts),
-                "value": row.value,
-                "expected": row.expected,
-                "lower": row.lower,
-                "upper": row.upper,
-                "novelty": row.novelty,
-                "severity": Severity(row.severity or 0).name,
-            },
-            "open_alerts": row.alerts,
-        }
-        for row in ranked
-    ]
+    return [rank_shape(row, rules[row.batch].of(row.metric)) for row in ranked]
 
 
 def _alert(alert: Alert) -> dict[str, Any]:
@@ -314,10 +297,6 @@ def _run(run: Run) -> dict[str, Any]:
         ],
         "error": clip(run.error),
     }
-
-
-def _rate(anomalies: int, points: int) -> float | None:
-    return round(anomalies / points, 6) if points else None
 
 
 def _told(document: dict[str, Any], left_out: int, what: str) -> dict[str, Any]:
