@@ -36,3 +36,20 @@ def test_a_band_is_told_as_precisely_as_it_is_wide(
     direction = -1 if value < expected else 1
     incident = Incident("unusual", direction, 1, MEDIUM, 0, 0, 0, 1, 0, 0, value, expected, lower, upper, 4.0)
     assert describe("orders", incident, SeriesRules(unit="EUR")).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        (1 / 2_159, ", so low is at most one value in 2,200"),
+        (1 / 274, ", so low is at most one value in 270"),
+        (1 / 100, ", so low is at most one value in 100"),
+        (1 / 99, ""),
+        (0.0, ""),
+    ],
+)
+def test_how_rare_a_value_is_has_two_digits_and_enough_values_behind_it(tail: float, said: str) -> None:
+    incident = Incident("unusual", -1, 1, MEDIUM, 0, 0, 0, 1, 0, 0, 2.0, 42.0, 6.0, 68.0, 4.0, peak_tail=tail)
+    sentence = describe("orders", incident, SeriesRules())
+    assert sentence.startswith(f"orders = 2, below the usual 6 to 68 (expected about 42){said}")
+    assert ("one value in" in sentence) == bool(said)
