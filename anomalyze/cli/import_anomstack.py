@@ -118,5 +118,7 @@ def _print(plan: Plan, target: Path, written: int, dry_run: bool) -> None:
     good = sum(bool(one.name) for one in plan.batches)
     done = "nothing is written" if dry_run else f"{written:,} files written to {target}"
     print_line(f"{good:,} of {len(plan.batches):,} batches imported; {done}.")
+    if not plan.batches:
+        print_line("Expected YAML files with metric_batch below DIR, got none: is it Anomstack's folder?")
     if good and not dry_run:
         print_line("Try one with: anomalyze metrics run NAME --dry-run")

@@ -98,29 +98,47 @@ def run(
     """Read a batch now. With --dry-run show its rows, its metrics as plots and what would alert; else store and score."""
     with complain("metrics run"):
         entry = _find(_load(config_dir), batch)
+        if back is not None and not dry_run:
+            from anomalyze.errors import ConfigError
+
+            raise ConfigError(
+                f"expected --back with --dry-run only, got it with a run that is stored: "
+                f"anomalyze metrics backfill {batch} --back {back} reads so far"
+            )
         if not dry_run:
             _print_ran(entry.name, _run(entry, None), as_json)
             return
         window = entry.batch.window_at(dt.datetime.now(dt.UTC), _back(entry, back))
-        reading = _read(entry, window)
-        import polars as pl
-
-        from anomalyze.metrics.prepare import prepare
-        from anomalyze.metrics.relation import relate
-        from anomalyze.monitoring.preview import foresee
-
-        prepared = prepare(reading.frame, entry.batch, window, entry.path.parent)
-        frame = pl.concat([prepared.frame, relate(prepared.frame, entry.batch.relations)])
-        frame = frame.sort("metric", "timestamp")
-        foreseen = foresee(frame, entry.batch)
-        failed = {**reading.failures, **prepared.failures}
-        notes = (*reading.notes, *(f"{metric}: {reason}" for metric, reason in failed.items()))
+        frame, foreseen, notes = _try(entry, window)
     if as_json:
         print_json(_as_json(entry, window, notes, frame, foreseen, rows))
         return
     _print_rows(entry, window, notes, frame, rows)
     _print_plots(entry, frame, foreseen, plots)
     _print_foreseen(foreseen)
+
+
+def _try(entry: BatchEntry, window: Window) -> tuple[pl.DataFrame, list[Foreseen], tuple[str, ...]]:
+    """What a run would store, what it would tell, and what it says of its rows."""
+    import polars as pl
+    from rich.console import Console
+
+    from anomalyze.metrics.prepare import prepare
+    from anomalyze.metrics.relation import relate
+    from anomalyze.monitoring.preview import foresee
+
+    with Console(stderr=True).status(f"{entry.name}: reading") as status:
+        reading = _read(entry, window)
+        status.update(f"{entry.name}: judging {len(reading.frame):,} rows")
+        prepared = prepare(reading.frame, entry.batch, window, entry.path.parent)
+        frame = pl.concat([prepared.frame, relate(prepared.frame, entry.batch.relations)])
+        frame = frame.sort("metric", "timestamp")
+        foreseen = list(foresee(frame, entry.batch))
+    failed = {**reading.failures, **prepared.failures}
+    notes = [*reading.notes, *(f"{metric}: {reason}" for metric, reason in failed.items())]
+    if not len(frame) and not notes:
+        notes.append("the source answered without a row: are there any in these hours?")
+    return frame, foreseen, tuple(notes)
 
 
 @app.command()
@@ -184,6 +202,7 @@ def digest(
         from anomalyze.metrics.duration import parse_duration
         from anomalyze.monitoring.digest import build_digest
         from anomalyze.settings import Settings
+        from anomalyze.storage.migrate import expect_current
         from anomalyze.storage.pool import connect
 
         try:
@@ -198,6 +217,7 @@ def digest(
             raise ConfigError(f"--account: expected an account that has a batch, got {account}")
         now = dt.datetime.now(dt.UTC)
         with connect(find_addresses(Settings()).postgres_dsn) as connection:
+            expect_current(connection)
             made = [build_digest(connection, name, own, now, span) for name, own in sorted(owned.items())]
     if as_json:
         print_json({"digests": [msgspec.to_builtins(one) | {"text": one.text} for one in made]})
@@ -215,14 +235,16 @@ def _connected() -> Iterator[tuple[psycopg.Connection[Any], Path, str]]:
     from anomalyze.log import configure
     from anomalyze.monitoring.run import BANKS_FOLDER
     from anomalyze.settings import Settings
+    from anomalyze.storage.migrate import expect_current
     from anomalyze.storage.pool import connect
 
     settings = Settings()
+    dsn = find_addresses(settings).postgres_dsn
     # Whoever is told of incidents reads logs, not this terminal.
     configure("metrics", settings.log_level, settings.data_dir / "logs" / "metrics.log")
-    dsn = find_addresses(settings).postgres_dsn
     # Scoring a long history takes longer than a page may.
     with connect(dsn, statement_timeout_s=0) as connection:
+        expect_current(connection)
         yield connection, settings.data_dir / BANKS_FOLDER, dsn
 
 
@@ -358,10 +380,14 @@ def _print_rows(
 
 
 def _print_plots(entry: BatchEntry, frame: pl.DataFrame, foreseen: Sequence[Foreseen], plots: int) -> None:
+    import polars as pl
+
     from anomalyze.cli.plot import plot
 
     width = min(PLOT_WIDTH_MAX, shutil.get_terminal_size().columns - 16)
-    names = frame["metric"].unique(maintain_order=True).to_list()
+    # A single value, as a source that tells of now gives, is no line.
+    counts = frame.drop_nulls("value").group_by("metric", maintain_order=True).len()
+    names = counts.filter(pl.col("len") > 1)["metric"].to_list()
     # Those with the most to tell come first.
     names.sort(key=lambda name: -sum(one.metric == name for one in foreseen))
     for name in names[:plots]:
@@ -375,7 +401,8 @@ def _print_plots(entry: BatchEntry, frame: pl.DataFrame, foreseen: Sequence[Fore
             print_line(line)
     if len(names) > plots:
         print_line()
-        print_line(f"{len(names) - plots:,} more metrics; --plots shows more.")
+        more = len(names) - plots
+        print_line(f"{more:,} more metric{'s' if more > 1 else ''}; --plots shows more.")
 
 
 def _print_foreseen(foreseen: Sequence[Foreseen]) -> None:
@@ -383,7 +410,8 @@ def _print_foreseen(foreseen: Sequence[Foreseen]) -> None:
     if not foreseen:
         print_line("Nothing would have alerted.")
         return
-    print_line(f"{len(foreseen):,} incidents would have alerted, the newest:")
+    count = f"{len(foreseen):,} incident{'s' if len(foreseen) > 1 else ''}"
+    print_line(f"{count} would have alerted, the newest:")
     for one in foreseen[-FORESEEN_SHOWN:]:
         print_line(f"  {SEVERITIES[one.incident.severity]:<8} {one.sentence}")
 

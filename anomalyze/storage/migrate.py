@@ -13,11 +13,11 @@ from typing import Any
 
 import psycopg
 
-from anomalyze.errors import ContractError, TransientError
+from anomalyze.errors import ConfigError, ContractError, TransientError
 from anomalyze.storage.partition import ensure_partitions_ahead
 from anomalyze.storage.pool import connect, connection_arguments, postgres_errors
 
-__all__ = ["HEAD", "load_revision", "migrate"]
+__all__ = ["HEAD", "expect_current", "load_revision", "migrate"]
 
 # The newest revision in migrations/versions (a test compares).
 HEAD = "0016"
@@ -61,6 +61,22 @@ def load_revision(connection: psycopg.Connection[Any]) -> str | None:
         return None
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return None if row is None else str(row[0])
+
+
+def expect_current(connection: psycopg.Connection[Any]) -> None:
+    """For commands that stand alone: `anomalyze up` may be of an older version, or never have been.
+
+    Raises
+    ------
+    ConfigError
+        The schema is older than this version's.
+    """
+    revision = load_revision(connection)
+    if not _is_current(revision):
+        raise ConfigError(
+            f"expected a database with the schema {HEAD} of this version, got {revision or 'an empty one'}: start "
+            "`anomalyze up` again, or run `anomalyze migrate`"
+        )
 
 
 def _is_current(revision: str | None) -> bool:

@@ -170,6 +170,16 @@ def test_list_and_dry_run_show_and_tell(config: Path) -> None:
     document = json.loads(machine.stdout)
     assert (document["rows"], document["metrics"], len(document["values"])) == (96, 2, 10)
 
+    (config / "metrics/now.yaml").write_text("source: {kind: duckdb}\nsql: SELECT 5 AS load\n")
+    (config / "metrics/none.yaml").write_text("source: {kind: duckdb}\nsql: SELECT 5 AS load WHERE false\n")
+    of_now = runner.invoke(app, ["metrics", "run", "now", "--dry-run", *where])
+    assert "5        load" in of_now.stdout
+    assert "┤" not in of_now.stdout, "one value is no line"
+    empty = runner.invoke(app, ["metrics", "run", "none", "--dry-run", *where])
+    assert "the source answered without a row" in empty.stdout
+    stored = runner.invoke(app, ["metrics", "run", "shop_visits", "--back", "2d", *where])
+    assert (stored.exit_code, stored.stdout) == (1, "")
+    assert "metrics backfill shop_visits --back 2d" in stored.stderr
     typo = runner.invoke(app, ["metrics", "run", "shop_visit", "--dry-run", *where])
     assert (typo.exit_code, typo.stdout) == (1, "")
     assert "perhaps shop_visits" in typo.stderr

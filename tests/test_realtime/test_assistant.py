@@ -212,7 +212,8 @@ def test_what_cannot_be_asked_is_refused_in_words(desk: Desk) -> None:
     async def conversation(ask: Ask, client: Client) -> None:
         for expected, tool, arguments in [
             ("less than or equal to 100", "strangest", {"limit": 10_000}),
-            ("not permitted", "strangest", {"sinse": "2026-01-01T00:00:00Z"}),
+            ("got sinse; perhaps since", "strangest", {"sinse": "2026-01-01T00:00:00Z"}),
+            ("expected the argument alert_id, got none", "get_alert", {}),
             ("valid datetime", "strangest", {"since": "yesterday"}),
             ("before until", "strangest", {"since": "2026-02-01", "until": "2026-01-01"}),
             ("NUL", "list_metrics", {"text": "a\0b"}),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from typer.testing import CliRunner
 
+from anomalyze.cli import app
 from anomalyze.errors import ContractError, TransientError
 from anomalyze.storage import migrate as migrate_module
 from anomalyze.storage.migrate import HEAD, MIGRATIONS, load_revision, migrate
@@ -44,6 +47,21 @@ def test_a_schema_of_a_later_release_is_accepted(database: str) -> None:
     with connect(database) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0999'")
     assert migrate(database) == "0999"
+
+
+def test_a_command_on_an_older_schema_says_what_to_do(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANOMALYZE_POSTGRES_DSN", database)
+    monkeypatch.setenv("ANOMALYZE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("ANOMALYZE_DATA_DIR", str(tmp_path))
+    with connect(database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    for command in (["digest"], ["run", "payments"], ["backfill", "payments"]):
+        ended = CliRunner().invoke(app, ["metrics", *command])
+        assert ended.exit_code == 1
+        assert f"expected a database with the schema {HEAD} of this version, got 0001" in ended.stderr
+        assert "anomalyze migrate" in ended.stderr
 
 
 def test_a_foreign_database_is_refused(database: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +12,9 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import ValidationError
 
+from anomalyze.config import closest
 from realtime.api.assistant.case_tools import CaseTools
 from realtime.api.assistant.desk import Desk
 from realtime.api.assistant.metric_tools import MetricTools
@@ -52,8 +54,32 @@ def build_server(desk: Desk) -> MCPServer[Any]:
     )
 
 
+class _Tool(Tool):
+    """Says in a sentence which argument was expected, where the SDK would say what pydantic says."""
+
+    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:
+        try:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            known = list(self.fn_metadata.arg_model.model_fields)
+            told = [_mistake(item, known) for item in error.__cause__.errors(include_url=False)]
+            raise ToolError("; ".join(told)) from error.__cause__
+
+
+def _mistake(item: Any, known: Sequence[str]) -> str:
+    name = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        meant = closest(name, known)
+        return f"expected arguments of {', '.join(known)}, got {name}{f'; perhaps {meant}' if meant else ''}"
+    if item["type"] == "missing":
+        return f"expected the argument {name}, got none"
+    return f"{name}: {item['msg'].replace('Input should be', 'expected')}, got {str(item['input'])[:80]}"
+
+
 def _tool(ask: Callable[..., dict[str, Any]]) -> Tool:
-    made = Tool.from_function(
+    made = _Tool.from_function(
         _bounded(ask),
         annotations=ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False),
         structured_output=False,
