@@ -158,6 +158,20 @@ def test_wide_rows_names_with_quotes_and_bound_parameters(bench: SqlBench) -> No
     ]
 
 
+@of_sql
+def test_bound_values_arrive_as_they_are(bench: SqlBench) -> None:
+    """What a driver writes into the text itself, it escapes."""
+    text = "a\\' OR 1=1 -- \\\t\n\"%s %(x)s {y} ?`"
+    names = [bench.quoted(name) for name in "abc"]
+    document = bench.batch() | {
+        "sql": f"SELECT LENGTH(:text) AS {names[0]}, :rate * 2 AS {names[1]}, "
+        f"CASE WHEN :yes THEN 1 ELSE 0 END AS {names[2]}",
+        "params": {"text": text, "rate": -1e-9, "yes": False},
+    }
+    found = {metric: value for metric, _, value in bench.read(document).frame.rows()}
+    assert found == {"a": len(text), "b": -2e-9, "c": 0.0}
+
+
 @pytest.mark.parametrize(
     ("kind", "more", "module"),
     [
