@@ -25,7 +25,8 @@ LOCK = ROOT / "tests" / "engines" / "requirements.lock"
 # Debian's packages by what their programs are for, with the libraries that not every machine has.
 PACKAGES = ("prometheus", "mariadb-server-core", "libaio1", "libnuma1", "libssl3", "liburing2")
 PROGRAMS = ("prometheus", "promtool", "mariadbd")
-STEP_TIMEOUT_S = 600
+# A slow index costs some tests, not the whole run.
+STEP_TIMEOUT_S = 180
 
 
 def main() -> None:

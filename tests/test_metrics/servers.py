@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import httpx
+
 from anomalyze.embedded.process import GuardedProcess, free_port
 from tests.system_packages import ROOT, engines_python, environment, program
 
@@ -107,6 +109,11 @@ class Servers:
             f"--web.listen-address=127.0.0.1:{port}",
         ]
         self._start("prometheus", command, port)
+        # It listens before it has read what it holds, and refuses until then.
+        deadline = time.monotonic() + START_S
+        while httpx.get(f"http://127.0.0.1:{port}/-/ready", auth=(USER, PASSWORD)).status_code != 200:
+            assert time.monotonic() < deadline, "prometheus is not ready"
+            time.sleep(0.05)
         self._prometheus[samples] = f"127.0.0.1:{port}"
         return self._prometheus[samples]
 
