@@ -14,22 +14,11 @@ from dashboard.components import ago, cell, moment, severity
 from dashboard.element import FT, A, Details, Div, NotStr, P, Small, Span, Summary, Tr
 from dashboard.metric_actions import feedback_form, snooze_form
 from dashboard.metric_plots import sparkline
-from dashboard.metric_words import kind_word, said
+from dashboard.metric_words import kind_word, muted_word, said
 from dashboard.security import Viewer
 
-__all__ = ["MUTED_WORDS", "alert_row"]
+__all__ = ["alert_row"]
 
-# Why nobody was told, for people.
-MUTED_WORDS = {
-    "history": "it was over before it was known",
-    "learning": "the series is still too short",
-    "severity": "below the severity that is told",
-    "disabled": "alerts of this metric are off",
-    "maintenance": "in a maintenance window",
-    "snoozed": "snoozed",
-    "cooldown": "so soon after the last one",
-    "dismissed": "one like it was dismissed",
-}
 # Why it is over, where that is not plain.
 HOW_WORDS = {
     "corrected": "; the data were corrected",
@@ -104,7 +93,7 @@ def _told(alert: Alert, viewer: Viewer) -> list[object]:
     if alert.notified_at is not None:
         return ["Told ", *ago(alert.notified_at, viewer.now, viewer.zone), "."]
     if alert.muted is not None:
-        return [f"Nobody was told: {MUTED_WORDS.get(alert.muted, alert.muted)}."]
+        return [f"Nobody was told: {muted_word(alert.muted)}."]
     return ["Not told yet."]
 
 

@@ -57,7 +57,7 @@ from dashboard.metric_incidents import decide_panel, incidents_section, runs_sec
 from dashboard.metric_panel import PanelData, also_list, load_panel, panel, period_end, settings_facts
 from dashboard.metric_plots import pieces, series_chart
 from dashboard.metric_row import period_links
-from dashboard.metric_words import describe_now, format_measure, format_range, off_by
+from dashboard.metric_words import describe_now, format_measure, format_range, muted_word, off_by
 from dashboard.page import Answer, not_found, open_page, remember
 from dashboard.security import Viewer, viewer_of
 
@@ -175,6 +175,7 @@ def _lede(data: PanelData, settings: MetricSettings, viewer: Viewer) -> FT:
                 ft("b", rate),
                 f", {row.recent_anomalies} of {form.format_count(row.recent_points)} in 7 days",
             ),
+            Span(f"nobody was told: {muted_word(row.alert_muted)}") if row.alert_muted else None,
             Span("data of ", moment(row.newest_ts, viewer.now, viewer.zone)) if row.newest_ts else None,
             cls="meta after",
         ),

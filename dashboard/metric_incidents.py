@@ -8,12 +8,11 @@ from anomalyze.metrics.incident import OPEN
 from anomalyze.storage.metrics_alerts import Alert
 from anomalyze.storage.metrics_runs import Run
 from dashboard import formatters as form
-from dashboard.alert_row import MUTED_WORDS
 from dashboard.components import ago, cell, empty_row, head_cell, severity, table
 from dashboard.element import FT, H2, Div, P, Section, Small, Span, Tr
 from dashboard.metric_actions import feedback_form
 from dashboard.metric_row import state_sign
-from dashboard.metric_words import kind_word, said
+from dashboard.metric_words import kind_word, muted_word, said
 from dashboard.security import Viewer
 
 __all__ = ["decide_panel", "incidents_section", "runs_section"]
@@ -72,7 +71,7 @@ def _since(alert: Alert, viewer: Viewer) -> str:
 def _told(alert: Alert) -> str:
     if alert.notified_at is not None:
         return "; people were told"
-    return f"; nobody was told: {MUTED_WORDS.get(alert.muted, alert.muted)}" if alert.muted else ""
+    return f"; nobody was told: {muted_word(alert.muted)}" if alert.muted else ""
 
 
 def runs_section(runs: Sequence[Run], metric: str, viewer: Viewer) -> FT:

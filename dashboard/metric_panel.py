@@ -24,7 +24,7 @@ from dashboard.element import FT, H2, H3, A, Aside, Dd, Div, Dl, Dt, Kbd, P, Sec
 from dashboard.metric_actions import feedback_form, snooze_form
 from dashboard.metric_filter import DEFAULT_PERIOD, PERIOD_WORDS, PERIODS
 from dashboard.metric_plots import series_chart
-from dashboard.metric_words import describe_now, format_measure, format_range, kind_word
+from dashboard.metric_words import describe_now, format_measure, format_range, kind_word, muted_word
 from dashboard.security import Viewer
 
 __all__ = ["PanelData", "also_list", "empty_panel", "load_panel", "panel", "period_end", "settings_facts"]
@@ -99,6 +99,7 @@ def panel(data: PanelData, viewer: Viewer) -> FT:
             cls="t",
         ),
         P(name, rest, cls="say"),
+        P(f"Nobody was told: {muted_word(row.alert_muted)}.", cls="muted small") if row.alert_muted else None,
         _readings(row, settings, viewer),
         series_chart(
             data.line, data.since, data.until, label, settings.unit, viewer.zone,

@@ -17,7 +17,7 @@ from dashboard.metric_plots import sparkline
 from dashboard.metric_words import describe_step, format_measure, off_by, source_word
 from dashboard.security import Viewer
 
-__all__ = ["COLUMNS", "batch_head", "fold_row", "metric_row", "period_links", "state_sign"]
+__all__ = ["COLUMNS", "batch_head", "fold_row", "metric_row", "mistake_words", "period_links", "state_sign"]
 
 COLUMNS = 7
 ERROR_LENGTH_MAX = 300
@@ -111,13 +111,13 @@ def _run_words(
             if since is not None and since < run.finished_at
             else ""
         )
-        words.append(Small(_short(run.error), before, cls="why-not"))
+        words.append(Small(shorten(run.error), before, cls="why-not"))
     elif run is not None and run.failures:
         first = run.failures[0]
-        words.append(Small(f"{first.get('metric', '')}: {_short(first.get('reason', ''))}", cls="why-not"))
+        words.append(Small(f"{first.get('metric', '')}: {shorten(first.get('reason', ''))}", cls="why-not"))
     if mistakes is not None:
-        told = "; ".join(f"line {problem.line}: {problem.message}" for problem in mistakes[:2])
-        words.append(Small(f"It runs as it was before the mistake. {_short(told)}", cls="why-not"))
+        told = "; ".join(map(mistake_words, mistakes[:2]))
+        words.append(Small(f"It runs as it was before the mistake. {told}", cls="why-not"))
     return words
 
 
@@ -225,5 +225,16 @@ def _edges(row: BoardRow, now: datetime, period: timedelta) -> tuple[float, floa
     return (end - period).timestamp(), end.timestamp()
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= ERROR_LENGTH_MAX else f"{text[:ERROR_LENGTH_MAX]}…"
+def mistake_words(problem: Problem) -> str:
+    """A mistake of a file: where, what, and what was probably meant."""
+    path = f"{problem.path}: " if problem.path else ""
+    meant = f" Did you mean {problem.suggestion}?" if problem.suggestion else ""
+    return f"line {problem.line}: {path}{shorten(problem.message)}{meant}"
+
+
+def shorten(text: str) -> str:
+    """What was expected and what came stand at either end."""
+    if len(text) <= ERROR_LENGTH_MAX:
+        return text
+    half = ERROR_LENGTH_MAX // 2
+    return f"{text[:half].rstrip()} … {text[-half:].lstrip()}"

@@ -21,6 +21,7 @@ __all__ = [
     "format_range",
     "in_zone",
     "kind_word",
+    "muted_word",
     "off_by",
     "said",
     "source_word",
@@ -37,6 +38,17 @@ _KINDS = {
     "seasonal_z": "Unusual for its time",
     "knn_shape": "Unusual shape",
     "ensemble": "Strange to several detectors",
+}
+# Why nobody was told, for people.
+_MUTED = {
+    "history": "it was over before it was known",
+    "learning": "the series is still too short",
+    "severity": "below the severity that is told",
+    "disabled": "alerts of this metric are off",
+    "maintenance": "in a maintenance window",
+    "snoozed": "snoozed",
+    "cooldown": "so soon after the last one",
+    "dismissed": "one like it was dismissed",
 }
 _SOURCES = {
     "anomalyze": "Our own tables",
@@ -69,6 +81,11 @@ def kind_word(kind: str) -> str:
     if kind.startswith("pyod_"):
         return f"Strange to PyOD ({kind.removeprefix('pyod_')})"
     return _KINDS.get(kind, kind.replace("_", " ").capitalize())
+
+
+def muted_word(muted: str) -> str:
+    """Why nobody was told, for people."""
+    return _MUTED.get(muted, muted)
 
 
 def source_word(batch: Batch) -> str:

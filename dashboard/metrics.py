@@ -20,7 +20,15 @@ from dashboard.element import FT, A, Button, Div, Form, Input, Label, Option, P,
 from dashboard.frame import frame, page_head, zone_note
 from dashboard.metric_filter import FAILED, PERIOD_WORDS, PERIODS, MetricsView, parse_metrics_view
 from dashboard.metric_panel import empty_panel, load_panel, panel
-from dashboard.metric_row import COLUMNS, batch_head, fold_row, metric_row, period_links, state_sign
+from dashboard.metric_row import (
+    COLUMNS,
+    batch_head,
+    fold_row,
+    metric_row,
+    mistake_words,
+    period_links,
+    state_sign,
+)
 from dashboard.page import Answer, open_page, remember
 from dashboard.security import Viewer, viewer_of
 
@@ -34,8 +42,8 @@ HEADS_MAX = 60
 # What is shown with every metric of its batches.
 WHOLE = ("all", FAILED)
 
-# Files that cannot be read, and what is told of each.
-UNREAD_MAX, UNREAD_LENGTH_MAX = 5, 300
+# Files that cannot be read.
+UNREAD_MAX = 5
 # Batches, tags and owners to choose from.
 CHOICES_MAX = 200
 
@@ -149,7 +157,7 @@ def _unread(problems: Sequence[Problem]) -> FT:
     for problem in problems:
         first.setdefault(problem.file, problem)
     told = [
-        Small(ft("b", name), f" line {one.line}: {one.message}"[:UNREAD_LENGTH_MAX], cls="why-not")
+        Small(ft("b", name), f" {mistake_words(one)}", cls="why-not")
         for name, one in list(first.items())[:UNREAD_MAX]
     ]
     if len(first) > UNREAD_MAX:

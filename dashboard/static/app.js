@@ -180,6 +180,16 @@
     }
   });
 
+  // ---- back to a list as its reader left it: its filters, and what was chosen
+  addEventListener("pagehide", () => sessionStorage.setItem("left " + location.pathname, location.search));
+  for (const link of document.querySelectorAll("[data-back]")) {
+    const own = new URL(link.href);
+    const left = new URLSearchParams(sessionStorage.getItem("left " + own.pathname) || own.search);
+    if (own.searchParams.has("at")) left.set("at", own.searchParams.get("at"));
+    own.search = left;
+    link.href = own;
+  }
+
   // ---- keys
   const GO = { n: "/now", m: "/metrics", a: "/alerts", t: "/transactions", u: "/users", s: "/system", l: "/uploads", b: "/bundles", e: "/settings", q: "/quality" };
   let going = 0;

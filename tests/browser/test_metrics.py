@@ -57,6 +57,9 @@ def test_a_period_and_filters_are_kept_on_the_way(page: Page, site: Site) -> Non
     )
     page.keyboard.press("Enter")
     page.wait_for_url("**/challenge_rate_3ds?period=30d")
+    page.keyboard.press("Escape")
+    page.wait_for_url(re.compile(r"/metrics\?.*owner=Payments.*at=payments_hourly%2Fchallenge_rate_3ds"))
+    expect(page.locator("#rows > tr.sel a.name")).to_have_text("challenge_rate_3ds")
 
 
 def test_what_people_say_comes_back_to_the_list(page: Page, site: Site) -> None:

@@ -338,6 +338,7 @@ def test_quiet_says_when_data_last_came_and_mistakes_are_told(
     path.write_text(path.read_text() + "directoin: up\n")
     text = wait_for(client, "/metrics", "its file has a mistake")
     assert "It runs as it was before the mistake. line 4: " in text
+    assert "Did you mean direction?" in text
     assert "directoin: up" not in words(client.get(f"/metrics/{name}/visits").text), "what runs is shown"
 
 
