@@ -38,6 +38,7 @@ class Servers:
         self.folder = folder
         self._running: list[GuardedProcess] = []
         self._prometheus: dict[str, str] = {}  # by what each holds
+        self.filled: dict[tuple[str, str], str] = {}  # databases by kind and rows
 
     def stop(self) -> None:
         """End all that run."""

@@ -32,7 +32,7 @@ def bench(
     with ExitStack() as stack:
         made = kind(tmp_path, monkeypatch, stack, servers)
         if isinstance(made, Postgres):
-            made.connect_to(request.getfixturevalue("empty_database"))
+            made.connect_to(request.getfixturevalue("postgres_server").dsn)
         rows = STRANGE if request.node.get_closest_marker("strange") else ROWS
         try:
             made.store(

@@ -142,6 +142,24 @@ class AddressBench(SqlBench):
     def source(self) -> dict[str, Any]:
         return {"url": self.variable}
 
+    def store(self, rows: Sequence[Row]) -> None:
+        """Into a database that all tests of these rows share: none of them may write."""
+        host, user, password = self.reach()
+        known, key = self.servers.filled, (self.kind, str(rows))
+        self.host, self.database = host, known.get(key, f"shop{len(known)}")
+        if key not in known:
+            self.fill(rows)
+            known[key] = self.database
+        self.point_to(host, user, password)
+
+    def reach(self) -> tuple[str, str, str]:
+        """Host with port, user and password of the running server."""
+        raise AssertionError
+
+    def fill(self, rows: Sequence[Row]) -> None:
+        """Make ``database`` at ``host``, with a table of the rows."""
+        raise AssertionError
+
     def address(self, host: str, user: str, password: str) -> str:
         """Of the kind's own form; ``host`` has a port."""
         raise AssertionError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import urllib.request
 from base64 import b64encode
 from collections.abc import Sequence
@@ -18,9 +17,6 @@ from tests.test_metrics.servers import PASSWORD, USER
 
 __all__ = ["ClickHouse", "MySQL", "Postgres", "Snowflake"]
 
-# Of databases, in servers that all tests share.
-_NUMBERS = itertools.count(1)
-
 
 class Postgres(AddressBench):
     kind = "postgres"
@@ -35,15 +31,18 @@ class Postgres(AddressBench):
 
     def connect_to(self, dsn: str) -> None:
         self.dsn = dsn
-        url = urlsplit(dsn)
-        self.database = url.path
-        self.point_to(f"{url.hostname}:{url.port}", url.username or "", url.password or "")
+
+    def reach(self) -> tuple[str, str, str]:
+        url = urlsplit(self.dsn)
+        return f"{url.hostname}:{url.port}", url.username or "", url.password or ""
 
     def address(self, host: str, user: str, password: str) -> str:
-        return f"postgresql://{user}:{password}@{host}{self.database}"
+        return f"postgresql://{user}:{password}@{host}/{self.database}"
 
-    def store(self, rows: Sequence[Row]) -> None:
-        with psycopg.connect(self.dsn) as connection:
+    def fill(self, rows: Sequence[Row]) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {self.database}")
+        with psycopg.connect(self.address(*self.reach())) as connection:
             connection.execute("CREATE TABLE points (ts timestamptz, metric text, value numeric)")
             connection.execute("CREATE SEQUENCE counter")
             connection.cursor().executemany("INSERT INTO points VALUES (%s, %s, %s)", rows)
@@ -54,8 +53,9 @@ class Postgres(AddressBench):
     def end_sessions(self) -> int:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             return connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'FETCH%' "
-                "AND application_name = 'anomalyze metrics' AND datname = current_database()"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'FETCH%%' "
+                "AND application_name = 'anomalyze metrics' AND datname = %s",
+                [self.database],
             ).rowcount
 
 
@@ -76,12 +76,17 @@ class MySQL(AddressBench):
     def address(self, host: str, user: str, password: str) -> str:
         return f"mysql://{user}:{password}@{host}/{self.database}"
 
-    def store(self, rows: Sequence[Row]) -> None:
-        port, self.database = self.servers.mariadb, f"shop{next(_NUMBERS)}"
-        with (
-            closing(pymysql.connect(host="127.0.0.1", port=port, user="root", autocommit=True)) as opened,
-            opened.cursor() as cursor,
-        ):
+    def reach(self) -> tuple[str, str, str]:
+        return f"127.0.0.1:{self.servers.mariadb}", USER, PASSWORD
+
+    def own(self) -> Any:
+        """A connection of its owner's."""
+        return closing(
+            pymysql.connect(host="127.0.0.1", port=self.servers.mariadb, user="root", autocommit=True)
+        )
+
+    def fill(self, rows: Sequence[Row]) -> None:
+        with self.own() as opened, opened.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {self.database} CHARACTER SET utf8mb4")
             cursor.execute(f"USE {self.database}")
             cursor.execute("CREATE TABLE points (ts DATETIME, metric VARCHAR(200), value DECIMAL(9, 3))")
@@ -93,16 +98,12 @@ class MySQL(AddressBench):
             cursor.execute(
                 "CREATE FUNCTION points_gone() RETURNS INT MODIFIES SQL DATA BEGIN DELETE FROM points; RETURN 1; END"
             )
-        self.point_to(f"127.0.0.1:{port}", USER, PASSWORD)
 
     def slow(self) -> dict[str, Any]:
         return self.batch(timeout_s=1) | {"sql": "SELECT SLEEP(30) AS a"}
 
     def end_sessions(self) -> int:
-        with (
-            closing(pymysql.connect(host="127.0.0.1", port=self.servers.mariadb, user="root")) as opened,
-            opened.cursor() as cursor,
-        ):
+        with self.own() as opened, opened.cursor() as cursor:
             cursor.execute(
                 "SELECT id FROM information_schema.processlist WHERE user = %s AND info LIKE '%%SLEEP(30)%%'",
                 USER,
@@ -127,9 +128,10 @@ class ClickHouse(AddressBench):
     def address(self, host: str, user: str, password: str) -> str:
         return f"http://{user}:{password}@{host}/{self.database}"
 
-    def store(self, rows: Sequence[Row]) -> None:
-        self.database = f"shop{next(_NUMBERS)}"
-        self.point_to(self.servers.clickhouse, USER, PASSWORD)
+    def reach(self) -> tuple[str, str, str]:
+        return self.servers.clickhouse, USER, PASSWORD
+
+    def fill(self, rows: Sequence[Row]) -> None:
         self._say(f"CREATE DATABASE {self.database}")
         self._say(
             f"CREATE TABLE {self.database}.points (ts DateTime64(3), metric String, value Nullable(Float64)) "
@@ -166,11 +168,12 @@ class Snowflake(AddressBench):
         gateway = f"host={name}&port={port}&protocol=http"
         return f"snowflake://{user}:{password}@fakesnow/{self.database}/public?warehouse=small&{gateway}"
 
-    def store(self, rows: Sequence[Row]) -> None:
+    def reach(self) -> tuple[str, str, str]:
+        return self.servers.snowflake, USER, PASSWORD
+
+    def fill(self, rows: Sequence[Row]) -> None:
         import snowflake.connector  # takes its second
 
-        self.database = f"SHOP{next(_NUMBERS)}"
-        self.point_to(self.servers.snowflake, USER, PASSWORD)
         name, port = self.host.split(":")
         with (
             closing(
