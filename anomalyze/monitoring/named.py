@@ -11,14 +11,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
 
 from anomalyze.metrics.alert_rule import RARITY_ALERT
-from anomalyze.metrics.detectors.base import ALERT, GOES_ON, STRENGTH_MAX, Detector, Found, Stretch
+from anomalyze.metrics.detectors.base import (
+    ALERT,
+    GOES_ON,
+    STRENGTH_MAX,
+    Detector,
+    Found,
+    Stretch,
+    direction_of,
+)
 from anomalyze.metrics.judgement import LOW, NONE, Flag, Judgement, SeriesRules, severity_of
 from anomalyze.metrics.preprocess import offsets_ms
 from anomalyze.metrics.rules import BatchRules
@@ -40,6 +48,9 @@ ALL_ROWS_MS = -(2**62)
 # Stored values that are looked at together.
 ROWS_AT_ONCE = 400_000
 LARGEST = 1e30
+# A turn's transaction stands still while detectors learn: hundreds of metrics at a second each, where all begin a period.
+# What they learned is kept, so that a turn that is ended all the same goes on from there.
+ALLOW_LEARNING = "SET LOCAL idle_in_transaction_session_timeout = '30min'"
 
 
 @dataclass(slots=True)
@@ -116,16 +127,17 @@ def judge_named(
         for detector in rules.of(series.names[one]).detectors:
             unscored[detector.kind, detector.version].add(int(series.series_id[one]))
     rows: dict[str, list[tuple[_Series, Detector, Found, int]]] = {}
+    connection.execute(ALLOW_LEARNING)
     for one in _load(connection, batch, rules, series, points, place, places, again, unscored, upto):
         metric = series.names[one.place]
-        strengths = {}
+        said = _Default({}, None)
         asked_now = [detector for detector in rules.of(metric).detectors if detector.kind in one.since_ms]
         wanting = [detector for detector in asked_now if detector.wants]
         if wanting:
             since_ms = min(one.since_ms[detector.kind] - detector.wants_ms for detector in wanting)
-            strengths = _strengths(connection, int(series.series_id[one.place]), one, since_ms, default)
+            said = _said(connection, int(series.series_id[one.place]), one, since_ms, default)
         offset_ms = offsets_ms(one.ts_ms, rules.zone)
-        stretch = Stretch(one.ts_ms, offset_ms, one.value, strengths, shelf.of(metric))
+        stretch = Stretch(one.ts_ms, offset_ms, one.value, said.strengths, shelf.of(metric), said.band)
         for detector in asked_now:
             first = int(np.searchsorted(one.ts_ms, one.since_ms[detector.kind]))
             found = judge_one(detector, stretch, first)
@@ -162,25 +174,37 @@ def learn_ahead(
     again, unscored = np.zeros(len(series.names), bool), defaultdict[tuple[str, int], set[int]](set)
     for one in _load(connection, batch, rules, series, to_come, places, places, again, unscored, 0):
         metric = series.names[one.place]
-        stretch = Stretch(one.ts_ms, offsets_ms(one.ts_ms, rules.zone), one.value, {}, shelf.of(metric))
+        unsaid = np.full(len(one.ts_ms), np.nan)
+        said = {"novelty": unsaid, "rarity": unsaid}
+        stretch = Stretch(one.ts_ms, offsets_ms(one.ts_ms, rules.zone), one.value, said, shelf.of(metric))
         for detector in rules.of(metric).detectors:
             if detector.keeps:
                 judge_one(detector, stretch, len(one.ts_ms) - 1)
     return len(places)
 
 
-def _strengths(
+class _Default(NamedTuple):
+    """What the default detector said of rows."""
+
+    strengths: dict[str, Floats]
+    band: tuple[Floats, Floats, Floats] | None
+
+
+def _said(
     connection: psycopg.Connection[Any], series_id: int, one: _Series, since_ms: int, default: tuple[str, int]
-) -> dict[str, Floats]:
+) -> _Default:
     """What the default detector stored of the rows since a time; NaN elsewhere."""
     said = load_said(connection, [series_id], [max(0, since_ms)], *default)
     place = np.searchsorted(one.ts_ms, said.ts_ms)
     kept = np.isin(said.ts_ms, one.ts_ms)
-    found = {}
-    for name, strength in strengths_of(said.novelty, said.rarity).items():
-        found[name] = np.full(len(one.ts_ms), np.nan)
-        found[name][place[kept]] = strength[kept]
-    return found
+
+    def placed(column: Floats) -> Floats:
+        found = np.full(len(one.ts_ms), np.nan)
+        found[place[kept]] = column[kept]
+        return found
+
+    strengths = {name: placed(strength) for name, strength in strengths_of(said.novelty, said.rarity).items()}
+    return _Default(strengths, (placed(said.expected), placed(said.lower), placed(said.upper)))
 
 
 def strengths_of(novelty: Floats, rarity: Floats) -> dict[str, Floats]:
@@ -350,8 +374,7 @@ def as_judged(
 ) -> Judged:  # fmt: skip
     """What a detector found, of the rows that are kept, as alerts want it."""
     strength = np.minimum(np.nan_to_num(found.strength[kept]), STRENGTH_MAX)
-    level, expected = found.level[kept], found.expected[kept]
-    direction = np.sign(np.nan_to_num(level - expected)).astype(np.int64)
+    direction = direction_of(found)[kept]
     bad = {"up": 1, "down": -1, "both": 0}[rule.direction]
     is_bad_way = (bad == 0) | (direction == 0) | (direction == bad)
     begins = (strength >= ALERT) & is_bad_way
@@ -362,8 +385,8 @@ def as_judged(
         at=at,
         number=number,
         ts_ms=ts_ms,
-        value=level,
-        expected=expected,
+        value=found.level[kept],
+        expected=found.expected[kept],
         lower=found.lower[kept],
         upper=found.upper[kept],
         flat=zeros,

@@ -72,7 +72,9 @@ def foresee(frame: pl.DataFrame, batch: Batch) -> list[Foreseen]:
     ):
         scores = bank.advance(bank.find(names)[index], ts_ms, values, offsets_ms(ts_ms, rules.zone))
     strengths = strengths_of(scores.novelty, scores.rarity)
-    parts = _by_name(names, rules, index, ts_ms, values, strengths)
+    parts = _by_name(
+        names, rules, index, ts_ms, values, strengths, (scores.expected, scores.lower, scores.upper)
+    )
     kept = ~np.isnan(values)
     scores = keep_rows(scores, kept)
     index, ts_ms, values = index[kept], ts_ms[kept], values[kept]
@@ -127,6 +129,7 @@ def _by_name(
     ts_ms: Ints,
     values: Floats,
     strengths: dict[str, Floats],
+    band: tuple[Floats, Floats, Floats],
 ) -> list[Judged]:
     """What the detectors say that each metric names."""
     parts: list[Judged] = []
@@ -135,7 +138,10 @@ def _by_name(
         rule, times, value = rules.of(names[place]), ts_ms[start:end], values[start:end]
         kept = ~np.isnan(value)
         own = {name: strength[start:end] for name, strength in strengths.items()}
-        stretch = Stretch(times, offsets_ms(times, rules.zone), value, own)
+        banded = tuple(column[start:end] for column in band)
+        stretch = Stretch(
+            times, offsets_ms(times, rules.zone), value, own, band=(banded[0], banded[1], banded[2])
+        )
         at, number = np.full(int(kept.sum()), place), np.arange(1, len(value) + 1)[kept]
         for detector in rule.detectors:
             found = judge_one(detector, stretch, 0)

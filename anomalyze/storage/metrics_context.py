@@ -51,6 +51,9 @@ class Said:
     ts_ms: Ints
     novelty: Floats
     rarity: Floats
+    expected: Floats
+    lower: Floats
+    upper: Floats
 
 
 def load_context(
@@ -94,17 +97,19 @@ def load_said(
 ) -> Said:
     """What a detector stored of each series from a time on."""
     with connection.cursor() as cursor:
-        found, ts_us, novelty, rarity = copy_out(
+        found, ts_us, *columns = copy_out(
             cursor,
-            "SELECT s.series_id, m.ts, m.novelty::double precision, m.rarity::double precision "
+            "SELECT s.series_id, m.ts, m.novelty::double precision, m.rarity::double precision, "
+            "coalesce(m.expected, 'NaN')::double precision, coalesce(m.lower, 'NaN')::double precision, "
+            "coalesce(m.upper, 'NaN')::double precision "
             "FROM unnest(%s::bigint[], %s::bigint[]) AS w (series_id, since_ms) JOIN metric_series s USING (series_id) "
             "JOIN metric_scores m ON m.batch = s.batch AND m.metric = s.metric "
             "AND m.ts >= to_timestamp(w.since_ms / 1000.0) AND m.detector = %s AND m.version = %s "
             "ORDER BY s.series_id, m.ts",
             [list(series_id), list(since_ms), detector, version],
-            "iiff",
+            "iifffff",
         )
-    return Said(found, to_ms(ts_us), novelty, rarity)
+    return Said(found, to_ms(ts_us), *columns)
 
 
 def load_unscored(

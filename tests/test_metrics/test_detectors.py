@@ -14,12 +14,13 @@ from threadpoolctl import threadpool_limits
 
 from anomalyze.config import ConfigProblems, Document, validate
 from anomalyze.metrics.batch import Batch
-from anomalyze.metrics.detectors.base import Detector, Found, Stretch
+from anomalyze.metrics.detectors.base import Detector, Found, Stretch, direction_of
 from anomalyze.metrics.detectors.build import build_detectors
 from anomalyze.metrics.detectors.forms import learn_form, score_form
 from anomalyze.metrics.detectors.lag_table import lag_table, learn
 from anomalyze.metrics.detectors.search import find_best
 from anomalyze.metrics.detectors.setting import PYOD_NAMES, DetectorSetting, Pyod, Search, from_words
+from anomalyze.metrics.detectors.usual import lean, learn_usual
 from anomalyze.metrics.incident import Incident
 from anomalyze.metrics.preprocess import offsets_ms
 
@@ -84,6 +85,7 @@ def test_a_row_says_the_same_whatever_else_is_at_hand(entry: Any, data: st.DataO
     for name in ("strength", "measure", "level", "expected", "lower", "upper"):
         column = getattr(expected, name)[: end - first]
         assert np.array_equal(getattr(found, name), column, equal_nan=True), name
+    assert direction_of(found).tolist() == direction_of(expected)[: end - first].tolist()
 
 
 def test_seasonal_z_is_the_median_and_deviation_of_the_same_hour() -> None:
@@ -192,6 +194,30 @@ def test_a_search_takes_what_finds_injected_anomalies_and_says_so_again() -> Non
     assert best != (0, False)
     with pytest.raises(ValueError, match="ask for fewer, or for a longer timeout"):
         find_best(setting, Search.model_construct(trials=6, timeout=dt.timedelta(0)), value)
+
+
+def test_what_is_usual_goes_by_the_hour_where_hours_differ() -> None:
+    one = daily(24 * 20, 15, "Europe/Berlin")
+    hour = (one.ts_ms + one.offset_ms) // HOUR_MS % 24
+    usual = learn_usual(one.ts_ms, one.offset_ms, one.value)
+    assert usual[:, 0] == pytest.approx(100 + 30 * np.sin(np.arange(24) * np.pi / 12), abs=3)
+    assert usual[0, 1] == pytest.approx(3 * 2, rel=0.3)
+    # Less than a week, or hours that are alike: one band.
+    for some in (slice(0, 24 * 6), slice(None)):
+        values = one.value[some] if some.stop else np.random.default_rng(1).normal(0, 1, len(hour))
+        plain = learn_usual(one.ts_ms[some], one.offset_ms[some], values)
+        assert plain[:, 0].tolist() == [np.median(values)] * 24
+    assert np.isnan(learn_usual(one.ts_ms[:20], one.offset_ms[:20], one.value[:20])).all()
+
+
+def test_the_value_that_lies_farthest_out_says_the_way() -> None:
+    ts_ms = np.arange(8) * HOUR_MS
+    value = np.array([0.0, 9.0, -1.0, -1.0, np.nan, 1.0, -1.0, 0.0])
+    usual = np.column_stack([np.zeros(24), np.full(24, 2.0)])
+    found = lean(usual, ts_ms, np.zeros_like(ts_ms), value, 1, 3)
+    assert found.direction.tolist() == [1, 1, 1, -1, 1, -1, -1]
+    assert found.upper.tolist() == [2.0] * 7
+    assert lean(usual, ts_ms, np.zeros_like(ts_ms), value, 4, 3).direction.tolist() == [-1, 1, -1, -1]
 
 
 def test_a_constant_series_is_nothing_to_learn_from() -> None:

@@ -135,7 +135,8 @@ def test_training_learns_what_the_next_values_are_judged_by(
     connection: Connection, tmp_path: Path, learned: list[int]
 ) -> None:
     """Here each value begins a period of its own."""
-    rules = rules_of(batch([{"pyod": {"name": "pca", "train": 120, "refit": "1h"}}]), ["a", "b"])
+    trained_hourly = {"pyod": {"name": "pca", "train": 120, "refit": "1h"}}
+    rules = rules_of(batch([{"ensemble": {"of": ["novelty", trained_hourly]}}]), ["a", "b"])
     values = {"a": daily(150), "b": daily(150, seed=2)}
 
     def run(until: int) -> int:

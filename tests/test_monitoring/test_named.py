@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.test_monitoring.shop import NOW, frame
 
 Connection = psycopg.Connection[Any]
 POINTS = 24 * 24
+LATE_MS = int((NOW - timedelta(hours=24)).timestamp() * 1000)
 
 
 def batch(detectors: list[Any], **others: Any) -> Batch:
@@ -191,3 +193,49 @@ def test_what_fails_of_a_metric_is_named_and_its_neighbours_are_scored(
     assert {row[0] for row in named_scores(connection)} == {"b"}
     (run,) = fetch(connection, load_runs("shop"))
     assert [one["metric"] for one in run.failures] == ["a"]
+
+
+def test_learning_may_take_longer_than_a_transaction_may_stand_still(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = rules_of(batch(["seasonal_z"]), ["a"])
+    (detector,) = rules.default.detectors
+    real = detector.judge
+
+    def judge(stretch: Any, first: int) -> Any:
+        time.sleep(0.4)
+        return real(stretch, first)
+
+    monkeypatch.setattr(detector, "judge", judge)
+    store_values(connection, "shop", frame({"a": daily()}), NOW)
+    connection.execute("SET idle_in_transaction_session_timeout = '100ms'")
+    assert score_batch(connection, "shop", rules, tmp_path, NOW).scored_by_name == POINTS
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        {"pyod": {"name": "pca", "train": 300}},
+        {"knn_shape": {"lags": 6, "memory": 300}},
+        {"ensemble": {"of": ["rarity", {"pyod": {"name": "pca", "train": 300}}], "combine": "max"}},
+    ],
+    ids=["pyod", "knn_shape", "ensemble"],
+)
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_what_is_strange_the_good_way_is_no_incident(detector: Any, way: str) -> None:
+    """Also behind the spike, where the shape is strange for what came before."""
+    values = daily()
+    values[-20] = 400.0 if way == "up" else -400.0
+    rows = frame({"orders": values})
+    kind = detector if isinstance(detector, str) else next(iter(detector))
+
+    def told(direction: str) -> list[Any]:
+        found = foresee(rows, batch([detector], direction=direction))
+        return [one for one in found if one.incident.kind.startswith(kind) and one.incident.last_ms > LATE_MS]
+
+    (incident,) = told(way)
+    assert incident.incident.direction == (1 if way == "up" else -1)
+    assert [one.sentence for one in told("both")] == [incident.sentence]
+    assert told({"up": "down", "down": "up"}[way]) == []
+    assert incident.incident.peak_lower < incident.incident.peak_expected < incident.incident.peak_upper
+    assert " (usual then: " in incident.sentence

@@ -65,6 +65,8 @@ class Stretch:
         float64 ``[N]``, NaN: missing.
     strengths
         What the default detector said of these rows, on the common scale; NaN where it was not asked.
+    band
+        What the default detector expected of these rows, and the lower and upper end of its band; None: it was not asked.
     fits
         Where what is learned of the series is kept; None: nowhere.
     """
@@ -74,6 +76,7 @@ class Stretch:
     value: Floats
     strengths: Mapping[str, Floats] = field(default_factory=dict)
     fits: Fits | None = None
+    band: tuple[Floats, Floats, Floats] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class Found:
         And the band that it would have to leave.
     since_ms
         When what is told of happened; None: at each row's own time.
+    direction
+        int64, to which side: -1, 0 (not known), 1; None: to which the level lies of what was expected.
     tail
         The share of what it was trained on that was as strange or stranger, where it is trained; never 0.
     """
@@ -103,6 +108,7 @@ class Found:
     lower: Floats
     upper: Floats
     since_ms: Ints | None = None
+    direction: Ints | None = None
     tail: Floats | None = None
 
 
@@ -160,6 +166,19 @@ def spoken(first: int, out: Floats, since_ms: Ints | None = None) -> Found:
     return Found(strength, measure, level, expected, lower, upper, times)
 
 
+def band_told(incident: Incident, shown: Callable[[float], str]) -> str:
+    """What is usual, for a sentence behind the value; nothing where it is not known.
+
+    >>> from dataclasses import replace
+    >>> one = Incident("x", 0, 1, 2, 0, 0, 0, 1, 0, 0, 7.0, 5.0, 4.0, 6.0, 3.0)
+    >>> band_told(one, "{:g} EUR".format), band_told(replace(one, peak_lower=float("nan")), str)
+    (' (usual then: 4 EUR to 6 EUR)', '')
+    """
+    if not incident.peak_lower <= incident.peak_upper:
+        return ""
+    return f" (usual then: {shown(incident.peak_lower)} to {shown(incident.peak_upper)})"
+
+
 def times_as_far(strength: float) -> str:
     """How far beyond the point where a detector alerts, for the end of a sentence; nothing where it is just there.
 
@@ -168,6 +187,13 @@ def times_as_far(strength: float) -> str:
     """
     times = strength / ALERT
     return f", {times:,.2g} times as far out as that" if times >= 1.1 else ""
+
+
+def direction_of(found: Found) -> Ints:
+    """To which side each row is strange: -1, 0 where that is not known, 1."""
+    if found.direction is not None:
+        return found.direction
+    return np.sign(np.nan_to_num(found.level - found.expected)).astype(np.int64)
 
 
 def usable(value: Floats) -> Floats:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from anomalyze.metrics.detectors.base import (
     Ints,
     Reach,
     Stretch,
+    band_told,
+    direction_of,
     nothing,
     times_as_far,
 )
@@ -64,21 +67,26 @@ class EnsembleDetector:
 
     def judge(self, stretch: Stretch, first: int) -> Found:
         """Judge rows from ``first`` on."""
-        found = nothing(len(stretch.value) - first)
+        said = [_of_default(stretch, name, first) for name in self.wants]
+        said += [member.judge(stretch, first) for member in self._members]
+        strengths = np.minimum(np.array([one.strength for one in said]), MEMBER_MAX)
+        count = len(stretch.value) - first
+        found = replace(nothing(count), direction=_vote(said, strengths))
         found.level[:] = stretch.value[first:]
+        for name in ("expected", "lower", "upper"):
+            column = np.array([getattr(one, name) for one in said])
+            banded = np.flatnonzero((~np.isnan(column)).any(axis=0))
+            getattr(found, name)[banded] = np.nanmean(column[:, banded], axis=0)
         if self._setting.combine == "rank":
-            found.strength[:], found.measure[:] = self._ranked(stretch, first)
+            found.strength[:], found.measure[:] = self._ranked(stretch, first, said)
             return found
-        said = [stretch.strengths[name][first:] for name in self.wants]
-        said += [member.judge(stretch, first).strength for member in self._members]
-        strengths = np.minimum(np.array(said), MEMBER_MAX)
         known = np.flatnonzero((~np.isnan(strengths)).any(axis=0))
         if len(known):
             found.strength[known] = _COMBINED[self._setting.combine](strengths[:, known], axis=0)
             found.measure[known] = found.strength[known]
         return found
 
-    def _ranked(self, stretch: Stretch, first: int) -> tuple[Floats, Floats]:
+    def _ranked(self, stretch: Stretch, first: int, found: Sequence[Found]) -> tuple[Floats, Floats]:
         """Strengths, and the mean share of what was as strange."""
         begin = (
             int(np.searchsorted(stretch.ts_ms, stretch.ts_ms[first] - self.wants_ms))
@@ -89,11 +97,9 @@ class EnsembleDetector:
             _tails(stretch.ts_ms[begin:], stretch.strengths[name][begin:], first - begin, self.wants_ms)
             for name in self.wants
         ]
-        for member in self._members:
-            if member.keeps:
-                of_training = member.judge(stretch, first).tail
-                assert of_training is not None
-                tails.append(of_training)
+        for member, own in zip(self._members, found[len(self.wants) :], strict=True):
+            if own.tail is not None:
+                tails.append(own.tail)
             else:
                 said = member.judge(stretch, begin).strength
                 tails.append(_tails(stretch.ts_ms[begin:], said, first - begin, self.wants_ms))
@@ -113,7 +119,24 @@ class EnsembleDetector:
             "median": f"half of {who} find it strange",
             "rank": f"{who} rank it among the strangest of what each has seen",
         }[self._setting.combine]
-        return f"{metric} = {shown(incident.peak_value)}: {said}{times_as_far(incident.peak_strength)}"
+        value = f"{metric} = {shown(incident.peak_value)}{band_told(incident, shown)}"
+        return f"{value}: {said}{times_as_far(incident.peak_strength)}"
+
+
+def _of_default(stretch: Stretch, name: str, first: int) -> Found:
+    """What the default detector said, as if a member had."""
+    found = nothing(len(stretch.value) - first)
+    found.strength[:], found.level[:] = stretch.strengths[name][first:], stretch.value[first:]
+    if stretch.band is not None:
+        for column, told in zip((found.expected, found.lower, found.upper), stretch.band, strict=True):
+            column[:] = told[first:]
+    return found
+
+
+def _vote(said: Sequence[Found], strengths: Floats) -> Ints:
+    """To which side most of what the members say goes, each with its strength."""
+    ways = np.array([direction_of(one) for one in said])
+    return np.sign((ways * np.nan_to_num(strengths)).sum(axis=0)).astype(np.int64)
 
 
 def _tails(ts_ms: Ints, said: Floats, first: int, span_ms: int) -> Floats:

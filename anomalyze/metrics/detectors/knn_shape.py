@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -20,12 +22,14 @@ from anomalyze.metrics.detectors.base import (
     Found,
     Reach,
     Stretch,
+    band_told,
     spoken,
     times_as_far,
     usable,
 )
 from anomalyze.metrics.detectors.order import median, quantile
 from anomalyze.metrics.detectors.setting import KnnShape
+from anomalyze.metrics.detectors.usual import lean, learn_usual, write_leaning
 from anomalyze.metrics.incident import Incident
 
 __all__ = ["ShapeDetector"]
@@ -33,6 +37,7 @@ __all__ = ["ShapeDetector"]
 # Distances that a new one is held against, and how many are to be known before anything is said.
 PAST, PAST_MIN = 1_000, 200
 SHAPES_MIN = 100
+_DAY_MS = 86_400_000
 
 
 class ShapeDetector:
@@ -46,8 +51,8 @@ class ShapeDetector:
         self.kind, self.version, self._setting = kind, version, setting
 
     def reach(self, first_ms: int) -> Reach:
-        """The rows of all vectors that the past distances looked among."""
-        return Reach(first_ms, PAST + self._setting.memory + 2 * self._setting.lags)
+        """The rows of all vectors that the past distances looked among, and what was usual before the day began."""
+        return Reach(first_ms // _DAY_MS * _DAY_MS, PAST + self._setting.memory + 2 * self._setting.lags)
 
     def judge(self, stretch: Stretch, first: int) -> Found:
         """Judge rows from ``first`` on."""
@@ -57,12 +62,26 @@ class ShapeDetector:
             usable(stretch.value), first, setting.lags, setting.memory, setting.neighbours, setting.quantile,
             np.zeros(rows, np.int64), np.full(rows, np.nan), np.empty(setting.neighbours), np.empty(PAST), out,
         )  # fmt: skip
-        return spoken(first, out)
+        found = replace(spoken(first, out), direction=np.zeros(rows - first, np.int64))
+        self._lean(found, stretch, first)
+        return found
+
+    def _lean(self, found: Found, stretch: Stretch, first: int) -> None:
+        """By what was usual among the values that it looks at, before each row's day began."""
+        ts_ms, offset_ms, value = stretch.ts_ms, stretch.offset_ms, usable(stretch.value)
+        days = ts_ms[first:] // _DAY_MS
+        starts = first + np.flatnonzero(np.diff(days, prepend=-1))
+        for start, end in pairwise([*starts.tolist(), len(ts_ms)]):
+            before = int(np.searchsorted(ts_ms, ts_ms[start] // _DAY_MS * _DAY_MS))
+            part = slice(max(0, before - self._setting.memory), before)
+            usual = learn_usual(ts_ms[part], offset_ms[part], value[part])
+            leaning = lean(usual, ts_ms[:end], offset_ms[:end], value[:end], start, self._setting.lags)
+            write_leaning(found, np.arange(start, end) - first, leaning)
 
     def describe(self, incident: Incident, metric: str, shown: Callable[[float], str]) -> str:
         """See the protocol."""
         return (
-            f"{metric} = {shown(incident.peak_value)}: the shape of its last {self._setting.lags} values is farther from "
+            f"{metric} = {shown(incident.peak_value)}{band_told(incident, shown)}: the shape of its last {self._setting.lags} values is farther from "
             f"any before than {100 * self._setting.quantile:.4g} % were{times_as_far(incident.peak_strength)}"
         )
 

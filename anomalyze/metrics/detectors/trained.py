@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version as version_of_package
 
@@ -26,6 +26,7 @@ from anomalyze.metrics.detectors.base import (
     Found,
     Reach,
     Stretch,
+    band_told,
     nothing,
     times_as_far,
     usable,
@@ -33,6 +34,7 @@ from anomalyze.metrics.detectors.base import (
 from anomalyze.metrics.detectors.lag_table import Learned, lag_table, learn
 from anomalyze.metrics.detectors.search import Candidate, find_best
 from anomalyze.metrics.detectors.setting import Pyod
+from anomalyze.metrics.detectors.usual import lean, learn_usual, write_leaning
 from anomalyze.metrics.incident import Incident
 
 __all__ = ["TrainedDetector"]
@@ -61,6 +63,19 @@ TITLES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Rows that one model judges, the model and the table that it reads; what is usual by the values it learned from, and
+    how many values a row of the table is made of.
+    """
+
+    rows: Ints
+    learned: Learned
+    table: Floats
+    usual: Floats
+    looked_at: int
+
+
 class TrainedDetector:
     """As configured; see the module."""
 
@@ -79,33 +94,45 @@ class TrainedDetector:
     def judge(self, stretch: Stretch, first: int) -> Found:
         """Judge rows from ``first`` on."""
         value = usable(stretch.value)
-        found = nothing(len(value) - first)
+        count = len(value) - first
+        tail, direction = np.full(count, np.nan), np.zeros(count, np.int64)
+        found = replace(nothing(count), direction=direction, tail=tail)
         found.level[:] = value[first:]
-        tail = np.full(len(value) - first, np.nan)
-        for rows, learned, table in self._spans(stretch, value, first):
-            known = rows[~np.isnan(table[rows, 0])]
+        for span in self._spans(stretch, value, first):
+            rows, learned = span.rows, span.learned
+            upto = slice(0, int(rows[-1]) + 1)
+            leaning = lean(
+                span.usual,
+                stretch.ts_ms[upto],
+                stretch.offset_ms[upto],
+                value[upto],
+                int(rows[0]),
+                span.looked_at,
+            )
+            write_leaning(found, rows - first, leaning)
+            known = rows[~np.isnan(span.table[rows, 0])]
             if not len(known):
                 continue
-            score = learned.score(table[known])
+            score = learned.score(span.table[known])
             above, size = score - learned.usual, learned.limit - learned.usual
             # Training rows that all score the same: what scores more is new.
             strength = ALERT * above / size if size > 0 else np.where(above > 0, STRENGTH_MAX, 0.0)
             found.strength[known - first] = np.clip(strength, 0.0, STRENGTH_MAX)
             found.measure[known - first] = score
             tail[known - first] = learned.tail(score)
-        return replace(found, tail=tail)
+        return found
 
     def describe(self, incident: Incident, metric: str, shown: Callable[[float], str]) -> str:
         """See the protocol."""
         setting = self._setting
         what = f"{setting.lags} lags" if setting.search is None else "its lags"
         return (
-            f"{metric} = {shown(incident.peak_value)}: to PyOD's {TITLES[setting.name]} on {what} stranger than "
+            f"{metric} = {shown(incident.peak_value)}{band_told(incident, shown)}: to PyOD's {TITLES[setting.name]} on {what} stranger than "
             f"{100 * setting.quantile:.4g} % of what it was trained on{times_as_far(incident.peak_strength)}"
         )
 
-    def _spans(self, stretch: Stretch, value: Floats, first: int) -> Iterator[tuple[Ints, Learned, Floats]]:
-        """Rows that one model judges, the model, and the table that it reads."""
+    def _spans(self, stretch: Stretch, value: Floats, first: int) -> Iterator[_Span]:
+        """Rows that one model judges, with what it needs."""
         ts_ms, tables = stretch.ts_ms, dict[Candidate, Floats]()
         parts: list[tuple[int, Ints]] = []
         for begin_ms, rows in _by_span(ts_ms, np.arange(first, len(ts_ms)), self._refit_ms):
@@ -118,27 +145,30 @@ class TrainedDetector:
         for number, (at_ms, rows) in enumerate(parts, 1):
             # Of a history's models the last one is asked for again, with the next value.
             fits = stretch.fits if number == len(parts) else None
-            learned = self._learned(tables, value, int(np.searchsorted(ts_ms, at_ms)), fits)
-            if learned is not None:
-                yield rows, *learned
+            end = int(np.searchsorted(ts_ms, at_ms))
+            found = self._learned(tables, value, end, fits)
+            if found is None:
+                continue
+            learned, (lags, differences) = found
+            part = slice(max(0, end - self._setting.train), end)
+            usual = learn_usual(ts_ms[part], stretch.offset_ms[part], value[part])
+            table = self._table(tables, value, (lags, differences))
+            yield _Span(rows, learned, table, usual, lags + 1 + differences)
 
     def _learned(
         self, tables: dict[Candidate, Floats], value: Floats, end: int, fits: Fits | None
-    ) -> tuple[Learned, Floats] | None:
-        """What is learned of the values before a row, or was before, and the table it is learned of."""
+    ) -> tuple[Learned, Candidate] | None:
+        """What is learned of the values before a row, or was before, and of which table."""
         if fits is None:
-            found = self._learn(tables, value, end)
-            return None if found is None else (found[0], self._table(tables, value, found[1]))
+            return self._learn(tables, value, end)
         (name,), key = self.keeps, self._key(value, end)
         kept = fits.load(name, key)
         if kept is not None:
-            learned, candidate = _of_arrays(self._setting.name, kept)
-            return learned, self._table(tables, value, candidate)
+            return _of_arrays(self._setting.name, kept)
         found = self._learn(tables, value, end)
-        if found is None:
-            return None
-        fits.keep(name, key, _as_arrays(*found))
-        return found[0], self._table(tables, value, found[1])
+        if found is not None:
+            fits.keep(name, key, _as_arrays(*found))
+        return found
 
     def _key(self, value: Floats, end: int) -> bytes:
         """A digest of all that a model follows from, beside what its name says."""
