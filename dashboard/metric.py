@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from anomalyze.metrics.detectors.setting import PLAIN
 from anomalyze.metrics.incident import OPEN
 from anomalyze.metrics.library import BatchEntry
 from anomalyze.metrics.setting import MetricSettings
@@ -210,6 +211,10 @@ def _figure(
     )
     limits = settings.thresholds
     keys = [Span(ft("i", cls="sw"), "usual")]
+    if any(one.key not in PLAIN for one in settings.detectors):
+        keys.append(
+            Span("to the default detector; the picture of an incident has the band of the one that found it")
+        )
     keys += [
         Span(ft("i", cls="dash limit-k"), f"{word} limit {format_measure(value, settings.unit)}")
         for word, value in (("upper", limits.upper), ("lower", limits.lower))

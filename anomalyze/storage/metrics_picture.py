@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from anomalyze.metrics.incident import PENDING
+from anomalyze.metrics.judgement import KINDS
 from anomalyze.metrics.picture import Picture, PicturePoint
 from anomalyze.storage.array import TextArray
 from anomalyze.storage.metrics_view import SeriesPoint, load_series_points
@@ -34,6 +35,7 @@ class PicturedAlert:
     alert_id: int
     batch: str
     metric: str
+    kind: str
     severity: int
     opened_ts: datetime
     last_ts: datetime
@@ -62,7 +64,7 @@ class PicturedAlert:
 def find_pictured(batches: Sequence[str], alert_id: int) -> Query[PicturedAlert | None]:
     """An alert for its picture; None when there is none in these batches."""
     return Query(
-        "SELECT alert_id, batch, metric, severity, opened_ts, last_ts, peak_ts, sentence, turn, "  # noqa: S608 - constants only
+        "SELECT alert_id, batch, metric, kind, severity, opened_ts, last_ts, peak_ts, sentence, turn, "  # noqa: S608 - constants only
         "coalesce(period_s, 3600) AS period_s FROM metric_alerts JOIN metric_batches USING (batch) "
         f"WHERE alert_id = %(alert_id)s AND batch = ANY(%(batches)s) AND state > {PENDING}",
         {"alert_id": alert_id, "batches": TextArray(list(batches))},
@@ -71,9 +73,10 @@ def find_pictured(batches: Sequence[str], alert_id: int) -> Query[PicturedAlert 
 
 
 def load_pictured_points(alert: PicturedAlert) -> Query[list[SeriesPoint]]:
-    """The values of an alert's picture."""
+    """The values of an alert's picture, with the band of the detector that found it."""
     since, until = alert.span
-    return load_series_points(alert.batch, alert.metric, since, until, PICTURE_POINTS_MAX)
+    by_name = alert.kind if alert.kind not in KINDS and alert.kind != "late" else None
+    return load_series_points(alert.batch, alert.metric, since, until, PICTURE_POINTS_MAX, by_name)
 
 
 def build_picture(alert: PicturedAlert, points: Sequence[SeriesPoint], unit: str, **more: Any) -> Picture:

@@ -213,17 +213,41 @@ def load_metric(batch: str, metric: str, now: datetime | None = None) -> Query[M
 
 
 def load_series_points(
-    batch: str, metric: str, since: datetime, until: datetime, limit: int = POINTS_MAX
+    batch: str,
+    metric: str,
+    since: datetime,
+    until: datetime,
+    limit: int = POINTS_MAX,
+    detector: str | None = None,
 ) -> Query[list[SeriesPoint]]:
-    """Points of a series from one time to another, both included, the oldest first; one more than ``limit`` at most."""
+    """Points of a series from one time to another, both included, the oldest first; one more than ``limit`` at most.
+
+    Parameters
+    ----------
+    detector
+        The detector by name whose band is shown, and whose severity beside that of the default one.
+    """
+    own = (
+        "s.expected, s.lower, s.upper, s.novelty, s.rarity, s.severity "
+        if detector is None
+        else "n.expected, n.lower, n.upper, s.novelty, s.rarity, greatest(s.severity, n.severity) AS severity "
+    )
+    beside = (
+        "LEFT JOIN LATERAL (SELECT o.expected, o.lower, o.upper, o.severity FROM metric_scores o "
+        "WHERE o.batch = v.batch AND o.metric = v.metric AND o.ts = v.ts AND o.detector = %(detector)s "
+        "ORDER BY o.version LIMIT 1) n ON true "
+        if detector is not None
+        else ""
+    )
     return Query(
-        "SELECT v.ts, v.value, v.revision, s.value AS judged, s.expected, s.lower, s.upper, s.novelty, s.rarity, "
-        "s.severity FROM metric_series m JOIN metric_values v ON v.batch = m.batch AND v.metric = m.metric "
+        f"SELECT v.ts, v.value, v.revision, s.value AS judged, {own}"
+        "FROM metric_series m JOIN metric_values v ON v.batch = m.batch AND v.metric = m.metric "
         "LEFT JOIN metric_scores s ON s.batch = v.batch AND s.metric = v.metric AND s.ts = v.ts "
         "AND s.detector = m.detector AND s.version = m.version AND s.ts BETWEEN %(since)s AND %(until)s "
-        "WHERE m.batch = %(batch)s AND m.metric = %(metric)s AND v.ts BETWEEN %(since)s AND %(until)s "
+        f"{beside}WHERE m.batch = %(batch)s AND m.metric = %(metric)s AND v.ts BETWEEN %(since)s AND %(until)s "
         "ORDER BY v.ts LIMIT %(limit)s",
-        {"batch": batch, "metric": metric, "since": since, "until": until, "limit": limit + 1},
+        {"batch": batch, "metric": metric, "since": since, "until": until, "limit": limit + 1}
+        | ({} if detector is None else {"detector": detector}),
         lambda rows: [SeriesPoint(**row) for row in rows],
     )
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
 from anomalyze.access.keys import Principal
+from anomalyze.metrics.detectors.setting import PLAIN
 from anomalyze.metrics.library import BatchEntry
 from anomalyze.metrics.limits import METRIC_CHARACTERS_MAX
 from anomalyze.metrics.rules import rules_of
@@ -32,6 +33,7 @@ from realtime.api.state import State, state_of
 
 __all__ = ["batch_of", "router"]
 
+BAND_OF = "Whose `expected`, `lower` and `upper`: a detector by name, as incidents call it; the default detector's else."
 router = APIRouter(tags=["metrics"])
 
 Reader = Annotated[Principal, Depends(require("read", public=True))]
@@ -73,6 +75,7 @@ async def get_metric(
     metric: MetricName,
     from_date: Annotated[datetime | None, Query(alias="from", description=MOMENT)] = None,
     to_date: Annotated[datetime | None, Query(alias="to", description=MOMENT)] = None,
+    detector: Annotated[str | None, Query(max_length=100, description=BAND_OF)] = None,
 ) -> Response:
     """One metric with values, bands, scores and anomalies; of the last 7 days unless `from` and `to` say otherwise.
 
@@ -86,7 +89,18 @@ async def get_metric(
     row = await run(request, metrics_view.load_metric(batch, metric))
     if row is None:
         raise Problem(404, f"no metric of this name in the batch {batch}", field="metric", got=metric)
-    points = await run(request, metrics_view.load_series_points(batch, metric, since, until, POINTS_MAX))
+    known = [one.kind for one in entry.batch.settings(metric).detectors if one.key not in PLAIN]
+    if detector is not None and detector not in known:
+        expected = f"a detector that this metric names ({', '.join(known) or 'it names none'})"
+        raise Problem(
+            422,
+            f"detector: expected {expected}, got {detector!r}",
+            field="detector",
+            expected=expected,
+            got=detector,
+        )
+    asked = metrics_view.load_series_points(batch, metric, since, until, POINTS_MAX, detector)
+    points = await run(request, asked)
     if len(points) > POINTS_MAX:
         last = time_text(points[POINTS_MAX - 1].ts)
         raise Problem(
@@ -103,6 +117,7 @@ async def get_metric(
             "metric": shape,
             "from": time_text(since),
             "to": time_text(until),
+            "band_of": detector or "novelty",
             "points": [point_shape(point) for point in points],
         }
     )

@@ -17,6 +17,7 @@ from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.monitoring.preview import foresee
 from anomalyze.monitoring.score import Scored, score_batch
 from anomalyze.storage import metrics_scores
+from anomalyze.storage.metrics_picture import find_pictured, load_pictured_points
 from anomalyze.storage.metrics_runs import load_runs
 from anomalyze.storage.metrics_values import store_values
 from anomalyze.storage.query import fetch
@@ -239,3 +240,27 @@ def test_what_is_strange_the_good_way_is_no_incident(detector: Any, way: str) ->
     assert told({"up": "down", "down": "up"}[way]) == []
     assert incident.incident.peak_lower < incident.incident.peak_expected < incident.incident.peak_upper
     assert " (usual then: " in incident.sentence
+
+
+def test_the_picture_has_the_band_that_the_sentence_speaks_of(connection: Connection, tmp_path: Path) -> None:
+    values = daily()
+    values[-3] = 300.0
+    store_values(connection, "shop", frame({"orders": values}), NOW)
+    rules = rules_of(batch(["novelty", "seasonal_z", {"pyod": "knn"}]), ["orders"])
+    score_batch(connection, "shop", rules, tmp_path, NOW)
+    told = connection.execute(
+        "SELECT alert_id, kind, peak_ts, peak_lower, peak_upper FROM metric_alerts"
+    ).fetchall()
+    assert {row[1] for row in told} == {"unusual", "seasonal_z", "pyod_knn"}
+    bands = set()
+    for alert_id, _, peak_ts, lower, upper in told:
+        alert = fetch(connection, find_pictured(["shop"], alert_id))
+        assert alert is not None
+        points = fetch(connection, load_pictured_points(alert))
+        assert len({point.ts for point in points}) == len(points) > 90
+        (peak,) = [point for point in points if point.ts == peak_ts]
+        assert (peak.lower, peak.upper) == pytest.approx((lower, upper), rel=1e-5)
+        assert peak.severity is not None
+        assert peak.severity > 0
+        bands.add(peak.lower)
+    assert len(bands) == 3

@@ -131,6 +131,32 @@ def test_values_that_are_sent_are_scored_and_told(watched: Api, batch: str) -> N
     assert [point["value"] for point in answer["points"]] == pytest.approx(strange[-10:-5])
 
 
+def test_a_detector_by_name_has_a_band_of_its_own(watched: Api, batch: str) -> None:
+    client = watched.client("admin")
+    path = watched.platform.settings().config_dir / "metrics" / f"{batch}.yaml"
+    path.write_text(path.read_text() + "detectors: [novelty, {pyod: ecod}]\n")
+    watched.app.state.shared.batches._looked_s = float("-inf")
+    spike(client, watched, batch)
+
+    def points(**asked: str) -> tuple[str, dict[str, Any]]:
+        found = client.get(f"/v1/metrics/{batch}/visits", params=asked).json()
+        return found["band_of"], found["points"][-1]
+
+    (default, of_default), (named, of_named) = points(), points(detector="pyod_ecod")
+    assert (default, named) == ("novelty", "pyod_ecod")
+    assert of_named["lower"] < of_named["expected"] < of_named["upper"] < of_named["value"]
+    assert of_named["upper"] != of_default["upper"]
+    assert {key for key in of_default if of_default[key] != of_named[key]} <= {
+        "lower",
+        "expected",
+        "upper",
+        "severity",
+    }
+    refused = client.get(f"/v1/metrics/{batch}/visits", params={"detector": "pca"})
+    assert refused.status_code == 422
+    assert "a detector that this metric names (pyod_ecod), got 'pca'" in refused.json()["detail"]
+
+
 def test_values_count_once_and_are_corrected(watched: Api, batch: str) -> None:
     client = watched.client("ingest", "read")
     sent = rows("visits", calm(48))
