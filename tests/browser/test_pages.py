@@ -109,7 +109,7 @@ def test_axe_finds_nothing_serious(name: str, theme: str, opened: Any, site: Sit
 
 def test_axe_on_a_phone(opened: Any, site: Site) -> None:
     page: Page = opened(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
-    for name in ("now", "anomaly"):
+    for name in ("now", "anomaly", "metrics", "alerts"):
         page.goto(address(name, site))
         page.evaluate(AXE)
         found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
