@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -89,7 +90,7 @@ class Servers:
         """``host:port`` of a Prometheus that scrapes nothing and holds ``samples`` (OpenMetrics); asks for a password."""
         if samples in self._prometheus:
             return self._prometheus[samples]
-        folder = self._folder(f"prometheus{len(self._prometheus)}")
+        folder = self._folder("prometheus")
         (folder / "samples").write_text(samples + "# EOF\n")
         (folder / "prometheus.yml").write_text("global: {}\n")
         (folder / "web.yml").write_text(f"basic_auth_users: {{{USER}: '{PASSWORD_BCRYPT}'}}\n")
@@ -137,9 +138,7 @@ class Servers:
         return f"127.0.0.1:{port}"
 
     def _folder(self, name: str) -> Path:
-        made = self.folder / name
-        made.mkdir()
-        return made
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
 
     def _start(
         self, name: str, command: Sequence[str], port: int, environment: Mapping[str, str] | None = None
