@@ -22,7 +22,13 @@ from tests.test_monitoring.shop import calm
 from tests.test_realtime.conftest import Api, Platform, running_api
 
 # Slashes at the ends and in between, quotes, per cent, a question mark, other scripts.
-NAMES = ["/a//b/", "say \"what?\" 100%2F 'ü' 売上 🎉", "visits"]
+# What SQL, templates, paths and pages would make something of, if any of it reached them.
+NAMES = [
+    "/a//b/",
+    "{{ 7 * 7 }}{% for x in start.__class__ %}'; DROP TABLE metric_values; -- :start %(x)s",
+    "say \"what?\" 100%2F 'ü' 売上 🎉",
+    "visits",
+]
 HOURS = 300
 PUSHED = "account: {account}\nsource: {{kind: push}}\ndirection: up\nmetrics:\n  visits: {{unit: people}}\n"
 READ = "account: acct_a\nsource: {kind: sqlite, path: none.db}\nsql: SELECT 1 AS visits\n"
