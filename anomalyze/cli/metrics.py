@@ -255,7 +255,8 @@ def _run(entry: BatchEntry, window: Window | None) -> Ran:
 
     from anomalyze.monitoring.run import backfill_batch, run_batch
 
-    bar = Progress(console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     with _connected() as (connection, folder, dsn), bar:
         task = bar.add_task(entry.name, total=None)
 

@@ -85,6 +85,19 @@ def test_a_time_that_stands_for_never_is_left_out_wherever_the_batch_is(tmp_path
     )
 
 
+def test_times_at_the_ends_of_the_calendar_stop_no_others(tmp_path: Path) -> None:
+    for more in ({}, {"timestamps": "measured"}, {"timestamps": "measured", "step": "1d"}):
+        found = reading(
+            tmp_path,
+            "[{'timestamp': t, 'a': 1, 'b': 2} for t in (datetime(1, 1, 1), datetime(9999, 12, 31, 23), datetime(2025, 11, 1))]",
+            timezone="Europe/Berlin",
+            **more,
+        )
+        assert found.frame["metric"].to_list() == ["a", "b"]
+        assert set(found.failures) == {"a", "b"}
+        assert "expected times from 1970 on" in found.failures["a"]
+
+
 def test_values_of_now_are_of_the_window_s_end(tmp_path: Path) -> None:
     found = reading(tmp_path, "{'load': 0.5, 'free': 3}")
     assert found.frame.rows() == [("free", WINDOW.end, 3.0), ("load", WINDOW.end, 0.5)]
@@ -155,3 +168,12 @@ def test_a_time_of_measuring_counts_for_its_step(tmp_path: Path) -> None:
         timezone="Europe/Berlin", step="1d", window=Window(WINDOW.start - dt.timedelta(days=2), WINDOW.start, dt.timedelta(days=1)),
     )  # fmt: skip
     assert days.frame["timestamp"].to_list() == [dt.datetime(2025, 11, 2, 23, tzinfo=dt.UTC)]
+
+
+def test_duckdb_begins_nothing_but_a_select(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "one.yaml").write_text(
+        "source: {kind: duckdb}\nsql: WITH a AS (SELECT 1) DELETE FROM duckdb_tables\n"
+    )
+    with pytest.raises(ConfigError, match="batch one: expected one SELECT, got DELETE"):
+        read(load_batches(tmp_path, {}).batches["one"], WINDOW)

@@ -26,6 +26,7 @@ __all__ = ["build_reading"]
 
 # Numbers at least so large are milliseconds: as seconds they would lie beyond the year 5000.
 _MILLISECONDS_FROM = 1e11
+EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 # Of names that are none: nearly always all of one query's.
 NAMES_TOLD, NAME_SHOWN = 20, 80
 _TIMESTAMP = ("timestamp", "metric_timestamp")
@@ -83,9 +84,11 @@ def build_reading(
     # A point is named by its step's begin: one that begins where the window ends is not over yet.
     past = window.end if at_time is not None and not is_measured else window.end + window.step
     if is_measured and at_time is not None:
-        known, unknown = frame.drop_nulls("timestamp"), frame.filter(pl.col("timestamp").is_null())
+        # A time at either end of the calendar has no step around it; it is left out below.
+        near = pl.col("timestamp").is_between(EARLIEST, past).fill_null(False)
+        known, far = frame.filter(near), frame.filter(~near)
         begins = floor_steps(known["timestamp"], window.step, zone)[0]
-        frame = pl.concat([known.with_columns(begins.alias("timestamp")), unknown])
+        frame = pl.concat([known.with_columns(begins.alias("timestamp")), far])
     cleaned = _cleaned(frame, where, past, metrics_max)
     return replace(cleaned, failures=failures | dict(cleaned.failures), is_of_now=at_time is None)
 
@@ -135,6 +138,12 @@ def _cleaned(frame: pl.DataFrame, where: str, past: dt.datetime, metrics_max: in
         )
         named = {_shown(name): reason for name in bad["metric"].unique(maintain_order=True)[:NAMES_TOLD]}
         whole = whole.join(bad.select("metric").unique(), on="metric", how="anti", maintain_order="left")
+    early = whole.filter(pl.col("timestamp") < EARLIEST)
+    if len(early):
+        first = early["timestamp"].to_list()[0].date()
+        reason = f"expected times from 1970 on, got {len(early):,} rows such as {first}: they are left out"
+        named |= dict.fromkeys(early["metric"].unique(maintain_order=True)[:NAMES_TOLD].to_list(), reason)
+        whole = whole.filter(pl.col("timestamp") >= EARLIEST)
     ahead = int((whole["timestamp"] >= past).sum())
     if ahead:
         notes.append(
