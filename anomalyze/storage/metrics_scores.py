@@ -203,8 +203,12 @@ def load_pending(connection: psycopg.Connection[Any], batch: str, state: BatchSt
     upto = state.ingest if row is None else max(state.scored_ingest + 1, int(row[0]) - 1)
     points = _copy_points(
         connection,
-        "WHERE v.batch = %s AND v.ingest > %s AND v.ingest <= %s",
+        "",
         [batch, state.scored_ingest, upto],
+        # OFFSET 0 has the values found first. Of tables that were never analysed, as a new database's are, all values of
+        # the batch would be gone through for each of its series: a first backfill of 100 metrics never ended.
+        "FROM (SELECT o.batch, o.metric, o.ts, o.value, o.revision FROM metric_values o "
+        "WHERE o.batch = %s AND o.ingest > %s AND o.ingest <= %s OFFSET 0) v JOIN metric_series s USING (batch, metric)",
     )
     return points, upto
 
