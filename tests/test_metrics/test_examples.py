@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import runpy
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -18,6 +19,7 @@ from anomalyze.metrics.library import load_batches
 from anomalyze.metrics.sources import read
 from anomalyze.metrics.window import Window
 from anomalyze.storage.partition import ensure_partitions
+from tests.test_metrics.web import web_server
 
 SHIPPED = Path(__file__).parents[2] / "metrics_config"
 HOUR = dt.timedelta(hours=1)
@@ -90,6 +92,25 @@ def test_the_built_in_batch_tells_of_payments_by_hour(database: str) -> None:
     assert entry.batch.settings("amount_EUR").preprocessing.aggregate == "sum"
 
 
+@pytest.fixture
+def rest(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server where an example asks our REST API; `tests/test_realtime/test_metrics_api.py` asks the API itself."""
+
+    def answer(path: str, query: dict[str, str], headers: dict[str, str], body: str) -> tuple[int, str]:
+        if headers.get("Authorization") != "Bearer sesame":
+            return 401, "{}"
+        first, last = (dt.datetime.fromisoformat(query[name]) for name in ("from", "to"))
+        hours = [first + n * HOUR for n in range((last - first) // HOUR)]
+        return 200, json.dumps({"points": [{"timestamp": at.isoformat(), "value": 5.0} for at in hours]})
+
+    monkeypatch.setenv("ANOMALYZE_SOURCE_API_KEY", "sesame")
+    path = config / "metrics/examples/payments_over_rest.yaml"
+    with web_server(answer) as address:
+        path.write_text(path.read_text().replace("http://127.0.0.1:8000", address))
+        yield
+
+
+@pytest.mark.usefixtures("rest")
 def test_every_example_runs(config: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALYZE_POSTGRES_DSN", database)
     monkeypatch.setenv("ANOMALYZE_REDIS_URL", "redis://127.0.0.1:1")
@@ -135,6 +156,7 @@ def test_every_example_runs(config: Path, database: str, monkeypatch: pytest.Mon
         "shop_detectors": {"orders", "payment_errors", "errors_per_order"},
         "shop_deliveries": {"minutes", "minutes_slowest"},
         "shop_funnel": {"came", "bought", "conversion"},
+        "payments_over_rest": {"payments"},
         "sales_daily": {"orders_north", "orders_south", "revenue"},
     }
     failed = told["sales_daily"]["2025-09-15"]  # midnight of the 16th in Berlin

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from anomalyze.metrics.library import load_batches
+from anomalyze.metrics.sources import read
 from anomalyze.monitoring.run import run_batch
 from anomalyze.settings import Settings
 from anomalyze.storage.pool import connect
@@ -161,6 +162,26 @@ def test_a_detector_by_name_has_a_band_of_its_own(watched: Api, batch: str) -> N
     refused = client.get(f"/v1/metrics/{batch}/visits", params={"detector": "pca"})
     assert refused.status_code == 422
     assert "a detector that this metric names (pyod_ecod), got 'pca'" in refused.json()["detail"]
+
+
+def test_the_example_over_http_reads_this_api(
+    watched: Api, batch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = watched.client("admin")
+    values = calm(60)
+    push(client, batch, rows("visits", values))
+    watched.platform.run(batch)  # type: ignore[attr-defined]
+    text = (Path(__file__).parents[2] / "metrics_config/metrics/examples/payments_over_rest.yaml").read_text()
+    text = text.replace("http://127.0.0.1:8000", watched.url)
+    (tmp_path / "metrics").mkdir()
+    file = tmp_path / "metrics/over_rest.yaml"
+    file.write_text(text.replace("payments/transactions", f"{batch}/visits"))
+    monkeypatch.setenv("ANOMALYZE_SOURCE_API_KEY", client.headers["Authorization"].removeprefix("Bearer "))
+    entry = load_batches(tmp_path).batches["over_rest"]
+    reading = read(entry, entry.batch.window_at(datetime.now(UTC), timedelta(days=2)))
+    assert reading.notes == ()
+    assert reading.frame["metric"].unique().to_list() == ["payments"]
+    assert reading.frame.sort("timestamp")["value"].to_list() == values[-48:]
 
 
 def test_values_count_once_and_are_corrected(watched: Api, batch: str) -> None:
