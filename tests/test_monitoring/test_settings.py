@@ -17,7 +17,7 @@ from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.judgement import SeriesRules
 from anomalyze.metrics.rules import BatchRules, rules_of
 from anomalyze.monitoring.score import Scored, retrain_batch, score_batch
-from anomalyze.storage import metrics_scores
+from anomalyze.storage import metrics_scores, metrics_values
 from anomalyze.storage.metrics_values import store_values
 from tests.test_monitoring.shop import HOUR, NOW, alerts, calm, frame, notices, scores
 
@@ -85,6 +85,10 @@ def test_an_incident_goes_on_or_ends_as_the_new_settings_say(connection: Connect
     assert notices(connection) == [("a", "opened"), ("a", "resolved")]
     row = connection.execute("SELECT resolution FROM metric_alerts").fetchone()
     assert row == ("settings changed",)
+    # It would have begun earlier: it is known all the same.
+    score_batch(connection, "shop", rules(upper=-90.0), tmp_path, NOW)
+    assert len(alerts(connection)) == 1
+    score_batch(connection, "shop", rules(upper=400.0), tmp_path, NOW)
     # Back again: it is known, and nobody is told a second time.
     score_batch(connection, "shop", rules(upper=290.0), tmp_path, NOW)
     assert len(alerts(connection)) == 1
@@ -149,6 +153,24 @@ def test_a_series_whose_values_all_went_begins_anew(connection: Connection, tmp_
     connection.execute("DELETE FROM metric_values")
     assert score_batch(connection, "shop", rules(upper=100.0), tmp_path, NOW).scored == 0
     assert score_batch(connection, "shop", rules(upper=100.0), tmp_path, NOW) == Scored()
+
+
+def test_a_relation_that_changes_in_many_turns_is_told_of_once(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def related(relation: dict[str, Any]) -> BatchRules:
+        batch = Batch.model_validate(
+            {"python": "x:y", "detectors": [], "thresholds": {"upper": 150}, "relations": {"r": relation}}
+        )
+        return rules_of(batch, ["a", "b"])
+
+    store_values(connection, "shop", frame({"a": calm(150), "b": calm(150, 2)}), NOW)
+    score_batch(connection, "shop", related({"ratio": ["a", "b"]}), tmp_path, NOW)
+    monkeypatch.setattr(metrics_scores, "ROWS_A_TURN", 40)
+    monkeypatch.setattr(metrics_values, "ROWS_A_STEP", 40)
+    score_batch(connection, "shop", related({"sum": ["a", "b"]}), tmp_path, NOW)
+    assert [row[:4] for row in alerts(connection)] == [("r", "upper", 1, 3)]
+    assert notices(connection) == [("r", "opened")]
 
 
 def test_a_relation_whose_definition_changes_is_made_again(connection: Connection, tmp_path: Path) -> None:
