@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -20,6 +21,7 @@ from anomalyze.storage.migrate import migrate
 from tests.folders import passable_folder
 
 if TYPE_CHECKING:
+    from anomalyze.detection.bundle import Bundle
     from tests.kafka import KafkaBroker
 
 
@@ -94,6 +96,14 @@ def database(postgres_server: EmbeddedPostgres, schema_template: str) -> Iterato
     yield postgres_server.dsn.rsplit("/", 1)[0] + f"/{name}"
     with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def starter_bundle() -> Bundle:
+    """The bundle that ``up`` begins with, trained once."""
+    from anomalyze.simulation.starter import build_starter_bundle
+
+    return build_starter_bundle(Path(__file__).parents[1] / "metrics_config")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from anomalyze.detection.bundle import Bundle
 from anomalyze.embedded.postgres import EmbeddedPostgres
 from anomalyze.learning.promotion import CHAMPION, open_bundles
 from anomalyze.settings import Settings
-from anomalyze.simulation.starter import build_starter_bundle
 from anomalyze.storage.migrate import migrate
 from tests.test_dagster.history import CONFIG, store_history
 from tests.test_dagster.shop import HOUR, POINTS, SHOP, SPIKE
@@ -27,9 +26,9 @@ HISTORY_USERS, HISTORY_DAYS = 280, 21
 
 
 @pytest.fixture(scope="session")
-def starter() -> Bundle:
+def starter(starter_bundle: Bundle) -> Bundle:
     """The first champion."""
-    return build_starter_bundle(CONFIG)
+    return starter_bundle
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
@@ -29,7 +28,7 @@ from anomalyze.storage.pool import connect
 from tests.test_dagster.history import CONFIG
 
 DATABASE = "dagster_programs"
-WAIT_S = 60.0
+WAIT_S = 120.0  # runs are processes that import much, and may share a machine with other tests
 LAUNCH = """
 mutation ($job: String!, $config: RunConfigData) {
   launchRun(executionParams: {
@@ -119,18 +118,21 @@ class Programs:
             assert time.monotonic() < deadline, f"{what}\n{self.logs()}"
             time.sleep(0.2)
 
-    def run(self, job: str, config: dict[str, Any] | None = None) -> tuple[str, str, float]:
-        """Launch a job and wait; its id, its end, and seconds until its first step could begin."""
-        launched = self.ask(LAUNCH, job=job, config=json.dumps(config or {}))["launchRun"]
+    def launch(self, job: str) -> str:
+        """Launch a job; the run's id."""
+        launched = self.ask(LAUNCH, job=job, config="{}")["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
-        run_id = launched["run"]["runId"]
+        return str(launched["run"]["runId"])
+
+    def wait_ended(self, run_id: str) -> tuple[str, float]:
+        """Wait for a run; its end, and seconds until its first step could begin."""
 
         def ended() -> dict[str, Any] | None:
             run: dict[str, Any] = self.ask(STATUS, id=run_id)["runOrError"]
             return run if run["status"] in ("SUCCESS", "FAILURE") else None
 
-        run = self.wait(ended, f"{job} ends")
-        return run_id, run["status"], run["startTime"] - run["creationTime"]
+        run = self.wait(ended, f"run {run_id} ends")
+        return run["status"], run["startTime"] - run["creationTime"]
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +152,25 @@ def programs(
         with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
             for name in (DATABASE, f"{DATABASE}_dagster"):
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def begun(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A new file over a database, and the id of a run that fails: both take their time while other tests run."""
+    path = tmp_path_factory.mktemp("shop") / "shop.db"
+    with closing(sqlite3.connect(path)) as shop:
+        shop.execute("CREATE TABLE orders (hour TEXT)")
+        hours = "WITH RECURSIVE h (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM h WHERE n < 200)"
+        shop.execute(
+            f"{hours} INSERT INTO orders SELECT strftime('%Y-%m-%d %H:00:00', 'now', '-' || n || ' hours') FROM h"
+        )
+        shop.commit()
+    file = programs.settings.config_dir / "metrics" / "own_shop.yaml"
+    file.write_text(
+        f"source: {{kind: sqlite, path: {path}}}\n"
+        "sql: SELECT hour AS timestamp, count(*) AS orders FROM orders WHERE hour >= :start AND hour < :end GROUP BY 1\n"
+    )
+    return programs.launch("promote")
 
 
 def test_only_the_operator_gets_in(programs: Programs) -> None:
@@ -172,11 +193,12 @@ def test_only_the_operator_gets_in(programs: Programs) -> None:
 
 
 def test_a_job_runs_from_graphql_and_soon(programs: Programs) -> None:
-    _, status, waited_s = programs.run("forget_old_runs")
+    status, waited_s = programs.wait_ended(programs.launch("forget_old_runs"))
     assert status == "SUCCESS", programs.logs()
     assert waited_s < 15
 
 
+@pytest.mark.usefixtures("begun")
 def test_schedules_and_sensors_are_on_and_tick(programs: Programs) -> None:
     def ticked() -> bool:
         (repository,) = programs.ask(INSTIGATORS)["repositoriesOrError"]["nodes"]
@@ -203,25 +225,14 @@ def test_the_graph_follows_the_files_of_batches_without_a_restart(programs: Prog
     programs.wait(shown, "the batch is in the graph")
     file.unlink()
     programs.wait(lambda: not shown(), "the batch is gone from the graph")
-    _, status, _ = programs.run("forget_metrics")
+    status, _ = programs.wait_ended(programs.launch("forget_metrics"))
     assert status == "SUCCESS", programs.logs()
     assert [process.pid for process in programs.processes] == started
 
 
-def test_a_new_file_over_a_database_is_read_and_scored(programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("begun")
+def test_a_new_file_over_a_database_is_read_and_scored(programs: Programs) -> None:
     """By a run's own process, which has imported nothing before it connects."""
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
-        shop.execute("CREATE TABLE orders (hour TEXT)")
-        hours = "WITH RECURSIVE h (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM h WHERE n < 200)"
-        shop.execute(
-            f"{hours} INSERT INTO orders SELECT strftime('%Y-%m-%d %H:00:00', 'now', '-' || n || ' hours') FROM h"
-        )
-        shop.commit()
-    file = programs.settings.config_dir / "metrics" / "own_shop.yaml"
-    file.write_text(
-        f"source: {{kind: sqlite, path: {tmp_path / 'shop.db'}}}\n"
-        "sql: SELECT hour AS timestamp, count(*) AS orders FROM orders WHERE hour >= :start AND hour < :end GROUP BY 1\n"
-    )
 
     def scored() -> list[tuple[str, int]]:
         with connect(programs.dsn) as connection:
@@ -232,13 +243,12 @@ def test_a_new_file_over_a_database_is_read_and_scored(programs: Programs, tmp_p
     assert programs.wait(scored, "the batch is scored") == [("orders", 200)]
 
 
-def test_a_failed_run_raises_an_alarm_in_its_own_words(programs: Programs) -> None:
-    run_id, status, _ = programs.run("promote")
-    assert status == "FAILURE"
+def test_a_failed_run_raises_an_alarm_in_its_own_words(programs: Programs, begun: str) -> None:
+    assert programs.wait_ended(begun)[0] == "FAILURE"
 
     def raised() -> list[str]:
         with connect(programs.dsn) as connection:
-            return [a.summary for a in load_alarms(connection) if a.run_id == run_id]
+            return [a.summary for a in load_alarms(connection) if a.run_id == begun]
 
     (summary,) = programs.wait(raised, "the alarm is raised")
     assert "promote" in summary

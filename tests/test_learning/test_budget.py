@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +26,9 @@ from anomalyze.learning.budget import (
     keep_ranked,
     try_budget,
 )
-from anomalyze.simulation.starter import build_starter_bundle, decode_traffic
+from anomalyze.simulation.starter import decode_traffic
 from anomalyze.simulation.world import Simulation
 
-CONFIG = Path(__file__).parents[2] / "metrics_config"
 HOUR_MS = 3_600_000
 
 
@@ -172,9 +170,8 @@ def judged(bundle: Bundle, start_ms: int) -> tuple[RankedRows, npt.NDArray[np.in
     return RankedRows.join(parts), np.bincount(list(cases.values()), minlength=20)
 
 
-def test_the_fit_counts_what_the_detector_shows() -> None:
-    bundle = build_starter_bundle(CONFIG)
-    bundle = replace(bundle, policy=f"{bundle.policy}\nbudget: {{cases_per_day: 2}}\n")
+def test_the_fit_counts_what_the_detector_shows(starter_bundle: Bundle) -> None:
+    bundle = replace(starter_bundle, policy=f"{starter_bundle.policy}\nbudget: {{cases_per_day: 2}}\n")
     start_ms = 20_000 * DAY_MS
     rows, nothing = judged(bundle, start_ms)
     assert not nothing.any()

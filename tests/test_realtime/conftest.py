@@ -70,12 +70,14 @@ class Api:
         return httpx.Client(base_url=self.url, timeout=30)
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-    """What ``condition`` returns once that is true."""
+def wait_until(
+    condition: Callable[[], Any], what: str, timeout_s: float = 60.0, every_s: float = 0.02
+) -> Any:
+    """What ``condition`` returns once that is true; ``every_s`` is longer where the question itself is work."""
     deadline_s = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(every_s)
     return found
 
 
@@ -127,7 +129,7 @@ def running_program(platform: Platform, module: str) -> Iterator[subprocess.Pope
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -24,8 +26,22 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
+# How long the API may say that a dependency does not answer just now: a busy machine is no mistake in the document.
+AWAY_S = 60.0
 
 
+def answer_to(case: Any, headers: dict[str, str]) -> Any:
+    """The answer, asked for again as long as the API asks to be asked again."""
+    deadline_s = time.monotonic() + AWAY_S
+    while True:
+        response = case.call(headers=headers, timeout=AWAY_S)
+        again_s = response.headers.get("retry-after")
+        if response.status_code != 503 or not again_s or time.monotonic() > deadline_s:
+            return response
+        time.sleep(float(again_s[0]))
+
+
+@pytest.mark.timeout(900)
 def test_answers_are_as_documented(api: Api) -> None:
     """Made-up requests to every operation, without the endless streams."""
     headers = {"Authorization": f"Bearer {api.platform.key('admin', account='acct_fuzz')}"}
@@ -48,7 +64,8 @@ def test_answers_are_as_documented(api: Api) -> None:
             )
         )
         def run(case: Any) -> None:
-            response = case.call_and_validate(checks=CHECKS, headers=headers, timeout=20)
+            response = answer_to(case, headers)
+            case.validate_response(response, checks=CHECKS, headers=headers)
             asked[operation.label, response.status_code] += 1
 
         run()

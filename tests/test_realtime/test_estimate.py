@@ -53,7 +53,7 @@ def test_the_preview_tells_how_many_cases_to_expect(api: Api) -> None:
         return client.get(f"/v1/uploads/{upload_id}/preview").json()["estimate"]
 
     assert ask()["state"] == "working"
-    found = wait_until(lambda: (e := ask())["state"] != "working" and e, "it is estimated", 90)
+    found = wait_until(lambda: (e := ask())["state"] != "working" and e, "it is estimated", 90, 0.25)
     assert found["state"] == "done", found
     rows = USERS * DAYS + USERS // 4 * 5
     assert (found["rows"], found["rows_judged"], found["users"], found["rows_exact"]) == (
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_said(api: Api) -> None:
     def ask() -> Any:
         return client.get(f"/v1/uploads/{upload_id}/preview", params={"mapping": mapping}).json()["estimate"]
 
-    found = wait_until(lambda: (e := ask())["state"] != "working" and e, "it is estimated", 90)
+    found = wait_until(lambda: (e := ask())["state"] != "working" and e, "it is estimated", 90, 0.25)
     assert found["state"] == "failed"
     assert "got none" in found["error"]
 
