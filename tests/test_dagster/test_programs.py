@@ -99,7 +99,7 @@ class Programs:
             f"{self.url}/graphql",
             json={"query": query, "variables": variables},
             headers={"Authorization": f"Bearer {self.key}"},
-            timeout=30,
+            timeout=WAIT_S,
         )
         answer.raise_for_status()
         body = answer.json()
@@ -165,12 +165,13 @@ def begun(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> str:
             f"{hours} INSERT INTO orders SELECT strftime('%Y-%m-%d %H:00:00', 'now', '-' || n || ' hours') FROM h"
         )
         shop.commit()
+    failing_run = programs.launch("promote")
     file = programs.settings.config_dir / "metrics" / "own_shop.yaml"
     file.write_text(
         f"source: {{kind: sqlite, path: {path}}}\n"
         "sql: SELECT hour AS timestamp, count(*) AS orders FROM orders WHERE hour >= :start AND hour < :end GROUP BY 1\n"
     )
-    return programs.launch("promote")
+    return failing_run
 
 
 def test_only_the_operator_gets_in(programs: Programs) -> None:
