@@ -6,6 +6,9 @@ once. Long work shows progress on standard error; ``--json`` prints one JSON doc
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from anomalyze.cli import bundle, keys, metrics
@@ -31,6 +34,9 @@ app = typer.Typer(
 @app.callback()
 def _anomalyze() -> None:
     """Finds anomalies in transactions as they arrive, with a reason a person can read."""
+    # Plots and names have signs that not every terminal's encoding has: a question mark is better than no answer.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     # Standard output belongs to the answer, which may be one JSON document.
     configure("cli", "WARNING", "stderr")
 

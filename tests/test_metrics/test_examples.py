@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import runpy
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,6 +215,19 @@ def test_list_and_dry_run_show_and_tell(config: Path) -> None:
     listed = runner.invoke(app, ["metrics", "list", *where])
     assert listed.exit_code == 1
     assert "Did you mean sql?" in listed.stdout
+
+
+def test_a_terminal_without_the_signs_of_a_plot_gets_the_rest(config: Path) -> None:
+    command = ["metrics", "run", "shop_visits", "--dry-run", "--back", "2d", "--config-dir", str(config)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "anomalyze", *command],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "Nothing is stored." in ended.stdout
+    assert "??????" in ended.stdout
 
 
 def test_a_plot_never_loses_a_spike_and_leaves_gaps() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from anomalyze.errors import ConfigError
+from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.library import load_batches
 from anomalyze.metrics.sources import Reading, read
+from anomalyze.metrics.sources.contract import Request, broken, silent
 from anomalyze.metrics.window import Window
 from tests.test_metrics.benches import WINDOW
 
@@ -177,3 +179,14 @@ def test_duckdb_begins_nothing_but_a_select(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="batch one: expected one SELECT, got DELETE"):
         read(load_batches(tmp_path, {}).batches["one"], WINDOW)
+
+
+def test_what_a_driver_says_of_an_address_is_told_without_its_secrets(tmp_path: Path) -> None:
+    batch = Batch.model_validate({"python": "a:b"})
+    request = Request("one", batch, WINDOW, tmp_path, tmp_path, None)
+    said = RuntimeError("no host for https://me:hunter2@h/d?key=az_1")
+    for told in (
+        broken(request, said, ["hunter2", "az_1", ""]),
+        silent(request, said, ["hunter2", "az_1", ""]),
+    ):
+        assert str(told).endswith("no host for https://me:…@h/d?key=…")
