@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -90,6 +91,10 @@ def measure(connection: psycopg.Connection[Any], folder: Path, name: str, values
             raise SystemExit(f"{len(values)} scores by {name} were expected, got {done}")
         if not point:
             connection.execute(MARK_JUDGED, [detector.kind, detector.version, name])
+            # What a run makes of settings that changed is no part of it, nor what it learned then.
+            score_batch(connection, name, beside, folder, at)
+            for kept in folder.rglob("fits"):
+                shutil.rmtree(kept)
     size = sum(file.stat().st_size for file in folder.rglob("fits/*/*"))
     return {
         "without_s": round(taken_s[0], 3),
