@@ -12,11 +12,9 @@ import psycopg
 
 from anomalyze_dagster.definitions import definitions
 from anomalyze_dagster.metrics.steps import JOBS
-from tests.test_dagster import test_metrics
 from tests.test_dagster.runs import run_job
-from tests.test_dagster.test_metrics import POINTS, RUN, SHOP, SPIKE, stored
-
-folder = test_metrics.folder
+from tests.test_dagster.shop import POINTS, SHOP, SPIKE
+from tests.test_dagster.test_metrics import RUN, stored
 
 
 def told(result: dg.ExecuteInProcessResult, op: str) -> dict[str, Any]:
