@@ -95,7 +95,10 @@ def run(
     config_dir: ConfigDir = None,
     as_json: Json = False,
 ) -> None:
-    """Read a batch now. With --dry-run show its rows, its metrics as plots and what would alert; else store and score."""
+    """Read a batch now: store and score it, or with --dry-run show its rows, plots and what would alert.
+
+    Exit code 1 when a metric failed; its neighbours are stored.
+    """
     with complain("metrics run"):
         entry = _find(_load(config_dir), batch)
         if back is not None and not dry_run:
@@ -150,7 +153,10 @@ def backfill(
     config_dir: ConfigDir = None,
     as_json: Json = False,
 ) -> None:
-    """Read a batch's history, store what is new or corrected, and score it; a repeat changes nothing."""
+    """Read a batch's history, store what is new or corrected, and score it; a repeat changes nothing.
+
+    Exit code 1 when a metric failed; its neighbours are stored.
+    """
     with complain("metrics backfill"):
         entry = _find(_load(config_dir), batch)
         window = entry.batch.window_at(dt.datetime.now(dt.UTC), _back(entry, back))
@@ -269,19 +275,22 @@ def _run(entry: BatchEntry, window: Window | None) -> Ran:
 
 
 def _print_ran(name: str, ran: Ran, as_json: bool) -> None:
+    """What a run did; ends with exit code 1 where a metric failed."""
+    failures = (*ran.failures, *ran.scored.failures)
     if as_json:
         print_json({"batch": name} | asdict(ran))
-        return
+        raise typer.Exit(1 if failures else 0)
     print_line(
         f"{name}: {ran.rows:,} rows, {ran.new:,} new, {ran.corrected:,} corrected; {ran.scored.scored:,} scored, "
         f"{ran.scored.alerts:,} incidents."
     )
     for note in ran.notes:
         print_line(f"  {note}")
-    for failure in (*ran.failures, *ran.scored.failures):
+    for failure in failures:
         print_line(f"  {failure.metric}: {failure.reason}")
     if ran.scored.is_busy:
         print_line("  Another run is scoring this batch: it takes these values too.")
+    raise typer.Exit(1 if failures else 0)
 
 
 def _load(config_dir: Path | None) -> LoadResult:

@@ -13,10 +13,12 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from anomalyze.errors import ConfigError
 from anomalyze.metrics.batch import Batch
 from anomalyze.metrics.call import FrameAnswer, FrameCall
 from anomalyze.metrics.preprocess import Aggregate, Fill, fill_gaps, resample
 from anomalyze.metrics.process import TIMEOUT_S, ask
+from anomalyze.metrics.source_file import ROWS_MAX
 from anomalyze.metrics.window import Window
 
 __all__ = ["Prepared", "prepare"]
@@ -43,6 +45,11 @@ def prepare(frame: pl.DataFrame, batch: Batch, window: Window, folder: Path) -> 
         What was read. A step that reaches out of it is left out, as its value would change.
     folder
         Of the batch's file, which modules lie beside.
+
+    Raises
+    ------
+    ConfigError
+        Filled gaps would make more rows than any source may answer.
     """
     zone = ZoneInfo(batch.timezone)
     within = (window.start, window.end)
@@ -59,10 +66,21 @@ def prepare(frame: pl.DataFrame, batch: Batch, window: Window, folder: Path) -> 
         if step is not None:
             part = resample(part, step, aggregate, zone, within)
         if fill != "none":
+            _expect_few(part["metric"].n_unique(), step or batch.step, window)
             part = fill_gaps(part, step or batch.step, zone, within, fill)
         part = part.select("metric", "timestamp", "value")
         parts += [part] if function is None else _called(part, function, batch, folder, failures)
     return Prepared(pl.concat(parts).sort("metric", "timestamp") if parts else frame.clear(), failures)
+
+
+def _expect_few(metrics: int, step: dt.timedelta, window: Window) -> None:
+    rows = metrics * ((window.end - window.start) // step)
+    if rows > ROWS_MAX:
+        raise ConfigError(
+            f"preprocessing.fill: expected it to make at most {ROWS_MAX:,} rows of a read, got {rows:,}: a value each "
+            f"{step} from {window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} for {metrics:,} metrics; "
+            "resample to a longer step, or fill only the metrics that need it"
+        )
 
 
 def _called(

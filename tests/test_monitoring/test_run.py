@@ -174,6 +174,14 @@ def test_the_command_stores_and_says_what(
     assert again.stdout == "load: 1 metrics scored again, 0 scores new or others, 0 incidents that go on.\n"
     wrong = runner.invoke(app, ["metrics", "backfill", "load", "--back", "2x", *where])
     assert "expected a whole number with one of the units" in wrong.stderr
+    (shop / "metrics/now.py").write_text(
+        "def load(window, params):\n    return {'load': 0.5, 'words': 'much'}\n"
+    )
+    half = runner.invoke(app, ["metrics", "run", "load", *where])
+    assert half.exit_code == 1
+    assert "load: 1 rows" in half.stdout
+    assert "words: expected" in half.stdout
+    assert runner.invoke(app, ["metrics", "run", "load", "--json", *where]).exit_code == 1
 
 
 def test_a_preview_foresees_the_spike_and_stores_nothing(shop: Path) -> None:
@@ -217,6 +225,10 @@ def test_each_metric_is_prepared_in_its_own_way() -> None:
         ("c", 1, 4.0),
     ]
     assert prepare(rows.clear(), batch, Window(NOW, NOW, HOUR), Path()).frame.is_empty()
+    years = Window(NOW - 366 * dt.timedelta(days=1), NOW, dt.timedelta(minutes=1))
+    fine = Batch.model_validate({"python": "x:y", "preprocessing": {"resample": "5s", "fill": "zero"}})
+    with pytest.raises(ConfigError, match="at most 5,000,000 rows of a read, got 18,973,440"):
+        prepare(rows, fine, years, Path())
     with pytest.raises(ValueError, match="at least twice"):
         Batch.model_validate({"python": "x:y", "window": "1d", "preprocessing": {"resample": "1d"}})
 
