@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,23 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anomalyze.cli.output import complain, print_json, print_line
+from anomalyze.cli.tried import Tried
 
 if TYPE_CHECKING:
-    import polars as pl
     import psycopg
 
     from anomalyze.metrics.library import BatchEntry, LoadResult
     from anomalyze.metrics.sources import Reading
     from anomalyze.metrics.window import Window
-    from anomalyze.monitoring.preview import Foreseen
     from anomalyze.monitoring.run import Ran
 
 __all__ = ["app"]
 
-PLOT_HEIGHT = 6
-PLOT_WIDTH_MAX = 100
-FORESEEN_SHOWN = 20
-SEVERITIES = ("NONE", "LOW", "MEDIUM", "HIGH", "CRITICAL")
 app = typer.Typer(help="Metrics: what is watched, and a try of one batch.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ConfigDir = Annotated[
@@ -112,16 +106,14 @@ def run(
             _print_ran(entry.name, _run(entry, None), as_json)
             return
         window = entry.batch.window_at(dt.datetime.now(dt.UTC), _back(entry, back))
-        frame, foreseen, notes = _try(entry, window)
+        tried = _try(entry, window)
     if as_json:
-        print_json(_as_json(entry, window, notes, frame, foreseen, rows))
-        return
-    _print_rows(entry, window, notes, frame, rows)
-    _print_plots(entry, frame, foreseen, plots)
-    _print_foreseen(foreseen)
+        print_json(tried.to_dict(rows))
+    else:
+        tried.print_all(rows, plots)
 
 
-def _try(entry: BatchEntry, window: Window) -> tuple[pl.DataFrame, list[Foreseen], tuple[str, ...]]:
+def _try(entry: BatchEntry, window: Window) -> Tried:
     """What a run would store, what it would tell, and what it says of its rows."""
     import polars as pl
     from rich.console import Console
@@ -141,7 +133,7 @@ def _try(entry: BatchEntry, window: Window) -> tuple[pl.DataFrame, list[Foreseen
     notes = [*reading.notes, *(f"{metric}: {reason}" for metric, reason in failed.items())]
     if not len(frame) and not notes:
         notes.append("the source answered without a row: are there any in these hours?")
-    return frame, foreseen, tuple(notes)
+    return Tried(entry, window, notes, frame, foreseen)
 
 
 @app.command()
@@ -338,93 +330,3 @@ def _read(entry: BatchEntry, window: Window) -> Reading:
 
         own_dsn = find_addresses(Settings()).postgres_dsn
     return read(entry, window, own_dsn)
-
-
-def _as_json(
-    entry: BatchEntry,
-    window: Window,
-    notes: Sequence[str],
-    frame: pl.DataFrame,
-    foreseen: Sequence[Foreseen],
-    rows: int,
-) -> dict[str, Any]:
-    return {
-        "batch": entry.name,
-        "from": window.start.isoformat(),
-        "to": window.end.isoformat(),
-        "rows": len(frame),
-        "metrics": frame["metric"].n_unique(),
-        "notes": list(notes),
-        "values": [
-            {"metric": metric, "timestamp": at.isoformat(), "value": value}
-            for metric, at, value in frame.sort("timestamp", "metric").tail(rows).iter_rows()
-        ],
-        "alerts": [
-            {
-                "metric": one.metric,
-                "kind": one.incident.kind,
-                "severity": SEVERITIES[one.incident.severity],
-                "opened": _time(one.incident.opened_ms).isoformat(),
-                "last": _time(one.incident.last_ms).isoformat(),
-                "sentence": one.sentence,
-            }
-            for one in foreseen
-        ],
-    }
-
-
-def _print_rows(
-    entry: BatchEntry, window: Window, notes: Sequence[str], frame: pl.DataFrame, rows: int
-) -> None:
-    print_line(
-        f"{entry.name}: {len(frame):,} rows of {frame['metric'].n_unique():,} metrics, "
-        f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC. Nothing is stored."
-    )
-    for note in notes:
-        print_line(f"  {note}")
-    newest = frame.sort("timestamp", "metric").tail(rows)
-    for metric, at, value in newest.iter_rows():
-        unit = entry.batch.settings(metric).unit
-        shown = "missing" if value is None else f"{value:,.6g}"
-        print_line(f"  {at:%Y-%m-%d %H:%M}  {shown:>14} {unit:<6} {metric}")
-
-
-def _print_plots(entry: BatchEntry, frame: pl.DataFrame, foreseen: Sequence[Foreseen], plots: int) -> None:
-    import polars as pl
-
-    from anomalyze.cli.plot import plot
-
-    width = min(PLOT_WIDTH_MAX, shutil.get_terminal_size().columns - 16)
-    # A single value, as a source that tells of now gives, is no line.
-    counts = frame.drop_nulls("value").group_by("metric", maintain_order=True).len()
-    names = counts.filter(pl.col("len") > 1)["metric"].to_list()
-    # Those with the most to tell come first.
-    names.sort(key=lambda name: -sum(one.metric == name for one in foreseen))
-    for name in names[:plots]:
-        own = frame.filter(frame["metric"] == name)
-        times = own["timestamp"].dt.epoch("ms")
-        marks = [int(times.search_sorted(one.incident.peak_ms)) for one in foreseen if one.metric == name]
-        unit = entry.batch.settings(name).unit
-        print_line()
-        print_line(f"{name}{f' ({unit})' if unit else ''}")
-        for line in plot(own["value"].to_list(), width, PLOT_HEIGHT, marks):
-            print_line(line)
-    if len(names) > plots:
-        print_line()
-        more = len(names) - plots
-        print_line(f"{more:,} more metric{'s' if more > 1 else ''}; --plots shows more.")
-
-
-def _print_foreseen(foreseen: Sequence[Foreseen]) -> None:
-    print_line()
-    if not foreseen:
-        print_line("Nothing would have alerted.")
-        return
-    count = f"{len(foreseen):,} incident{'s' if len(foreseen) > 1 else ''}"
-    print_line(f"{count} would have alerted, the newest:")
-    for one in foreseen[-FORESEEN_SHOWN:]:
-        print_line(f"  {SEVERITIES[one.incident.severity]:<8} {one.sentence}")
-
-
-def _time(ms: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
