@@ -14,6 +14,7 @@ import psycopg
 from anomalyze.errors import AnomalyzeError
 from anomalyze.log import get
 from anomalyze.metrics.rules import BatchRules
+from anomalyze.metrics.warm import warm
 from anomalyze.monitoring.alerting import remind, tell_late
 from anomalyze.monitoring.fits import FitShelf, fit_names
 from anomalyze.monitoring.named import learn_ahead
@@ -117,6 +118,9 @@ def _score(
         changed = find_changed(series, rules.marks(series.names))
         is_due = whole or changed.any() or state.ingest > state.scored_ingest
         run_id = begin_run(connection, batch, "train" if whole else "score") if is_due else None
+        if is_due:
+            # Where nothing was compiled yet, that takes longer than PostgreSQL lets a transaction wait.
+            warm()
         if changed.any():
             _say_changed(batch, rules, [series.names[place] for place in np.flatnonzero(changed)])
         try:

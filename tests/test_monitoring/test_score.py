@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from anomalyze.metrics.judgement import SeriesRules
 from anomalyze.metrics.rules import BatchRules
+from anomalyze.monitoring import score
 from anomalyze.monitoring.score import Scored, score_batch
 from anomalyze.monitoring.turn import VERSION
 from anomalyze.storage import metrics_scores
@@ -202,3 +204,14 @@ def test_values_at_the_edges_of_floating_point_harm_no_neighbour(
         connection, frame({"b": calm(160)}), tmp_path, BatchRules(3600.0, SeriesRules(change_percent=50))
     )
     assert [row for row in scores(connection) if row[0] == "b"] == whole_b
+
+
+def test_no_transaction_waits_for_a_compiler(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TransactionStatus] = []
+    monkeypatch.setattr(score, "warm", lambda: seen.append(connection.info.transaction_status))
+    store_values(connection, "shop", frame({"orders": calm(3)}), NOW)
+    for _ in range(2):  # the second run has nothing to judge
+        score_batch(connection, "shop", RULES, tmp_path, NOW)
+    assert seen == [TransactionStatus.IDLE]
