@@ -164,7 +164,8 @@ class KafkaBroker:
             self._make_certificate(self.secured.password)
         new.write_text(text)
         shutil.rmtree(self.folder / "data", ignore_errors=True)
-        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        # One that began with a dash would be read as an option.
+        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
         tool = [*_java(libraries, "-Xmx128m", "-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool"]
         done = subprocess.run(
             [*tool, "format", "-t", cluster_id, "-c", str(new)], capture_output=True, text=True
