@@ -11,11 +11,13 @@ STAMP := $(VENV)/.installed
 up: env
 	$(BIN)/anomalyze up
 
-# PROCESSES=2 runs the tests in two processes, each with servers of its own (tests/parallel.py).
-PROCESSES ?= 0
+# What starts whole programs uses every core and is held to times: one test after another. The others share two processes.
+PROCESSES ?= 2
+PROGRAMS := tests/simulation tests/browser tests/test_realtime tests/test_dagster tests/test_embedded tests/test_cli
 test: env
 	$(BIN)/python -m tests.system_packages
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(PROCESSES)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(PROCESSES) $(addprefix --ignore=,$(PROGRAMS)); others=$$?; \
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest $(PROGRAMS) && exit $$others
 
 check: env
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
-"""How the tests are spread over processes: what shares servers goes to one process, the longest portions first.
+"""How tests are spread over processes (``make test``): what shares servers goes to one, the longest portions first.
 
-For ``make test PROCESSES=2``. A folder is one portion, because its servers, sites and trained models are started
-once a process; the folders with many tests that share little are portions by file.
+A folder is one portion, because its servers and trained models are started once a process; the folders with many
+tests that share little are portions by file.
 """
 
 from __future__ import annotations
@@ -14,18 +14,9 @@ from xdist.workermanage import WorkerController
 __all__ = ["ByPortion", "portion"]
 
 # Each file of these is a portion of its own: they start what they need themselves.
-BY_FILE = {"tests/simulation", "tests/test_embedded", "tests/test_events", "tests/test_rules"}
+BY_FILE = {"tests/test_events", "tests/test_rules"}
 # What takes longest, in this order: a long portion that begins last would keep one process waiting for the other.
-LONGEST = (
-    "tests/simulation/test_chaos.py",
-    "tests/test_realtime",
-    "tests/test_dagster",
-    "tests/test_metrics",
-    "tests/browser",
-    "tests/test_bus",
-    "tests/test_models",
-    "tests/test_detection",
-)
+LONGEST = ("tests/test_metrics", "tests/test_bus", "tests/test_models", "tests/test_detection")
 
 
 def portion(nodeid: str) -> str:
@@ -33,8 +24,8 @@ def portion(nodeid: str) -> str:
 
     >>> portion("tests/test_bus/test_faults.py::test_away[x/y::z]")
     'tests/test_bus'
-    >>> portion("tests/simulation/test_chaos.py::test_twenty_kills_meet_every_program[kafka]")
-    'tests/simulation/test_chaos.py'
+    >>> portion("tests/test_rules/test_parse.py::test_precedence")
+    'tests/test_rules/test_parse.py'
     """
     file = nodeid.split("::", 1)[0]
     folder = str(PurePosixPath(file).parent)

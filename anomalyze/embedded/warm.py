@@ -7,6 +7,8 @@ explanations, because that compiles exactly what serving needs; numba keeps the 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +30,20 @@ START_MS = 1_735_689_600_000
 
 
 def warm(config_dir: Path) -> None:
-    """Compile what decoding, features, rules, model, explanation and encoding need."""
-    decode.warm()
-    encode.warm()
+    """Compile what decoding, features, rules, model, explanation and encoding need; on two cores."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as beside:
+        judging = beside.submit(_warm_judging)
+        decode.warm()
+        encode.warm()
+        judging.result()
+    exercise(Detector(build_starter_bundle(config_dir)))
+
+
+def _warm_judging() -> None:
+    """Compile what needs no record: about half of it all."""
     warm_models()
     warm_metrics()
-    exercise(Detector(build_starter_bundle(config_dir)))
+    daily_store.warm()
 
 
 def exercise(detector: Detector) -> None:
