@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,7 +124,7 @@ def _score(
         if changed.any():
             _say_changed(batch, rules, [series.names[place] for place in np.flatnonzero(changed)])
         try:
-            done = _take_turns(connection, batch, rules, folder, state, now, whole=whole)
+            done = _take_turns(connection, batch, rules, folder, state, series, now, whole=whole)
             if whole:
                 series = load_series(connection, batch, DETECTOR, VERSION)
                 learn_ahead(connection, batch, rules, series, _shelf(bank_folder(folder, batch), rules))
@@ -175,20 +175,20 @@ def _shelf(own: Path, rules: BatchRules) -> FitShelf:
 
 
 def _take_turns(
-    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, folder: Path, state: BatchState, now: datetime,
-    *, whole: bool,
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, folder: Path, state: BatchState,
+    series: SeriesState, now: datetime, *, whole: bool,
 ) -> Scored:  # fmt: skip
     """Turn after turn until nothing waits; ``whole``: then all series once more."""
     done, failures = Turn(), dict[str, Failure]()
     own = bank_folder(folder, batch)
     while True:
-        series = load_series(connection, batch, DETECTOR, VERSION)
-        if (rules.relations and state.ingest > state.scored_ingest) or _changed_relations(rules, series):
-            state = _relate(connection, batch, rules, series, state, now)
+        places = np.flatnonzero(find_changed(series, rules.marks(series.names))).tolist()
+        # What these are made of may be another.
+        related = {series.names[place] for place in places} & rules.relations.keys()
+        if rules.relations and (related or state.ingest > state.scored_ingest):
+            state = _relate(connection, batch, rules, series, related, state, now)
             series = load_series(connection, batch, DETECTOR, VERSION)
-        is_due = bool(
-            state.ingest > state.scored_ingest or find_changed(series, rules.marks(series.names)).any()
-        )
+        is_due = bool(places) or state.ingest > state.scored_ingest
         if not is_due and not whole:
             break
         with open_bank(own, series.names, rules.period_s, state.turn) as bank:
@@ -202,7 +202,7 @@ def _take_turns(
             done.alerts + turn.alerts, done.scored_by_name + turn.scored_by_name,
         )  # fmt: skip
         failures |= {one.metric: one for one in turn.failures}
-        state = _load(connection, batch)
+        state, series = _load(connection, batch), load_series(connection, batch, DETECTOR, VERSION)
     return Scored(
         False,
         done.pending,
@@ -214,24 +214,15 @@ def _take_turns(
     )
 
 
-def _changed_relations(rules: BatchRules, series: SeriesState) -> set[str]:
-    """Relations whose settings are not those that their scores are of; what they are made of may be another."""
-    if not rules.relations:
-        return set()
-    places = np.flatnonzero(find_changed(series, rules.marks(series.names))).tolist()
-    return {series.names[place] for place in places} & rules.relations.keys()
-
-
 def _relate(
-    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, state: BatchState,
-    now: datetime,
+    connection: psycopg.Connection[Any], batch: str, rules: BatchRules, series: SeriesState, changed: Set[str],
+    state: BatchState, now: datetime,
 ) -> BatchState:  # fmt: skip
     """Bring relations to what waits to be scored; where the batch stands then.
 
     The values of one that changed are taken with the turn that settles its alerts, all of them: so relations are asked
     again until nothing is new.
     """
-    changed = _changed_relations(rules, series)
     known = {name for name, points in zip(series.names, series.points, strict=True) if points} - changed
     while store_related(connection, batch, rules.relations, known, state, now) and changed:
         state = _load(connection, batch)

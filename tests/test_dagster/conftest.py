@@ -57,16 +57,21 @@ def history_dsn(
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture
-def settings(history_dsn: str, starter: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of a platform with that history, a log and a champion."""
+def set_platform(monkeypatch: pytest.MonkeyPatch, data: Path, config: Path, dsn: str) -> None:
+    """Let settings be those of a platform of the test's own; nothing answers as its Redis."""
     for name, value in {
-        "ANOMALYZE_DATA_DIR": str(tmp_path / "data"),
-        "ANOMALYZE_CONFIG_DIR": str(CONFIG),
-        "ANOMALYZE_POSTGRES_DSN": history_dsn,
+        "ANOMALYZE_DATA_DIR": str(data),
+        "ANOMALYZE_CONFIG_DIR": str(config),
+        "ANOMALYZE_POSTGRES_DSN": dsn,
         "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:1/0",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def settings(history_dsn: str, starter: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a platform with that history, a log and a champion."""
+    set_platform(monkeypatch, tmp_path / "data", CONFIG, history_dsn)
     made = Settings()
     bus = open_bus(made, postgres_dsn=history_dsn)
     try:
@@ -82,13 +87,7 @@ def settings(history_dsn: str, starter: Bundle, tmp_path: Path, monkeypatch: pyt
 @pytest.fixture
 def folder(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A configuration with an hourly batch over a SQLite file; one value of yesterday is ten times the others."""
-    for name, value in {
-        "ANOMALYZE_DATA_DIR": str(tmp_path / "data"),
-        "ANOMALYZE_CONFIG_DIR": str(tmp_path),
-        "ANOMALYZE_POSTGRES_DSN": database,
-        "ANOMALYZE_REDIS_URL": "redis://127.0.0.1:1/0",
-    }.items():
-        monkeypatch.setenv(name, value)
+    set_platform(monkeypatch, tmp_path / "data", tmp_path, database)
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/shop.yaml").write_text(SHOP)
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)

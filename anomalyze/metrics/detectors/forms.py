@@ -213,10 +213,10 @@ def _density(near: Floats, reach: Floats) -> Floats:
     return np.asarray(1.0 / (np.maximum(near, reach).mean(axis=1) + 1e-10))
 
 
-def _learn_tails(table: Floats, seed: int) -> tuple[Arrays, Floats]:
+def _learn_tails(table: Floats) -> Arrays:
     from scipy.stats import skew
 
-    return {"table": np.sort(table, axis=0), "lean": np.sign(np.nan_to_num(skew(table, axis=0)))}, np.zeros(0)
+    return {"table": np.sort(table, axis=0), "lean": np.sign(np.nan_to_num(skew(table, axis=0)))}
 
 
 def _tails(combine: Callable[[Floats, Floats], Floats], arrays: Arrays, rows: Floats) -> Floats:
@@ -241,12 +241,12 @@ def _score_copod(arrays: Arrays, rows: Floats) -> Floats:
 
 
 def _learn_ecod(table: Floats, seed: int) -> tuple[Arrays, Floats]:
-    arrays, _ = _learn_tails(table, seed)
+    arrays = _learn_tails(table)
     return arrays, _score_ecod(arrays, table)
 
 
 def _learn_copod(table: Floats, seed: int) -> tuple[Arrays, Floats]:
-    arrays, _ = _learn_tails(table, seed)
+    arrays = _learn_tails(table)
     return arrays, _score_copod(arrays, table)
 
 
